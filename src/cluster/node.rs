@@ -1,0 +1,144 @@
+//! One node: its name, its address, its state. A fact has one writer: the node's probe task
+//! writes the verdict and the resolved addresses, whoever meets a failure writes that.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+use crate::config::NodeSettings;
+use crate::metrics::NodeMetrics;
+
+/// A node's place in the configured list; small, so that a pin can hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u16);
+
+impl NodeId {
+    /// The place in a list of nodes.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The last thing that went wrong at a node.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What happened, in words.
+    pub what: String,
+    /// When.
+    pub when: SystemTime,
+}
+
+/// One node of the cluster.
+#[derive(Debug)]
+pub struct Node {
+    /// Its place in the list.
+    pub id: NodeId,
+    /// Its configured name.
+    pub name: String,
+    /// Its configured `host:port`.
+    pub address: String,
+    /// Its share of new sessions, at least 1.
+    pub weight: u32,
+    /// Its counters.
+    pub metrics: NodeMetrics,
+    /// Wakes the node's probe task before its time.
+    pub probe_now: Notify,
+    /// Wakes everything that waits at the node when it goes down.
+    pub went_down: Notify,
+    up: AtomicBool,
+    told: Mutex<Told>,
+}
+
+/// What is told about a node, off the request path.
+#[derive(Debug)]
+struct Told {
+    addresses: Arc<[SocketAddr]>,
+    since: Option<SystemTime>,
+    last_failure: Option<Failure>,
+}
+
+impl Node {
+    /// A node of which nothing is known yet: not up until its first probe passes.
+    pub fn new(id: NodeId, settings: &NodeSettings, metrics: NodeMetrics) -> Self {
+        let addresses = settings.address.parse().into_iter().collect();
+        Self {
+            id,
+            name: settings.name.clone(),
+            address: settings.address.clone(),
+            weight: settings.weight,
+            metrics,
+            probe_now: Notify::new(),
+            went_down: Notify::new(),
+            up: AtomicBool::new(false),
+            told: Mutex::new(Told {
+                addresses,
+                since: None,
+                last_failure: None,
+            }),
+        }
+    }
+
+    /// Whether the probes call it up.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// The addresses that its host name stands for, in the order to try; empty until resolved.
+    pub fn addresses(&self) -> Arc<[SocketAddr]> {
+        Arc::clone(&self.told().addresses)
+    }
+
+    /// Sets what its host name stands for (the probe task only).
+    pub fn resolved(&self, addresses: Arc<[SocketAddr]>) {
+        self.told().addresses = addresses;
+    }
+
+    /// When the verdict last changed; none before the first one.
+    pub fn since(&self) -> Option<SystemTime> {
+        self.told().since
+    }
+
+    /// The last failure, if there was one.
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.told().last_failure.clone()
+    }
+
+    /// Notes a failure met on the request path and asks for a probe at once. The verdict stays
+    /// the probe's, so that one client cannot make a node go down.
+    pub fn suspect(&self, what: impl Into<String>, now: SystemTime) {
+        self.told().last_failure = Some(Failure {
+            what: what.into(),
+            when: now,
+        });
+        self.probe_now.notify_one();
+    }
+
+    /// Notes why a probe failed (the probe task only).
+    pub fn probe_failed(&self, what: String, now: SystemTime) {
+        self.metrics.probe_failures.inc();
+        self.told().last_failure = Some(Failure { what, when: now });
+    }
+
+    /// Writes the verdict (the probe task only, through [`super::Cluster::set_verdict`]).
+    pub(super) fn set_verdict(&self, up: bool, now: SystemTime) {
+        {
+            let mut told = self.told();
+            if told.since.is_some() {
+                self.metrics.changes.inc();
+            }
+            told.since = Some(now);
+        }
+        self.metrics.up.set(i64::from(up));
+        self.up.store(up, Ordering::Release);
+        if !up {
+            self.went_down.notify_waiters();
+        }
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

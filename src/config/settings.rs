@@ -1,0 +1,192 @@
+//! The settings in the form that the rest of the program uses: every value checked, every default
+//! filled in, nothing left to look up.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything that a configuration file says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where clients are served; at least one.
+    pub listen: Vec<Listen>,
+    /// What counts as BOSH, and how much of it is taken.
+    pub bosh: Bosh,
+    /// What keeps a client at its node.
+    pub affinity: Affinity,
+    /// How long a client's address stays tied to its node after its last request
+    /// (`affinity: client-ip` only).
+    pub affinity_ttl: Duration,
+    /// How the node of a new session is chosen.
+    pub placement: Placement,
+    /// How long a creation waits for a node when none is up.
+    pub placement_wait: Duration,
+    /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Who may use the service from a web page of another origin.
+    pub cors: Cors,
+    /// The nodes, in the order of the file; at least one, names and addresses unique.
+    pub nodes: Vec<NodeSettings>,
+    /// How nodes are probed.
+    pub health: Health,
+    /// The admin listener; none if the file switches it off (`admin: off`).
+    pub admin: Option<Admin>,
+    /// What may be held at the same time.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Worker threads, 1 to 256; the number of cores by default.
+    pub threads: usize,
+}
+
+/// One listening address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listen {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+}
+
+/// The BOSH service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bosh {
+    /// Paths that are BOSH, compared to the letter; each starts with `/`; at least one.
+    pub paths: Vec<String>,
+    /// The largest request body, in bytes, 1 KiB to 16 MiB.
+    pub max_body: usize,
+    /// The largest answer of a node, in bytes, 1 KiB to 64 MiB.
+    pub max_answer: usize,
+}
+
+/// What keeps a client at its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affinity {
+    /// The session: each sid is pinned to the node that made it.
+    Sid,
+    /// The address: all sessions of one client address (IPv4 /32, IPv6 /64) go to one node.
+    ClientIp,
+}
+
+/// How the node of a new session is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Weighted rendezvous hash of the client's address: several balancers agree.
+    ClientIp,
+    /// The node with the fewest sessions for its weight.
+    LeastSessions,
+    /// One after the other, by weight.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+}
+
+/// Cross-origin resource sharing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cors {
+    /// The origins that may read answers.
+    pub origins: Origins,
+}
+
+/// Origins that may read answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Origins {
+    /// Any: `Access-Control-Allow-Origin: *`.
+    Any,
+    /// These only, as a browser writes them (`https://chat.example.com`).
+    Only(Vec<String>),
+}
+
+/// One node of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeSettings {
+    /// Its name in logs and metrics: `[A-Za-z0-9._-]`, 1 to 64 characters.
+    pub name: String,
+    /// `host:port`; an IPv6 address stands in brackets.
+    pub address: String,
+    /// Its share of new sessions, 1 to 256.
+    pub weight: u32,
+}
+
+/// How nodes are probed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// What is asked of the node.
+    pub probe: Probe,
+    /// From one probe to the next; each is moved by up to a tenth at random.
+    pub interval: Duration,
+    /// How long one probe may take; not above `interval`.
+    pub timeout: Duration,
+    /// Passed probes in a row that make a node up, at least 1.
+    pub rise: u32,
+    /// Failed probes in a row that make a node down, at least 1.
+    pub fall: u32,
+}
+
+/// What a probe asks of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Probe {
+    /// A wrapper with a made-up sid to the first BOSH path; any wrapper is a pass.
+    Bosh,
+    /// `GET` of a path; a status below 400 is a pass.
+    Http {
+        /// The path asked for.
+        path: String,
+    },
+    /// A connection that opens.
+    Tcp,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Address and port, loopback only (no token exists yet); port 0 takes a free one.
+    pub address: SocketAddr,
+}
+
+/// What may be held at the same time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Client connections, over all listeners.
+    pub connections: usize,
+    /// Sessions in the table.
+    pub sessions: usize,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    /// A request head, from its first byte.
+    pub head: Duration,
+    /// A request body, in all.
+    pub body: Duration,
+    /// A client that takes no byte of its answer.
+    pub write_stall: Duration,
+    /// A client connection with no request.
+    pub idle: Duration,
+    /// Connecting to a node.
+    pub connect: Duration,
+    /// From the stop signal until listeners close: `/ready` already says no.
+    pub drain_notice: Duration,
+    /// From the closing of the listeners until held requests are cut.
+    pub drain: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// A filter as `RUST_LOG` takes it; `RUST_LOG` goes before it.
+    pub filter: String,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

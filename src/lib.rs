@@ -1,0 +1,39 @@
+//! Bowline: a sticky-session HTTP load balancer for BOSH clusters.
+//!
+//! BOSH (XEP-0124, XEP-0206) carries an XMPP stream over HTTP. Every request of a session must
+//! reach the node that knows the session, so a balancer has to read what it forwards. Bowline
+//! reads the wrapper of each request and answer, learns each sid, pins the session to its node,
+//! watches the nodes' health, and gives a failed session's next request to a survivor.
+//!
+//! The modules stand in floors, and a module imports only from floors below its own
+//! (docs/architecture.md; `tests/it/layout.rs` holds it):
+//!
+//! ```text
+//! 6  cli        run, check, demo; exit codes, logging
+//! 5  demo       a cluster in one process; the simulated node
+//! 5  server     starts everything; owns the drain
+//! 4  admin      health, metrics and nodes over HTTP
+//! 4  edge       accept, connections, who the client is, limits, CORS
+//! 3  proxy      one request: read, route, turn, send, learn, answer
+//! 2  health     probes, rise and fall
+//! 1  upstream   one HTTP/1.1 exchange with a node
+//! 1  sessions   pins, turns, expiry
+//! 1  cluster    nodes, their states, placement
+//! 0  bosh       reading and writing wrappers
+//! 0  config     YAML to checked settings
+//! 0  metrics    counters and gauges
+//! ```
+
+pub mod admin;
+pub mod bosh;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod demo;
+pub mod edge;
+pub mod health;
+pub mod metrics;
+pub mod proxy;
+pub mod server;
+pub mod sessions;
+pub mod upstream;
