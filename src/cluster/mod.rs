@@ -1,7 +1,124 @@
 //! The nodes, what is known of their state, and the choice among them.
 //!
-//! Owns the verdict that probes reach, and placement. Opens no socket and reads no clock.
+//! Owns the verdict that probes reach, and placement. Opens no socket and reads no clock: time
+//! comes in as an argument.
 
+mod client;
 mod node;
+mod placement;
+mod rendezvous;
 
+use std::net::IpAddr;
+use std::pin::pin;
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+pub use client::{ClientKey, client_key};
 pub use node::{Failure, Node, NodeId};
+
+use crate::config::{NodeSettings, Settings};
+use crate::metrics::Metrics;
+use placement::Chooser;
+
+/// Every node, and the choice among them.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Box<[Node]>,
+    chooser: Chooser,
+    /// Wakes everything that waits for a node when one goes up.
+    went_up: Notify,
+}
+
+impl Cluster {
+    /// The nodes of `settings`, in their order; nothing is known of them yet.
+    ///
+    /// # Panics
+    /// If there are more than 65,536 nodes.
+    pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
+        let node = |(index, settings): (usize, &NodeSettings)| {
+            let id = NodeId(u16::try_from(index).expect("a cluster has at most 65,536 nodes"));
+            Node::new(id, settings, metrics.node(&settings.name))
+        };
+        let nodes: Box<[Node]> = settings.nodes.iter().enumerate().map(node).collect();
+        Self {
+            chooser: Chooser::new(settings.placement, nodes.len()),
+            nodes,
+            went_up: Notify::new(),
+        }
+    }
+
+    /// All nodes, in the order of the configuration; a [`NodeId`] is a place in this list.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node `id`, which must be of this cluster.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// The node for a new session of `client` by the configured placement: one that is up and
+    /// not in `tried`; none if there is no such node.
+    pub fn place(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
+        self.chooser
+            .choose(&self.nodes, client_key(client), usable(tried))
+    }
+
+    /// The node where a session of `client` is most likely at home when nothing is known of its
+    /// sid: the rendezvous choice, whatever the configured placement, of the nodes that are up
+    /// and not in `tried`.
+    pub fn home(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
+        placement::by_hash(&self.nodes, client_key(client), usable(tried))
+    }
+
+    /// Takes the verdict on a node (its probe task only). The first one and every change are
+    /// logged and wake whoever waits: for a node to go up, or at a node that went down.
+    pub fn set_verdict(&self, id: NodeId, up: bool, now: SystemTime) {
+        let node = self.node(id);
+        if node.since().is_some() && node.is_up() == up {
+            return;
+        }
+        node.set_verdict(up, now);
+        if up {
+            self.went_up.notify_waiters();
+            info!(node = %node.name, address = %node.address, "node is up");
+        } else {
+            let reason = node.last_failure().map(|failure| failure.what);
+            let reason = reason.as_deref().unwrap_or("unknown");
+            warn!(node = %node.name, address = %node.address, reason, "node is down");
+        }
+    }
+
+    /// Whether some node is up.
+    pub fn any_up(&self) -> bool {
+        self.nodes.iter().any(Node::is_up)
+    }
+
+    /// Whether every node has a first verdict.
+    pub fn ready(&self) -> bool {
+        self.nodes.iter().all(|node| node.since().is_some())
+    }
+
+    /// Returns when some node is up, at once if one is.
+    pub async fn until_up(&self) {
+        let mut went_up = pin!(self.went_up.notified());
+        loop {
+            // Enabled before the look: a node that goes up in between still wakes us.
+            went_up.as_mut().enable();
+            if self.any_up() {
+                return;
+            }
+            went_up.as_mut().await;
+            went_up.set(self.went_up.notified());
+        }
+    }
+}
+
+fn usable(tried: &[NodeId]) -> impl Fn(&Node) -> bool {
+    |node| node.is_up() && !tried.contains(&node.id)
+}
+
+#[cfg(test)]
+mod tests;

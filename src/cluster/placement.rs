@@ -1,0 +1,363 @@
+//! The choice of a node for a new session: one pass over the nodes, no allocation.
+//!
+//! The caller says which nodes may be chosen; the policy says which of them is. What a policy
+//! remembers from one choice to the next lives here and nowhere else.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::rendezvous::Cost;
+use super::{ClientKey, Node, NodeId};
+use crate::config::Placement;
+
+/// A placement policy with what it remembers.
+#[derive(Debug)]
+pub(super) enum Chooser {
+    ClientIp,
+    LeastSessions {
+        /// Where the search for the least loaded node starts next.
+        start: AtomicUsize,
+    },
+    RoundRobin {
+        /// How far each node is ahead of its turn (smooth weighted round robin). Held for one
+        /// pass over the nodes, and only when a session is created.
+        credit: Mutex<Box<[i64]>>,
+    },
+    Random,
+}
+
+impl Chooser {
+    /// The policy `placement` for `nodes` nodes.
+    pub(super) fn new(placement: Placement, nodes: usize) -> Self {
+        match placement {
+            Placement::ClientIp => Self::ClientIp,
+            Placement::LeastSessions => Self::LeastSessions {
+                start: AtomicUsize::new(0),
+            },
+            Placement::RoundRobin => Self::RoundRobin {
+                credit: Mutex::new(vec![0; nodes].into()),
+            },
+            Placement::Random => Self::Random,
+        }
+    }
+
+    /// The node for a new session of `client`, of those that `usable` allows.
+    pub(super) fn choose(
+        &self,
+        nodes: &[Node],
+        client: ClientKey,
+        usable: impl Fn(&Node) -> bool,
+    ) -> Option<NodeId> {
+        match self {
+            Self::ClientIp => by_hash(nodes, client, usable),
+            Self::LeastSessions { start } => {
+                least_sessions(nodes, start.fetch_add(1, Ordering::Relaxed), usable)
+            }
+            Self::RoundRobin { credit } => {
+                let mut credit = credit.lock().unwrap_or_else(PoisonError::into_inner);
+                next_in_turn(nodes, &mut credit, usable)
+            }
+            Self::Random => at_random(nodes, |total| fastrand::u64(..total), usable),
+        }
+    }
+}
+
+/// The node that the address belongs to ([`super::rendezvous`]).
+pub(super) fn by_hash(
+    nodes: &[Node],
+    client: ClientKey,
+    usable: impl Fn(&Node) -> bool,
+) -> Option<NodeId> {
+    let mut best: Option<(Cost<'_>, NodeId)> = None;
+    for node in nodes.iter().filter(|node| usable(node)) {
+        let cost = Cost::of(&node.name, node.weight, client);
+        if best.is_none_or(|(lowest, _)| cost.beats(&lowest)) {
+            best = Some((cost, node.id));
+        }
+    }
+    best.map(|(_, id)| id)
+}
+
+/// The node that has the fewest sessions for its weight once it has this one too; the search
+/// starts at another node each time, so that equals take turns.
+///
+/// Counts the sessions that are pinned. Creations that still wait for their answer would have to
+/// be counted as well for a burst of them to spread perfectly; until then a burst spreads by the
+/// rotation alone.
+fn least_sessions(nodes: &[Node], start: usize, usable: impl Fn(&Node) -> bool) -> Option<NodeId> {
+    let (before, after) = nodes.split_at(start % nodes.len().max(1));
+    let mut best: Option<(u128, &Node)> = None;
+    for node in after.iter().chain(before).filter(|node| usable(node)) {
+        let sessions = u64::try_from(node.metrics.sessions.get()).unwrap_or(0);
+        let load = u128::from(sessions) + 1;
+        // load / weight < lowest / its weight, without the division
+        let lower = best.is_none_or(|(lowest, other)| {
+            load * u128::from(other.weight) < lowest * u128::from(node.weight)
+        });
+        if lower {
+            best = Some((load, node));
+        }
+    }
+    best.map(|(_, node)| node.id)
+}
+
+/// Smooth weighted round robin: every usable node gains its weight, the richest is chosen and
+/// pays what all gained. Nodes interleave (a a b a, not a a a b), and one that is down neither
+/// gains nor pays.
+fn next_in_turn(
+    nodes: &[Node],
+    credit: &mut [i64],
+    usable: impl Fn(&Node) -> bool,
+) -> Option<NodeId> {
+    let mut gained = 0;
+    let mut best: Option<(i64, NodeId)> = None;
+    for (node, credit) in nodes.iter().zip(credit.iter_mut()) {
+        if !usable(node) {
+            continue;
+        }
+        *credit += i64::from(node.weight);
+        gained += i64::from(node.weight);
+        if best.is_none_or(|(richest, _)| *credit > richest) {
+            best = Some((*credit, node.id));
+        }
+    }
+    let (_, id) = best?;
+    credit[id.index()] -= gained;
+    Some(id)
+}
+
+/// A node at random, by weight: each usable node takes the choice over from those before it with
+/// the chance that its weight has among theirs. `below` gives a number under its argument.
+fn at_random(
+    nodes: &[Node],
+    mut below: impl FnMut(u64) -> u64,
+    usable: impl Fn(&Node) -> bool,
+) -> Option<NodeId> {
+    let mut total = 0;
+    let mut chosen = None;
+    for node in nodes.iter().filter(|node| usable(node)) {
+        let weight = u64::from(node.weight);
+        total += weight;
+        if below(total) < weight {
+            chosen = Some(node.id);
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::super::client_key;
+    use super::*;
+    use crate::config::NodeSettings;
+    use crate::metrics::Metrics;
+
+    fn nodes(weights: &[u32]) -> Vec<Node> {
+        let metrics = Metrics::new();
+        let node = |(id, &weight)| {
+            let settings = NodeSettings {
+                name: format!("t{}", id + 1),
+                address: format!("192.0.2.{}:5280", id + 1),
+                weight,
+            };
+            let metrics = metrics.node(&settings.name);
+            Node::new(NodeId(id), &settings, metrics)
+        };
+        (0..).zip(weights).map(node).collect()
+    }
+
+    fn client(number: u32) -> ClientKey {
+        client_key(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)))
+    }
+
+    fn counts(nodes: &[Node], picks: impl IntoIterator<Item = NodeId>) -> Vec<u32> {
+        let mut counts = vec![0; nodes.len()];
+        for pick in picks {
+            counts[pick.index()] += 1;
+        }
+        counts
+    }
+
+    fn all(_: &Node) -> bool {
+        true
+    }
+
+    fn hashed(nodes: &[Node], number: u32, usable: impl Fn(&Node) -> bool) -> NodeId {
+        by_hash(nodes, client(number), usable).expect("a node is usable")
+    }
+
+    /// Values that must never change: balancers of other versions rely on them.
+    #[test]
+    fn an_address_belongs_to_the_same_node_everywhere() {
+        let nodes = nodes(&[1, 2, 3, 1, 1]);
+        let place = |ip: &str| {
+            let client = client_key(ip.parse().unwrap());
+            by_hash(&nodes, client, all).unwrap().0
+        };
+        let addresses = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "192.0.2.3",
+            "198.51.100.77",
+            "203.0.113.9",
+            "10.1.2.3",
+            "::1",
+            "2001:db8::1",
+            "2001:db8:0:1::1",
+            "2001:db8:ffff::1",
+        ];
+        assert_eq!(addresses.map(place), [3, 1, 1, 4, 2, 2, 1, 0, 1, 3]);
+    }
+
+    #[test]
+    fn addresses_spread_by_weight() {
+        let weights = [1, 2, 5, 64, 256];
+        let nodes = nodes(&weights);
+        let picked = counts(&nodes, (0..200_000).map(|n| hashed(&nodes, n, all)));
+        let total = f64::from(weights.iter().sum::<u32>());
+        for (count, weight) in picked.iter().zip(weights) {
+            let expected = 200_000.0 * f64::from(weight) / total;
+            let off = (f64::from(*count) - expected).abs();
+            // four standard deviations, about
+            assert!(off < 4.0 * expected.sqrt(), "{count}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_leaves_moves_its_own_clients_only_and_gets_them_back() {
+        let nodes = nodes(&[1, 1, 3, 1]);
+        let gone = NodeId(2);
+        let mut moved = vec![];
+        for number in 0..20_000 {
+            let before = hashed(&nodes, number, all);
+            let after = hashed(&nodes, number, |node| node.id != gone);
+            assert_ne!(after, gone);
+            if before == gone {
+                moved.push(after);
+            } else {
+                assert_eq!(before, after, "client {number} moved without need");
+            }
+        }
+        // half of all clients move, a third of them to each survivor
+        for (id, count) in counts(&nodes, moved).iter().enumerate() {
+            assert!(id == 2 || (3_100..3_600).contains(count), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_gets_heavier_only_gains() {
+        let (light, heavy) = (nodes(&[2, 2, 2]), nodes(&[2, 5, 2]));
+        for number in 0..20_000 {
+            let (before, after) = (hashed(&light, number, all), hashed(&heavy, number, all));
+            assert!(before == after || after == NodeId(1));
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_list_does_not_matter_to_the_hash() {
+        let nodes = nodes(&[1, 2, 3]);
+        let mut turned = self::nodes(&[1, 2, 3]);
+        turned.reverse();
+        for number in 0..2_000 {
+            let id = by_hash(&turned, client(number), all);
+            assert_eq!(id, by_hash(&nodes, client(number), all));
+        }
+    }
+
+    #[test]
+    fn the_least_loaded_node_for_its_weight_is_chosen() {
+        let nodes = nodes(&[1, 4, 1]);
+        for (node, sessions) in nodes.iter().zip([10, 30, 9]) {
+            node.metrics.sessions.set(sessions);
+        }
+        assert_eq!(least_sessions(&nodes, 0, all), Some(NodeId(1)));
+        assert_eq!(
+            least_sessions(&nodes, 0, |node| node.id.0 != 1),
+            Some(NodeId(2))
+        );
+    }
+
+    #[test]
+    fn equally_loaded_nodes_take_turns() {
+        let nodes = nodes(&[1, 1, 1]);
+        let chooser = Chooser::new(Placement::LeastSessions, 3);
+        let picks = (0..30).map(|n| chooser.choose(&nodes, client(n), all).unwrap());
+        assert_eq!(counts(&nodes, picks), [10, 10, 10]);
+    }
+
+    #[test]
+    fn sessions_end_up_in_proportion_to_the_weights() {
+        let nodes = nodes(&[1, 2, 5]);
+        let chooser = Chooser::new(Placement::LeastSessions, 3);
+        for number in 0..800 {
+            let id = chooser.choose(&nodes, client(number), all).unwrap();
+            nodes[id.index()].metrics.sessions.inc();
+        }
+        let sessions: Vec<i64> = nodes.iter().map(|n| n.metrics.sessions.get()).collect();
+        assert_eq!(sessions, [100, 200, 500]);
+    }
+
+    #[test]
+    fn a_round_is_interleaved_by_weight() {
+        let nodes = nodes(&[5, 1, 1]);
+        let chooser = Chooser::new(Placement::RoundRobin, 3);
+        let round = || (0..7).map(|n| chooser.choose(&nodes, client(n), all).unwrap().0);
+        assert_eq!(round().collect::<Vec<_>>(), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(round().collect::<Vec<_>>(), [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn a_round_goes_on_without_a_node_that_is_down() {
+        let nodes = nodes(&[1, 2, 1]);
+        let chooser = Chooser::new(Placement::RoundRobin, 3);
+        let picks = |usable: fn(&Node) -> bool, count: u32| {
+            let picks = (0..count).map(|n| chooser.choose(&nodes, client(n), usable).unwrap());
+            counts(&nodes, picks)
+        };
+        picks(all, 3);
+        assert_eq!(picks(|node| node.id.0 != 1, 20), [10, 0, 10]);
+        let after = picks(all, 400);
+        for (count, expected) in after.iter().zip([100_u32, 200, 100]) {
+            assert!(count.abs_diff(expected) <= 2, "{after:?}");
+        }
+    }
+
+    #[test]
+    fn chance_goes_by_weight() {
+        let nodes = nodes(&[1, 3, 6]);
+        let mut random = fastrand::Rng::with_seed(3);
+        let picks = (0..100_000).map(|_| at_random(&nodes, |n| random.u64(..n), all).unwrap());
+        for (count, expected) in counts(&nodes, picks)
+            .iter()
+            .zip([10_000_u32, 30_000, 60_000])
+        {
+            assert!(
+                count.abs_diff(expected) < 600,
+                "{count}, expected {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_policy_chooses_what_is_not_usable() {
+        let nodes = nodes(&[1, 1, 1]);
+        for placement in [
+            Placement::ClientIp,
+            Placement::LeastSessions,
+            Placement::RoundRobin,
+            Placement::Random,
+        ] {
+            let chooser = Chooser::new(placement, 3);
+            for number in 0..50 {
+                let only = |node: &Node| node.id.0 == 1;
+                assert_eq!(
+                    chooser.choose(&nodes, client(number), only),
+                    Some(NodeId(1))
+                );
+                assert_eq!(chooser.choose(&nodes, client(number), |_| false), None);
+            }
+        }
+    }
+}

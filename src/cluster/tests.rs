@@ -1,0 +1,210 @@
+//! Tests of the cluster as a whole: verdicts, who is woken by them, and what may be chosen.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::config::*;
+
+/// Settings with `nodes` nodes, everything else plain.
+fn settings(nodes: u16, placement: Placement) -> Settings {
+    let second = Duration::from_secs(1);
+    Settings {
+        listen: vec![],
+        bosh: Bosh {
+            paths: vec!["/http-bind".into()],
+            max_body: 1 << 18,
+            max_answer: 1 << 20,
+        },
+        affinity: Affinity::Sid,
+        affinity_ttl: second,
+        placement,
+        placement_wait: second,
+        trusted_proxies: vec![],
+        cors: Cors {
+            origins: Origins::Any,
+        },
+        nodes: (1..=nodes)
+            .map(|n| NodeSettings {
+                name: format!("t{n}"),
+                address: format!("192.0.2.{n}:5280"),
+                weight: 1,
+            })
+            .collect(),
+        health: Health {
+            probe: Probe::Tcp,
+            interval: second,
+            timeout: second,
+            rise: 2,
+            fall: 3,
+        },
+        admin: None,
+        limits: Limits {
+            connections: 100,
+            sessions: 100,
+        },
+        timeouts: Timeouts {
+            head: second,
+            body: second,
+            write_stall: second,
+            idle: second,
+            connect: second,
+            drain_notice: second,
+            drain: second,
+        },
+        log: Log {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        },
+        threads: 1,
+    }
+}
+
+fn cluster(nodes: u16, placement: Placement) -> Cluster {
+    Cluster::new(&settings(nodes, placement), &Metrics::new())
+}
+
+fn client() -> IpAddr {
+    "198.51.100.1".parse().unwrap()
+}
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+#[test]
+fn a_node_is_not_chosen_before_its_first_verdict() {
+    let cluster = cluster(2, Placement::RoundRobin);
+    assert!(!cluster.ready());
+    assert!(!cluster.any_up());
+    assert_eq!(cluster.place(client(), &[]), None);
+    assert_eq!(cluster.home(client(), &[]), None);
+
+    cluster.set_verdict(NodeId(0), true, NOW);
+    assert!(!cluster.ready());
+    cluster.set_verdict(NodeId(1), false, NOW);
+    assert!(cluster.ready());
+    assert_eq!(cluster.place(client(), &[]), Some(NodeId(0)));
+    assert_eq!(cluster.home(client(), &[]), Some(NodeId(0)));
+}
+
+#[test]
+fn a_node_that_was_tried_is_not_chosen_again() {
+    let cluster = cluster(3, Placement::ClientIp);
+    for id in 0..3 {
+        cluster.set_verdict(NodeId(id), true, NOW);
+    }
+    let mut tried = vec![];
+    while let Some(id) = cluster.place(client(), &tried) {
+        assert_eq!(cluster.home(client(), &tried), Some(id));
+        assert!(!tried.contains(&id));
+        tried.push(id);
+    }
+    assert_eq!(tried.len(), 3);
+}
+
+#[test]
+fn only_changes_after_the_first_verdict_are_counted() {
+    let cluster = cluster(1, Placement::Random);
+    let node = cluster.node(NodeId(0));
+    let later = NOW + Duration::from_secs(5);
+    cluster.set_verdict(NodeId(0), true, NOW);
+    cluster.set_verdict(NodeId(0), true, later);
+    assert_eq!((node.metrics.changes.get(), node.since()), (0, Some(NOW)));
+    assert_eq!(node.metrics.up.get(), 1);
+    cluster.set_verdict(NodeId(0), false, later);
+    assert_eq!((node.metrics.changes.get(), node.since()), (1, Some(later)));
+    assert_eq!(node.metrics.up.get(), 0);
+}
+
+/// Where a test's log goes.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_change_is_one_line_and_a_repetition_none() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .finish();
+    let cluster = cluster(1, Placement::ClientIp);
+    tracing::subscriber::with_default(subscriber, || {
+        cluster.set_verdict(NodeId(0), true, NOW);
+        cluster.set_verdict(NodeId(0), true, NOW);
+        cluster
+            .node(NodeId(0))
+            .probe_failed("connection refused".into(), NOW);
+        cluster.set_verdict(NodeId(0), false, NOW);
+        cluster.set_verdict(NodeId(0), false, NOW);
+    });
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let expected = [
+        " INFO node is up node=t1 address=192.0.2.1:5280",
+        " WARN node is down node=t1 address=192.0.2.1:5280 reason=\"connection refused\"",
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn waiting_for_a_node_ends_when_one_is_up() {
+    let cluster = Arc::new(cluster(2, Placement::ClientIp));
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let cluster = Arc::clone(&cluster);
+            tokio::spawn(async move { cluster.until_up().await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    cluster.set_verdict(NodeId(0), false, NOW);
+    tokio::task::yield_now().await;
+    assert!(waiting.iter().all(|task| !task.is_finished()));
+    cluster.set_verdict(NodeId(1), true, NOW);
+    for task in waiting {
+        task.await.unwrap();
+    }
+    cluster.until_up().await;
+}
+
+/// A node that goes up and down again at once still wakes; the wait then goes on.
+#[tokio::test(start_paused = true)]
+async fn waiting_goes_on_when_the_node_went_down_again() {
+    let cluster = Arc::new(cluster(1, Placement::ClientIp));
+    let waiting = tokio::spawn({
+        let cluster = Arc::clone(&cluster);
+        async move { cluster.until_up().await }
+    });
+    tokio::task::yield_now().await;
+    cluster.set_verdict(NodeId(0), true, NOW);
+    cluster.set_verdict(NodeId(0), false, NOW);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    cluster.set_verdict(NodeId(0), true, NOW);
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn going_down_wakes_whoever_waits_at_the_node() {
+    let cluster = cluster(1, Placement::ClientIp);
+    cluster.set_verdict(NodeId(0), true, NOW);
+    let node = cluster.node(NodeId(0));
+    let mut went_down = pin!(node.went_down.notified());
+    went_down.as_mut().enable();
+    assert!(node.is_up());
+    cluster.set_verdict(NodeId(0), false, NOW);
+    went_down.await;
+}
