@@ -1,1 +1,31 @@
-//! upstream
+//! One HTTP/1.1 exchange with a node: a connection, a request, an answer.
+//!
+//! Owns how bytes go to a node and come back, and what is an answer. Decides nothing about
+//! sessions, nodes or sending again; it says precisely what happened, so that others can:
+//!
+//! - did the connection open ([`Error::is_connect`]), and was it this machine's fault
+//!   ([`Error::is_local`])?
+//! - did a byte of the request leave ([`Error::request_left`])?
+//! - did a byte come back ([`Error::answer_began`]), and was it HTTP at all ([`Error::NotHttp`])?
+//!
+//! A general client hides these, pools connections between sessions, and keeps a read buffer for
+//! each. Here a connection has one owner, and a held poll costs its socket and some forty bytes:
+//! reading goes through a buffer on the stack of the thread that polls, and only an answer that
+//! comes in pieces takes memory before it is whole.
+//!
+//! The readers of bytes ([`answer`](self), heads, chunks) do no I/O and read no clock. What they
+//! refuse is listed at [`Reader`]; in doubt they refuse, for a connection whose next byte is in
+//! doubt could show one session's stanzas to its next request.
+
+mod answer;
+mod chunked;
+mod connection;
+mod error;
+mod head;
+mod request;
+
+pub use answer::{Answer, Reader};
+pub use connection::Connection;
+pub use error::Error;
+pub use head::{MAX_FIELDS, MAX_HEAD};
+pub use request::{Authority, Path, Proto, RequestHead, write_request};

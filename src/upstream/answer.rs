@@ -1,0 +1,241 @@
+//! An answer, read as it arrives: bytes in, an answer or a fault out. No I/O, no clock.
+
+use bytes::Bytes;
+
+use super::Error;
+use super::chunked::Chunked;
+use super::head::{Framing, Head, Scan};
+
+/// The most interim answers (1xx) before the real one.
+const MAX_INTERIM: u8 = 8;
+
+/// What is reserved at once for a body, in bytes, whatever length a head claims.
+const RESERVE: usize = 64 * 1024;
+
+/// What a node answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// 200 to 599.
+    pub status: u16,
+    /// The first `Content-Type`, without blanks around it; may hold bytes past ASCII.
+    pub content_type: Option<Bytes>,
+    /// The body, decoded, in memory of exactly its size.
+    pub body: Bytes,
+    /// Whether the connection can carry another exchange: HTTP/1.1 without `Connection: close`, a
+    /// body that ended by itself, and no byte behind it.
+    pub reusable: bool,
+}
+
+/// Reads one answer to a POST (RFC 9112 §4 to §7); the result does not depend on how the bytes
+/// were cut up on their way.
+///
+/// Accepted: HTTP/1.1 and 1.0; a body framed by `Content-Length`, by `chunked`, or by the end of
+/// the connection; none with 204 and 304; up to eight interim answers, skipped.
+///
+/// Refused: anything before `HTTP/`; LF without CR; folded lines, blanks before a colon, control
+/// characters; a `Content-Length` that is repeated or not plain digits; any `Transfer-Encoding`
+/// but a single `chunked`, and that one beside a `Content-Length` or in HTTP/1.0; a
+/// `Content-Encoding` other than `identity`; 101; statuses outside 100 to 599.
+///
+/// Bounds: a head of [`MAX_HEAD`](super::MAX_HEAD) bytes and
+/// [`MAX_FIELDS`](super::MAX_FIELDS) fields, a body as the caller says, 16 KiB each of chunk
+/// extensions and of trailers.
+#[derive(Debug)]
+pub struct Reader {
+    max_body: usize,
+    interim: u8,
+    phase: Phase,
+}
+
+/// Where in the answer the reader is.
+#[derive(Debug)]
+enum Phase {
+    /// In a head: its bytes so far.
+    Head(Scan, Vec<u8>),
+    /// In a body that ends by its length.
+    Length(Head, Vec<u8>, usize),
+    /// In a chunked body.
+    Chunked(Head, Vec<u8>, Chunked),
+    /// In a body that the end of the connection ends.
+    UntilClose(Head, Vec<u8>),
+    /// The answer was handed out, or a fault was found.
+    Over,
+}
+
+impl Reader {
+    /// A reader before the first byte of an answer whose body may have up to `max_body` bytes.
+    pub const fn new(max_body: usize) -> Self {
+        Self {
+            max_body,
+            interim: 0,
+            phase: Phase::Head(Scan::new(), Vec::new()),
+        }
+    }
+
+    /// Whether a part of the answer has arrived; a whole interim answer is no part of it.
+    pub const fn has_begun(&self) -> bool {
+        !matches!(&self.phase, Phase::Head(scan, _) if scan.is_fresh())
+    }
+
+    /// Takes what has arrived; says the answer if it is complete now. Bytes behind the answer
+    /// make it not reusable.
+    ///
+    /// # Errors
+    /// `NotHttp`, `Invalid` or `TooLarge`, as soon as it is certain. The reader is then of no
+    /// more use, as after an answer; it says `Invalid` to whatever follows.
+    pub fn push(&mut self, mut input: &[u8]) -> Result<Option<Answer>, Error> {
+        loop {
+            match std::mem::replace(&mut self.phase, Phase::Over) {
+                Phase::Head(scan, kept) => {
+                    let Some((head, rest)) = self.head(scan, kept, input)? else {
+                        return Ok(None);
+                    };
+                    input = rest;
+                    if head.is_interim() {
+                        self.skip()?;
+                    } else if let Some(answer) = self.begin(head, &mut input)? {
+                        return Ok(Some(answer.followed_by(input)));
+                    }
+                    if input.is_empty() {
+                        return Ok(None);
+                    }
+                }
+                Phase::Over => return Err(Error::Invalid("it goes on after its end")),
+                body => return Ok(self.body(body, &mut input)?.map(|a| a.followed_by(input))),
+            }
+        }
+    }
+
+    /// Takes the end of the connection; says the answer if that is what completes it.
+    ///
+    /// # Errors
+    /// `Closed` before any byte, `Cut` in the middle (and after an interim answer alone).
+    pub fn end(self) -> Result<Answer, Error> {
+        match self.phase {
+            Phase::UntilClose(head, body) => Ok(Answer::of(head, body.into_boxed_slice().into())),
+            Phase::Head(scan, _) if scan.is_fresh() && self.interim == 0 => {
+                Err(Error::Closed(None))
+            }
+            _ => Err(Error::Cut(None)),
+        }
+    }
+
+    /// Reads a head; what follows it is the second part. A head that arrives at once is not
+    /// copied.
+    fn head<'a>(
+        &mut self,
+        mut scan: Scan,
+        mut kept: Vec<u8>,
+        input: &'a [u8],
+    ) -> Result<Option<(Head, &'a [u8])>, Error> {
+        let Some(end) = scan.find_end(input)? else {
+            kept.extend_from_slice(input);
+            self.phase = Phase::Head(scan, kept);
+            return Ok(None);
+        };
+        let (last, rest) = input.split_at(end);
+        let head = if kept.is_empty() {
+            Head::parse(last)?
+        } else {
+            kept.extend_from_slice(last);
+            Head::parse(&kept)?
+        };
+        Ok(Some((head, rest)))
+    }
+
+    /// Leaves an interim answer behind.
+    fn skip(&mut self) -> Result<(), Error> {
+        self.interim += 1;
+        if self.interim > MAX_INTERIM {
+            return Err(Error::Invalid("too many interim answers"));
+        }
+        self.phase = Phase::Head(Scan::new(), Vec::new());
+        Ok(())
+    }
+
+    /// Enters the body that `head` announces; says the answer if the body is all there, and takes
+    /// it off `input`.
+    fn begin(&mut self, head: Head, input: &mut &[u8]) -> Result<Option<Answer>, Error> {
+        let length = match head.framing {
+            Framing::Empty => 0,
+            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            Framing::Chunked => {
+                self.phase = Phase::Chunked(head, Vec::new(), Chunked::new());
+                return Ok(None);
+            }
+            Framing::UntilClose => {
+                self.phase = Phase::UntilClose(head, Vec::new());
+                return Ok(None);
+            }
+        };
+        if length > self.max_body {
+            return Err(Error::TooLarge);
+        }
+        if let Some((body, rest)) = input.split_at_checked(length) {
+            *input = rest;
+            return Ok(Some(Answer::of(head, Bytes::copy_from_slice(body))));
+        }
+        self.phase = Phase::Length(head, Vec::with_capacity(length.min(RESERVE)), length);
+        Ok(None)
+    }
+
+    /// Reads on in a body; takes what belongs to it off `input`.
+    fn body(&mut self, phase: Phase, input: &mut &[u8]) -> Result<Option<Answer>, Error> {
+        let (head, body) = match phase {
+            Phase::Length(head, mut body, length) => {
+                let (part, rest) = input.split_at(input.len().min(length - body.len()));
+                body.extend_from_slice(part);
+                *input = rest;
+                if body.len() < length {
+                    self.phase = Phase::Length(head, body, length);
+                    return Ok(None);
+                }
+                (head, body)
+            }
+            Phase::Chunked(head, mut body, mut chunked) => {
+                let taken = chunked.decode(input, &mut body, self.max_body)?;
+                *input = &input[taken..];
+                if !chunked.is_done() {
+                    self.phase = Phase::Chunked(head, body, chunked);
+                    return Ok(None);
+                }
+                (head, body)
+            }
+            Phase::UntilClose(head, mut body) => {
+                if input.len() > self.max_body - body.len() {
+                    return Err(Error::TooLarge);
+                }
+                body.extend_from_slice(input);
+                self.phase = Phase::UntilClose(head, body);
+                return Ok(None);
+            }
+            phase @ (Phase::Head(..) | Phase::Over) => {
+                self.phase = phase;
+                return Ok(None);
+            }
+        };
+        Ok(Some(Answer::of(head, body.into_boxed_slice().into())))
+    }
+}
+
+impl Answer {
+    fn of(head: Head, body: Bytes) -> Self {
+        Self {
+            status: head.status,
+            content_type: head.content_type,
+            body,
+            reusable: head.keep_alive && head.framing != Framing::UntilClose,
+        }
+    }
+
+    /// The answer, with what is left of the bytes in which its end was found.
+    fn followed_by(self, surplus: &[u8]) -> Self {
+        Self {
+            reusable: self.reusable && surplus.is_empty(),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

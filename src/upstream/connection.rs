@@ -1,0 +1,353 @@
+//! One TCP connection to a node: open it, send a request, receive an answer, see if it is quiet.
+//!
+//! A connection knows whether it is fit for another exchange, so that an exchange that was given
+//! up, or that left doubt about the next byte, can never be followed by one of its successors.
+//! It never sends again and never decides for whom it is: its owner does.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::{Answer, Error, Reader};
+
+/// The most bytes taken by one read.
+const READ: usize = 16 * 1024;
+
+/// A silent connection is tried after this long, then every [`KEEPALIVE_INTERVAL`].
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Sent bytes that stay unacknowledged for this long end the connection.
+#[cfg(target_os = "linux")]
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One connection to a node, owned by one session.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    state: State,
+    /// Whether an exchange was completed here before.
+    reused: bool,
+}
+
+/// Where in an exchange a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Between exchanges.
+    Idle,
+    /// A request is being sent.
+    Sending,
+    /// The request was sent, no byte came back.
+    Sent,
+    /// An answer is being read.
+    Answering,
+    /// Not fit for another exchange.
+    Spent,
+}
+
+/// What an answer takes that did not come in one piece.
+struct Partial {
+    reader: Reader,
+    /// When the answer must be complete; none after an interim answer alone.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    /// Connects to the first of `addresses` that accepts. Each gets an equal share of the time
+    /// that is left of `limit`, so that one that swallows packets does not take it all.
+    ///
+    /// The connection sends without delay, and TCP tries it when it is silent: a node that
+    /// vanished under a held poll is noticed after 40 to 60 s, whatever its `wait`.
+    ///
+    /// # Errors
+    /// One for which [`Error::is_connect`] holds; of several, the one that says most about the
+    /// node: `Refused`, then `ConnectTimeout`, `Unreachable`, `Local`.
+    pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
+        // Boxed, since a connect is rare and its timer would widen the future of every request.
+        let stream = Box::pin(connect_any(addresses, limit)).await?;
+        tune(&stream);
+        Ok(Self {
+            stream,
+            state: State::Idle,
+            reused: false,
+        })
+    }
+
+    /// Whether it has carried an exchange before; then a close without an answer may just mean
+    /// that the node let go of an idle connection.
+    pub const fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Whether a byte of the answer to the present request has come back, for an owner that
+    /// stops waiting.
+    pub fn answer_began(&self) -> bool {
+        self.state == State::Answering
+    }
+
+    /// Whether it is between exchanges, open, and no byte waits on it. To be asked before each
+    /// [`send`](Self::send) on a kept connection; if it is not quiet, drop it.
+    ///
+    /// It makes a system call only if the reactor has reported something since the last read. What
+    /// the reactor has not seen yet is not known, so a send may still meet a closed connection.
+    pub fn is_quiet(&self) -> bool {
+        if self.state != State::Idle {
+            return false;
+        }
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = self.stream.try_io(Interest::READABLE, || {
+            SockRef::from(&self.stream).peek(&mut byte)
+        });
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Sends a whole request: one write, as a rule. A timer runs only if the kernel did not take
+    /// all of it at once.
+    ///
+    /// What the node writes meanwhile is left for [`receive`](Self::receive). Given up half way,
+    /// the connection is spent.
+    ///
+    /// # Errors
+    /// `Send`; `Closed` at once if the connection is not between exchanges.
+    pub fn send<'a>(
+        &'a mut self,
+        request: &'a [u8],
+        limit: Duration,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        let idle = self.state == State::Idle;
+        self.state = if idle { State::Sending } else { State::Spent };
+        let mut sent = 0;
+        let mut deadline = None;
+        poll_fn(move |cx| {
+            if self.state != State::Sending {
+                return Poll::Ready(Err(Error::Closed(None)));
+            }
+            let result = ready!(self.poll_send(cx, request, &mut sent, limit, &mut deadline));
+            self.state = match result {
+                Ok(()) => State::Sent,
+                Err(_) => State::Spent,
+            };
+            Poll::Ready(result.map_err(|source| Error::Send { sent, source }))
+        })
+    }
+
+    /// Receives the answer to the request that was sent, its body up to `max_answer` bytes.
+    ///
+    /// How long to wait for the first byte is the caller's to bound; from then on the answer must
+    /// be complete within `finish`. An ordinary answer comes in one read and starts no timer.
+    /// While nothing has come, no buffer is held and the future may be dropped and asked for
+    /// again; later, dropping it spends the connection.
+    ///
+    /// # Errors
+    /// `Closed` before any byte, later `Cut`, `Stalled`, `NotHttp`, `Invalid` or `TooLarge`.
+    /// Without a request before it: `Closed`; after an answer that was given up: `Cut`.
+    pub fn receive(
+        &mut self,
+        max_answer: usize,
+        finish: Duration,
+    ) -> impl Future<Output = Result<Answer, Error>> + Send + '_ {
+        let given_up = self.state == State::Answering;
+        let mut partial = None;
+        poll_fn(move |cx| {
+            match self.state {
+                State::Sent => {}
+                State::Answering if !given_up => {}
+                State::Answering => return Poll::Ready(Err(Error::Cut(None))),
+                State::Idle | State::Sending | State::Spent => {
+                    return Poll::Ready(Err(Error::Closed(None)));
+                }
+            }
+            let result = ready!(self.poll_answer(cx, &mut partial, max_answer, finish));
+            partial = None;
+            let reusable = matches!(&result, Ok(answer) if answer.reusable);
+            self.reused |= reusable;
+            self.state = if reusable { State::Idle } else { State::Spent };
+            Poll::Ready(result)
+        })
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &[u8],
+        sent: &mut usize,
+        limit: Duration,
+        deadline: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<io::Result<()>> {
+        while *sent < request.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &request[*sent..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(taken)) => *sent += taken,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
+                    ready!(deadline.as_mut().poll(cx));
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what is there. The buffer lives on the stack of this call, so that a connection that
+    /// waits holds none; tokio's `poll_read` (unlike `try_read`) knows from a short read that the
+    /// socket is empty, which saves the second system call.
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        partial: &mut Option<Box<Partial>>,
+        max_answer: usize,
+        finish: Duration,
+    ) -> Poll<Result<Answer, Error>> {
+        let mut room = [const { MaybeUninit::uninit() }; READ];
+        loop {
+            // The deadline first: a node whose bytes never stop must not hold it off.
+            if poll_deadline(partial, cx).is_ready() {
+                return Poll::Ready(Err(Error::Stalled));
+            }
+            let mut buffer = ReadBuf::uninit(&mut room);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            if let Err(error) = read {
+                return Poll::Ready(Err(broken(self.state, error)));
+            }
+            if buffer.filled().is_empty() {
+                let reader = match partial.take() {
+                    Some(partial) => partial.reader,
+                    None => Reader::new(max_answer),
+                };
+                return Poll::Ready(reader.end());
+            }
+            self.state = State::Answering;
+            if let Some(result) = take(partial, buffer.filled(), max_answer, finish) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+}
+
+/// Hands `bytes` to the reader; keeps it, and a deadline, if the answer is not complete.
+fn take(
+    partial: &mut Option<Box<Partial>>,
+    bytes: &[u8],
+    max_answer: usize,
+    finish: Duration,
+) -> Option<Result<Answer, Error>> {
+    let Some(partial) = partial else {
+        let mut reader = Reader::new(max_answer);
+        let result = reader.push(bytes).transpose();
+        if result.is_none() {
+            let deadline = reader.has_begun().then(|| Box::pin(sleep(finish)));
+            *partial = Some(Box::new(Partial { reader, deadline }));
+        }
+        return result;
+    };
+    let result = partial.reader.push(bytes).transpose();
+    if !partial.reader.has_begun() {
+        partial.deadline = None;
+    } else if result.is_none() && partial.deadline.is_none() {
+        partial.deadline = Some(Box::pin(sleep(finish)));
+    }
+    result
+}
+
+/// Ready when an answer that began is not to be waited for any more.
+fn poll_deadline(partial: &mut Option<Box<Partial>>, cx: &mut Context<'_>) -> Poll<()> {
+    match partial.as_mut().and_then(|p| p.deadline.as_mut()) {
+        Some(deadline) => deadline.as_mut().poll(cx),
+        None => Poll::Pending,
+    }
+}
+
+/// What a failed read means.
+fn broken(state: State, error: io::Error) -> Error {
+    if state == State::Answering {
+        Error::Cut(Some(error))
+    } else {
+        Error::Closed(Some(error))
+    }
+}
+
+async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, Error> {
+    let start = tokio::time::Instant::now();
+    let mut worst = Error::NoAddress;
+    for (tried, &address) in addresses.iter().enumerate() {
+        let left = limit.saturating_sub(start.elapsed());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let error = match timeout(share, connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(_) => Error::ConnectTimeout,
+        };
+        if telling(&error) > telling(&worst) {
+            worst = error;
+        }
+    }
+    Err(worst)
+}
+
+/// How much a failed connect says about the node; more is more.
+const fn telling(error: &Error) -> u8 {
+    match error {
+        Error::Refused(_) => 4,
+        Error::ConnectTimeout => 3,
+        Error::Unreachable(_) => 2,
+        Error::Local(_) => 1,
+        _ => 0,
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(Error::Local)?;
+    let stream = socket.connect(address).await.map_err(failed)?;
+    if is_own_end(&stream, address) {
+        return Err(Error::Refused(io::ErrorKind::ConnectionRefused.into()));
+    }
+    Ok(stream)
+}
+
+fn failed(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Error::Refused(error),
+        // No free port, or no address of that family here.
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Error::Local(error),
+        io::ErrorKind::TimedOut => Error::ConnectTimeout,
+        _ => Error::Unreachable(error),
+    }
+}
+
+/// Whether a socket was connected to itself: TCP can do that where a local port on which nobody
+/// listens is among those that the kernel hands out.
+fn is_own_end(stream: &TcpStream, address: SocketAddr) -> bool {
+    stream.local_addr().is_ok_and(|own| own == address)
+}
+
+/// Sets what makes a connection prompt, and its death noticed. A socket that refuses an option
+/// still works, so refusals are passed over.
+fn tune(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
+#[cfg(test)]
+mod tests;
