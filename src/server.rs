@@ -1,1 +1,297 @@
-//! server
+//! The whole balancer in one handle: binds the listeners, starts the workers, the probes, the
+//! sweeper and the admin listener, and ends them in order.
+//!
+//! Client traffic runs on worker threads, each with a runtime of its own: a connection stays where
+//! it was accepted. Probes, sweeping and the admin listener run on the caller's runtime.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::admin::{self, AdminState};
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::edge::{self, Drain, Edge};
+use crate::health::{self, Probes};
+use crate::metrics::Metrics;
+use crate::proxy::Proxy;
+
+/// Connections that the kernel keeps for a listener until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// How often expired sessions are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the balancer did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker thread or its runtime could not be made.
+    Worker(io::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::Worker(source) => write!(f, "cannot start a worker: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind { source, .. } | Self::Worker(source) => Some(source),
+        }
+    }
+}
+
+/// A running balancer. Dropping it cuts everything at once; [`Server::drain`] ends it in order.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    admin_address: Option<SocketAddr>,
+    proxy: Arc<Proxy>,
+    drain: Arc<Drain>,
+    admin: Arc<AdminState>,
+    cut: Arc<Notify>,
+    workers: Vec<oneshot::Receiver<()>>,
+    background: Vec<JoinHandle<()>>,
+    _probes: Probes,
+    notice: Duration,
+    deadline: Duration,
+}
+
+impl Server {
+    /// Starts everything, or nothing: all addresses are bound before anything runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let mut listeners = Vec::new();
+        for listen in &settings.listen {
+            listeners.push(bind(listen.address)?);
+        }
+        let admin_listener = settings
+            .admin
+            .as_ref()
+            .map(|admin| bind(admin.address))
+            .transpose()?;
+        let addresses = addresses_of(&listeners)?;
+
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Arc::new(Cluster::new(&settings, &metrics));
+        let proxy = Proxy::new(&settings, Arc::clone(&cluster), Arc::clone(&metrics));
+        let proxy = Arc::new(proxy);
+        let drain = Arc::new(Drain::default());
+        let edge = Edge::new(Arc::clone(&proxy), settings.clone(), Arc::clone(&drain));
+        let edge = Arc::new(edge);
+        let cut = Arc::new(Notify::new());
+        let admin = Arc::new(AdminState::new(Arc::clone(&cluster), metrics));
+        let mut background = vec![tokio::spawn(sweep(Arc::clone(&proxy)))];
+        let mut admin_address = None;
+        if let Some(listener) = admin_listener {
+            admin_address = listener.local_addr().ok();
+            background.push(serve_admin(listener, Arc::clone(&admin))?);
+        }
+        let workers = start_workers(&settings, &listeners, &edge, &cut)?;
+        let probes = health::start(&cluster, &settings);
+        for address in &addresses {
+            info!(%address, nodes = settings.nodes.len(), threads = settings.threads, "listening");
+        }
+        if let Some(address) = admin_address {
+            info!(%address, "admin listening");
+        }
+        Ok(Self {
+            addresses,
+            admin_address,
+            proxy,
+            drain,
+            admin,
+            cut,
+            workers,
+            background,
+            _probes: probes,
+            notice: settings.timeouts.drain_notice,
+            deadline: settings.timeouts.drain,
+        })
+    }
+
+    /// Where clients are served, with the ports that port 0 became.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// What requests share: for tests and the demo, which look at sessions and counters.
+    pub const fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// Returns when a worker has ended without being told to, which only a defect can bring about.
+    pub async fn worker_died(&mut self) {
+        for worker in &mut self.workers {
+            if worker.await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Ends the balancer in order: `/ready` says no, and after the notice listeners and idle
+    /// connections close; held requests are answered, until the deadline. Says how many client
+    /// connections were cut then.
+    pub async fn drain(mut self) -> i64 {
+        self.admin.begin_drain();
+        info!(notice = ?self.notice, deadline = ?self.deadline, "draining");
+        sleep(self.notice).await;
+        self.drain.begin();
+        let workers = std::mem::take(&mut self.workers);
+        let ended = async {
+            for worker in workers {
+                // An error is a worker that died; it holds nothing any more either.
+                let _ = worker.await;
+            }
+        };
+        let in_time = timeout(self.deadline, ended).await.is_ok();
+        let cut = self.proxy.metrics.connections.get();
+        if in_time {
+            info!("drained");
+        } else {
+            warn!(connections = cut, "drain deadline: connections are cut");
+        }
+        cut
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.drain.begin();
+        self.cut.notify_waiters();
+        for task in &self.background {
+            task.abort();
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = || {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        // A restart must not wait for the old process's connections to be forgotten.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from(socket))
+    };
+    bound().map_err(|source| StartError::Bind { address, source })
+}
+
+fn addresses_of(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {
+    listeners
+        .iter()
+        .map(|one| one.local_addr().map_err(StartError::Worker))
+        .collect()
+}
+
+async fn sweep(proxy: Arc<Proxy>) {
+    let mut tick = interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        proxy.sweep();
+    }
+}
+
+fn serve_admin(
+    listener: TcpListener,
+    state: Arc<AdminState>,
+) -> Result<JoinHandle<()>, StartError> {
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
+    Ok(tokio::spawn(admin::serve(
+        listener,
+        state,
+        std::future::pending(),
+    )))
+}
+
+/// Starts the worker threads. Each accepts from every listener; the kernel wakes whoever is free.
+fn start_workers(
+    settings: &Settings,
+    listeners: &[TcpListener],
+    edge: &Arc<Edge>,
+    cut: &Arc<Notify>,
+) -> Result<Vec<oneshot::Receiver<()>>, StartError> {
+    let mut workers = Vec::new();
+    for number in 0..settings.threads {
+        let own = listeners
+            .iter()
+            .map(TcpListener::try_clone)
+            .collect::<io::Result<Vec<_>>>();
+        let own = own.map_err(StartError::Worker)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Worker)?;
+        let (ended, end) = oneshot::channel();
+        let edge = Arc::clone(edge);
+        let cut = Arc::clone(cut);
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                runtime.block_on(work(edge, own, &cut));
+                drop(runtime);
+                // Nobody may be waiting any more.
+                let _ = ended.send(());
+            })
+            .map_err(StartError::Worker)?;
+        workers.push(end);
+    }
+    Ok(workers)
+}
+
+/// Serves clients until the drain is complete or everything is cut.
+async fn work(edge: Arc<Edge>, listeners: Vec<TcpListener>, cut: &Notify) {
+    let cut = cut.notified();
+    let mut accepting = tokio::task::JoinSet::new();
+    for listener in listeners {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => drop(accepting.spawn(edge::accept(Arc::clone(&edge), listener))),
+            Err(error) => warn!(%error, "a worker cannot watch its listener"),
+        }
+    }
+    tokio::select! {
+        () = cut => {}
+        _ = async { while accepting.join_next().await.is_some() {} } => {}
+    }
+}

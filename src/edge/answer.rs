@@ -1,0 +1,79 @@
+//! An answer in HTTP. One function builds the head; hyper writes it while it has the connection,
+//! [`bytes_of`] writes the same bytes when it has given the connection up.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::Full;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
+use hyper::{Response, StatusCode};
+
+use super::cors::Allowed;
+use crate::proxy::Answer;
+
+const XML: HeaderValue = HeaderValue::from_static("text/xml; charset=utf-8");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// The answer with everything that its head says. It closes the connection if `close` says so, or
+/// the answer itself does.
+pub(super) fn response(answer: Answer, allowed: Allowed, close: bool) -> Response<Full<Bytes>> {
+    let length = answer.body.len();
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    headers.reserve(8);
+    let given = answer
+        .content_type
+        .and_then(|given| HeaderValue::from_maybe_shared(given).ok());
+    headers.insert(CONTENT_TYPE, given.unwrap_or(XML));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    allowed.write(headers);
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+    }
+    headers.insert(DATE, date());
+    if close || answer.close {
+        headers.insert(CONNECTION, CLOSE);
+    }
+    response
+}
+
+/// The bytes that hyper would write.
+pub(super) fn bytes_of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(body.len() + 384);
+    let reason = status.canonical_reason().unwrap_or("<none>");
+    let line = write!(out, "HTTP/1.1 {} {reason}\r\n", status.as_str());
+    debug_assert!(line.is_ok(), "a BytesMut takes every write");
+    for (name, value) in headers {
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    out.put_slice(b"\r\n");
+    out.put_slice(body);
+    out.freeze()
+}
+
+/// The `Date` of now (RFC 9110 §6.6.1), made once a second on each thread.
+fn date() -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let now = since.as_secs();
+    LAST.with_borrow_mut(|(second, value)| {
+        if *second != now {
+            let text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(now));
+            *value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+            *second = now;
+        }
+        value.clone()
+    })
+}

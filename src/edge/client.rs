@@ -1,0 +1,165 @@
+//! Who the client is: the peer, or what trusted proxies say of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::header::{FORWARDED, HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Addresses looked at in one chain of proxies; a longer chain is not believed further.
+const LONGEST_CHAIN: usize = 32;
+
+/// The client behind `peer`: the right-most address in `X-Forwarded-For`, or where there is none
+/// in `Forwarded` (RFC 7239), that no trusted proxy has. `X-Forwarded-For` goes first, since that
+/// is what proxies rebuild; a `Forwarded` beside it may have passed through from the client.
+pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
+    let named: Vec<&str> = if headers.contains_key(X_FORWARDED_FOR) {
+        fields(headers, &X_FORWARDED_FOR).collect()
+    } else {
+        fields(headers, &FORWARDED).map(forwarded_for).collect()
+    };
+    let mut client = peer;
+    for address in named.into_iter().rev().take(LONGEST_CHAIN) {
+        let Some(address) = parse(address) else { break };
+        client = address;
+        if !is_trusted(client, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+/// Whether a trusted peer says that the client's side is encrypted.
+pub(super) fn is_secure(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> bool {
+    is_trusted(peer.to_canonical(), trusted)
+        && headers
+            .get(X_FORWARDED_PROTO)
+            .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
+/// The elements of a field's comma-separated lists, in order.
+fn fields<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter();
+    values
+        .flat_map(|value| value.to_str().unwrap_or("?").split(','))
+        .map(str::trim)
+}
+
+/// The `for` of one element of `Forwarded`.
+fn forwarded_for(element: &str) -> &str {
+    let pairs = element
+        .split(';')
+        .filter_map(|pair| pair.trim().split_once('='));
+    let mut named = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
+    named
+        .next()
+        .map_or("?", |(_, value)| value.trim_matches('"'))
+}
+
+/// An address, with or without a port, an IPv6 one with or without brackets.
+fn parse(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = bare.parse().ok();
+    let address = address.or_else(|| {
+        text.parse::<SocketAddr>()
+            .ok()
+            .map(|with_port| with_port.ip())
+    });
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, fields: &[(&str, &str)]) -> String {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        address(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_the_client_whatever_it_says() {
+        assert_eq!(
+            client("192.0.2.1", &[("x-forwarded-for", "198.51.100.7")]),
+            "192.0.2.1"
+        );
+        assert_eq!(
+            client("192.0.2.1", &[("forwarded", "for=198.51.100.7")]),
+            "192.0.2.1"
+        );
+    }
+
+    #[test]
+    fn behind_trusted_proxies_it_is_the_right_most_untrusted_address() {
+        let chain = [("x-forwarded-for", "203.0.113.9, 198.51.100.7, 10.1.1.1")];
+        assert_eq!(client("10.0.0.1", &chain), "198.51.100.7");
+        let two = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-for", "198.51.100.7"),
+        ];
+        assert_eq!(client("10.0.0.1", &two), "198.51.100.7");
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", "10.2.2.2")]),
+            "10.2.2.2"
+        );
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(
+            client(
+                "::ffff:10.0.0.1",
+                &[("x-forwarded-for", "::ffff:192.0.2.3")]
+            ),
+            "192.0.2.3"
+        );
+    }
+
+    #[test]
+    fn the_chain_ends_at_what_is_no_address() {
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, unknown")]),
+            "10.0.0.1"
+        );
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "")]), "10.0.0.1");
+    }
+
+    #[test]
+    fn forwarded_is_read_where_there_is_no_x_forwarded_for() {
+        let plain = [(
+            "forwarded",
+            "for=203.0.113.9;proto=https, For=\"[2001:db8::7]:4711\"",
+        )];
+        assert_eq!(client("10.0.0.1", &plain), "2001:db8::7");
+        let both = [
+            ("forwarded", "for=203.0.113.9"),
+            ("x-forwarded-for", "198.51.100.7"),
+        ];
+        assert_eq!(client("10.0.0.1", &both), "198.51.100.7");
+        assert_eq!(
+            client("10.0.0.1", &[("forwarded", "proto=https")]),
+            "10.0.0.1"
+        );
+        assert_eq!(
+            client("10.0.0.1", &[("forwarded", "for=198.51.100.7:80")]),
+            "198.51.100.7"
+        );
+    }
+}

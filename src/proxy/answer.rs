@@ -1,0 +1,53 @@
+//! What a client is answered, before `edge` puts it into HTTP.
+
+use bytes::Bytes;
+
+use super::reject::Cause;
+
+/// An answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `Content-Type` as the node gave it; `text/xml; charset=utf-8` where there is none.
+    pub content_type: Option<Bytes>,
+    /// The body.
+    pub body: Bytes,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u8>,
+    /// Whether the client's connection closes behind it.
+    pub close: bool,
+    /// The cause, if the balancer wrote it in a node's place.
+    pub cause: Option<Cause>,
+}
+
+impl Answer {
+    /// A wrapper with status 200.
+    pub const fn ok(body: Bytes) -> Self {
+        Self {
+            status: 200,
+            content_type: None,
+            body,
+            retry_after: None,
+            close: false,
+            cause: None,
+        }
+    }
+
+    /// The balancer's own answer to `cause`, for a client that named a `ver` or is `legacy`.
+    pub fn reject(cause: Cause, legacy: bool) -> Self {
+        let row = cause.row();
+        Self {
+            status: if legacy {
+                row.legacy_status
+            } else {
+                row.status
+            },
+            content_type: None,
+            body: cause.wrapper(),
+            retry_after: row.retry_after,
+            close: row.close,
+            cause: Some(cause),
+        }
+    }
+}

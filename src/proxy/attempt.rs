@@ -1,0 +1,136 @@
+//! One try to get one answer from one node, with the three ways in which waiting ends: the answer
+//! (or the connection's end), the deadline, and the verdict that the node is down.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Proxy;
+use crate::cluster::Node;
+use crate::metrics::NodeMetrics;
+use crate::upstream::{Answer, Connection, Error};
+
+/// Added to a session's `wait` before a node's answer counts as overdue.
+pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a node may take to take a request.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an answer may take from its first byte to its last.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often a connection is tried again that this machine itself could not make.
+const LOCAL_RETRY: Duration = Duration::from_millis(100);
+
+/// How a try ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// With an answer.
+    Answered(Answer),
+    /// With a failed exchange.
+    Failed(Error),
+    /// At its deadline.
+    Overdue,
+    /// With the verdict that the node is down.
+    NodeDown,
+}
+
+/// A request counted as held at its node, until dropped.
+struct Held<'a>(&'a NodeMetrics);
+
+impl<'a> Held<'a> {
+    fn at(node: &'a Node) -> Self {
+        node.metrics.held.inc();
+        Self(&node.metrics)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.dec();
+    }
+}
+
+impl Proxy {
+    /// Opens a connection to `node`, timed and counted; a failure asks for a probe at once.
+    pub(super) async fn open(self: &Arc<Self>, node: &Node) -> Result<Connection, Error> {
+        let begun = Instant::now();
+        let opened = loop {
+            let opened = Connection::open(&node.addresses(), self.connect).await;
+            // Out of descriptors or ports here: the node is not to be blamed, and a moment helps.
+            let local = matches!(&opened, Err(error) if error.is_local());
+            if !local || begun.elapsed() > self.connect {
+                break opened;
+            }
+            sleep(LOCAL_RETRY).await;
+        };
+        match &opened {
+            Ok(_) => {
+                node.metrics.connects.inc();
+                node.metrics
+                    .connect_seconds
+                    .observe(begun.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                node.metrics.connect_failures.inc();
+                if !error.is_local() {
+                    suspect(node, error);
+                }
+            }
+        }
+        opened
+    }
+
+    /// Sends `request` and waits for its answer. `sent` is called when the request has left;
+    /// after `nudge` without an answer a probe goes out, and the waiting goes on.
+    pub(super) async fn exchange(
+        &self,
+        node: &Node,
+        connection: &mut Connection,
+        request: &[u8],
+        sent: impl FnOnce(),
+        (nudge, deadline): (Option<Instant>, Instant),
+    ) -> Ended {
+        let _held = Held::at(node);
+        let mut down = std::pin::pin!(node.went_down.notified());
+        down.as_mut().enable();
+        if !node.is_up() {
+            return Ended::NodeDown;
+        }
+        let mut talk = std::pin::pin!(async {
+            connection.send(request, SEND_LIMIT).await?;
+            sent();
+            connection.receive(self.max_answer, FINISH_LIMIT).await
+        });
+        let mut timer = std::pin::pin!(sleep_until(nudge.unwrap_or(deadline)));
+        loop {
+            tokio::select! {
+                biased;
+                answer = talk.as_mut() => return match answer {
+                    Ok(answer) => Ended::Answered(answer),
+                    Err(error) => Ended::Failed(error),
+                },
+                () = down.as_mut() => return Ended::NodeDown,
+                () = timer.as_mut() => {
+                    if timer.deadline() >= deadline {
+                        return Ended::Overdue;
+                    }
+                    node.suspect("an answer is late", SystemTime::now());
+                    timer.as_mut().reset(deadline);
+                }
+            }
+        }
+    }
+}
+
+/// Notes what went wrong at `node`, and asks for a probe at once.
+pub(super) fn suspect(node: &Node, error: &Error) {
+    node.suspect(error.to_string(), SystemTime::now());
+}
+
+/// The same for an exchange that failed when the connection was open.
+pub(super) fn exchange_failed(node: &Node, error: &Error) {
+    node.metrics.exchange_failures.inc();
+    suspect(node, error);
+}

@@ -1,0 +1,173 @@
+//! A request without a sid: a new session is asked for.
+//!
+//! Nothing ties it to a node yet, so any node that fails is left for the next one in placement
+//! order. An orphan that this may leave at a node expires there by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::warn;
+
+use super::attempt::{self, Ended, OVERDUE_AFTER};
+use super::learn::{self, Learned};
+use super::resend::{self, Circumstances, Next};
+use super::{Answer, Cause, Job, Proxy, refuse};
+use crate::cluster::NodeId;
+use crate::sessions::{Insert, Terms};
+use crate::upstream::{self, Connection};
+
+/// Nodes whose answer to one creation may be unusable before the client is told so; a creation
+/// that every node chokes on must not go round.
+const MOST_GARBAGE: usize = 3;
+
+/// After so much of a creation's wait a probe looks after the node: creations are answered at once.
+const NUDGE_AFTER: Duration = Duration::from_secs(3);
+
+/// When every node that is up has refused the creation, the next round begins after this.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a try at one node came to.
+enum Try {
+    Done(Answer),
+    NextNode,
+    Garbage,
+}
+
+/// Runs a creation to its answer.
+pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
+    let give_up = job.note.begun() + proxy.placement_wait;
+    let mut tried = Vec::new();
+    let mut garbage = 0;
+    loop {
+        let Some(node) = proxy.place(&job, &tried) else {
+            tried.clear();
+            if Box::pin(proxy.await_node(give_up)).await {
+                continue;
+            }
+            return refuse(Cause::NoNode, job.legacy, job.note);
+        };
+        match proxy.try_creation(node, &job).await {
+            Try::Done(answer) => {
+                let name = &proxy.cluster.node(node).name;
+                job.note.finish(&answer, Some(name));
+                return answer;
+            }
+            Try::NextNode => tried.push(node),
+            Try::Garbage => {
+                tried.push(node);
+                garbage += 1;
+                if garbage == MOST_GARBAGE || garbage == proxy.cluster.nodes().len() {
+                    return refuse(Cause::CreationFailed, job.legacy, job.note);
+                }
+            }
+        }
+    }
+}
+
+impl Proxy {
+    /// The node for a creation: the one that its client's address is tied to, or by placement.
+    fn place(&self, job: &Job, tried: &[NodeId]) -> Option<NodeId> {
+        let tied = self
+            .addresses
+            .as_ref()
+            .and_then(|addresses| addresses.find(job.client, self.now()));
+        tied.filter(|node| !tried.contains(node) && self.cluster.node(*node).is_up())
+            .or_else(|| self.cluster.place(job.client, tried))
+    }
+
+    /// Waits until a node may be tried (again). False when it is too late.
+    pub(super) async fn await_node(&self, give_up: Instant) -> bool {
+        let pause = Instant::now() + ROUND_PAUSE;
+        if self.cluster.any_up() {
+            sleep_until(pause.min(give_up)).await;
+        }
+        Instant::now() < give_up && timeout_at(give_up, self.cluster.until_up()).await.is_ok()
+    }
+
+    async fn try_creation(self: &Arc<Self>, id: NodeId, job: &Job) -> Try {
+        let node = self.cluster.node(id);
+        let mut repeated = false;
+        loop {
+            let Ok(mut connection) = Box::pin(self.open(node)).await else {
+                return Try::NextNode;
+            };
+            let now = Instant::now();
+            let deadline = now + Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
+            let times = (Some(now + NUDGE_AFTER), deadline);
+            match self
+                .exchange(node, &mut connection, &job.request, || (), times)
+                .await
+            {
+                Ended::Answered(answer) => return self.learn_creation(id, job, answer, connection),
+                Ended::NodeDown => return Try::NextNode,
+                Ended::Overdue => {
+                    node.suspect(
+                        "a creation was not answered in its wait",
+                        std::time::SystemTime::now(),
+                    );
+                    return Try::Garbage;
+                }
+                Ended::Failed(error) => {
+                    attempt::exchange_failed(node, &error);
+                    let now = Circumstances {
+                        reused: false,
+                        repeated,
+                        terminate: false,
+                        company: false,
+                    };
+                    match resend::after(&error, now) {
+                        Next::Again => repeated = true,
+                        Next::Reassign | Next::Terminated => return Try::NextNode,
+                        Next::Garbage => return Try::Garbage,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the pin from a creation's answer, before the answer leaves.
+    fn learn_creation(
+        &self,
+        id: NodeId,
+        job: &Job,
+        answer: upstream::Answer,
+        connection: Connection,
+    ) -> Try {
+        let node = self.cluster.node(id);
+        let Learned::Wrapper(wrapper) = learn::read(&answer, node) else {
+            return Try::Garbage;
+        };
+        if let Some(sid) = wrapper.sid.as_deref()
+            && !wrapper.terminate
+        {
+            let terms = Terms {
+                wait: super::seconds(wrapper.wait.unwrap_or(job.wait.into())),
+                inactivity: super::seconds(wrapper.inactivity.unwrap_or(60)),
+                maxpause: super::seconds(wrapper.maxpause.unwrap_or(0)),
+                legacy: job.legacy,
+            };
+            match self.sessions.insert(sid, id, terms, job.rid, self.now()) {
+                Insert::Made(session) if answer.reusable => session.keep_idle(connection, id),
+                Insert::Made(_) => {}
+                // A node that answers the same creation twice repeats its sid.
+                Insert::Taken(owner) if owner == id => {}
+                Insert::Taken(owner) => {
+                    let owner = &self.cluster.node(owner).name;
+                    warn!(node = %node.name, %owner, "a node made a session with another node's sid");
+                    return Try::Done(Answer::reject(Cause::SidConflict, job.legacy));
+                }
+                Insert::Full => return Try::Done(Answer::reject(Cause::Full, job.legacy)),
+            }
+            if let Some(addresses) = &self.addresses {
+                addresses.tie(job.client, id, self.now());
+            }
+        }
+        // `accept` invites compressed requests (XEP-0124 §7.2), which nobody behind could read.
+        let body = learn::without(&answer.body, wrapper.accept);
+        Try::Done(learn::pass_on(
+            upstream::Answer { body, ..answer },
+            job.legacy,
+        ))
+    }
+}

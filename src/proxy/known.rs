@@ -1,0 +1,288 @@
+//! A request with a sid: it belongs to its session's node.
+//!
+//! The node is the session's until it refuses a connection, closes twice without an answer, or is
+//! called down; only then the session moves to a survivor. A session without a pin runs here too,
+//! at its rendezvous node, and becomes a pin when the node answers it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::attempt::{self, Ended, OVERDUE_AFTER};
+use super::learn::{self, Learned};
+use super::resend::{self, Circumstances, Next};
+use super::{Answer, Cause, Job, Proxy};
+use crate::bosh::{self, Condition};
+use crate::cluster::NodeId;
+use crate::sessions::{Session, Turn};
+use crate::upstream::{self, Connection};
+
+/// How long a request waits for one with a lower rid that has not been seen.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A request of a session, counted as under way there until dropped.
+pub(super) struct UnderWay {
+    proxy: Arc<Proxy>,
+    session: Arc<Session>,
+    pause: Option<u32>,
+    /// It began after the session was terminated.
+    late: bool,
+}
+
+impl UnderWay {
+    /// Takes over a request that [`Session::begin`] has counted.
+    pub(super) const fn new(
+        proxy: Arc<Proxy>,
+        session: Arc<Session>,
+        pause: Option<u32>,
+        late: bool,
+    ) -> Self {
+        Self {
+            proxy,
+            session,
+            pause,
+            late,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.proxy
+            .sessions
+            .end(&self.session, self.pause, self.proxy.now());
+    }
+}
+
+/// What the request has been through.
+#[derive(Default)]
+struct Past {
+    /// Nodes that could not take the session.
+    tried: Vec<NodeId>,
+    /// It has been sent again on a fresh connection.
+    repeated: bool,
+    /// Its answer was overdue once.
+    overdue: bool,
+}
+
+/// What a try came to.
+enum Step {
+    Done(Answer),
+    Rejected(Cause),
+    Again,
+    Reassign,
+}
+
+/// Runs a request of a session to its answer.
+pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
+    under_way.turn(job.rid).await;
+    let mut past = Past::default();
+    let answer = loop {
+        let id = under_way.session.node();
+        let step = if under_way.proxy.cluster.node(id).is_up() {
+            under_way.attempt(id, &job, &mut past).await
+        } else {
+            Step::Reassign
+        };
+        match step {
+            Step::Done(answer) => break answer,
+            Step::Again => {}
+            Step::Reassign => {
+                if !Box::pin(under_way.reassign(id, &job, &mut past)).await {
+                    break under_way.lost(Cause::SessionLost);
+                }
+            }
+            Step::Rejected(cause) => break under_way.lost(cause),
+        }
+    };
+    let node = &under_way.proxy.cluster.node(under_way.session.node()).name;
+    job.note.finish(&answer, Some(node));
+    answer
+}
+
+impl UnderWay {
+    /// Waits until the request may go to the node: rid order, and a little space (design §5).
+    async fn turn(&self, rid: u64) {
+        let now = self.proxy.now();
+        match self.session.turn(rid, now) {
+            Turn::At(at) if at <= now => {}
+            turn => Box::pin(self.await_turn(rid, turn)).await,
+        }
+    }
+
+    async fn await_turn(&self, rid: u64, mut turn: Turn) {
+        let patience = Instant::now() + TURN_PATIENCE;
+        loop {
+            match turn {
+                Turn::At(at) => return sleep_until(self.proxy.started + at.since_start()).await,
+                Turn::After(lower) => {
+                    turn = tokio::select! {
+                        _ = lower => self.session.turn(rid, self.proxy.now()),
+                        () = sleep_until(patience) => {
+                            self.session.turn_regardless(self.proxy.now())
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// One try at the session's node.
+    async fn attempt(&self, id: NodeId, job: &Job, past: &mut Past) -> Step {
+        let node = self.proxy.cluster.node(id);
+        let idle = if past.repeated {
+            None
+        } else {
+            self.session.take_idle()
+        };
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => match Box::pin(self.proxy.open(node)).await {
+                Ok(connection) => connection,
+                Err(_) => return Step::Reassign,
+            },
+        };
+        let sent = || self.session.sent(job.rid, self.proxy.now());
+        let patience = Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER;
+        let times = (None, Instant::now() + patience);
+        let ended = self
+            .proxy
+            .exchange(node, &mut connection, &job.request, sent, times)
+            .await;
+        match ended {
+            Ended::Answered(answer) => self.learn(id, job, answer, connection),
+            Ended::NodeDown => Step::Reassign,
+            Ended::Overdue => {
+                node.suspect("an answer is overdue", SystemTime::now());
+                past.repeated = true;
+                if std::mem::replace(&mut past.overdue, true) {
+                    Step::Rejected(Cause::SessionLost)
+                } else {
+                    Step::Again
+                }
+            }
+            Ended::Failed(error) => {
+                let reused = connection.is_reused();
+                self.failed(id, &error, reused, job, past)
+            }
+        }
+    }
+
+    fn failed(
+        &self,
+        id: NodeId,
+        error: &upstream::Error,
+        reused: bool,
+        job: &Job,
+        past: &mut Past,
+    ) -> Step {
+        let now = Circumstances {
+            reused: reused && !past.repeated,
+            repeated: past.repeated,
+            terminate: job.terminate,
+            company: self.session.under_way() > 1,
+        };
+        let next = resend::after(error, now);
+        if !now.reused && next != Next::Terminated {
+            attempt::exchange_failed(self.proxy.cluster.node(id), error);
+        }
+        match next {
+            Next::Again => {
+                // A node that closes an idle connection has done nothing wrong; the next failure
+                // is the first.
+                past.repeated = past.repeated || !now.reused;
+                Step::Again
+            }
+            Next::Reassign => Step::Reassign,
+            Next::Terminated => {
+                self.proxy
+                    .sessions
+                    .terminate(&self.session, self.proxy.now());
+                Step::Done(Answer::ok(bosh::terminate(None)))
+            }
+            Next::Garbage => Step::Rejected(Cause::NodeGarbage),
+        }
+    }
+
+    /// What the answer says of the session.
+    fn learn(
+        &self,
+        id: NodeId,
+        job: &Job,
+        answer: upstream::Answer,
+        connection: Connection,
+    ) -> Step {
+        let sessions = &self.proxy.sessions;
+        let terminated = match learn::read(&answer, self.proxy.cluster.node(id)) {
+            Learned::Garbage => return Step::Rejected(Cause::NodeGarbage),
+            Learned::LegacyCode(status) => {
+                sessions.terminate(&self.session, self.proxy.now());
+                return Step::Done(self.legacy_code(status, &answer));
+            }
+            Learned::Wrapper(wrapper) => wrapper.terminate,
+        };
+        if terminated {
+            sessions.terminate(&self.session, self.proxy.now());
+            if job.terminate && !self.session.terms().legacy {
+                // Also when the node no longer knew the session: the client has what it wanted.
+                return Step::Done(Answer::ok(answer.body));
+            }
+        } else {
+            sessions.prove(&self.session, self.late);
+            if answer.reusable {
+                self.session.keep_idle(connection, id);
+            }
+        }
+        Step::Done(learn::pass_on(answer, self.session.terms().legacy))
+    }
+
+    /// A code from before conditions: as it is for a client of that time, else its condition.
+    fn legacy_code(&self, status: u16, answer: &upstream::Answer) -> Answer {
+        let condition = match status {
+            400 => Condition::BadRequest,
+            403 => Condition::PolicyViolation,
+            _ => Condition::ItemNotFound,
+        };
+        let ok = Answer::ok(bosh::terminate(Some(condition)));
+        if self.session.terms().legacy {
+            Answer {
+                status: answer.status,
+                ..ok
+            }
+        } else {
+            ok
+        }
+    }
+
+    /// Moves the session off the node `from`. With no node to go to it waits for one, as long as
+    /// the session itself may. False when that has passed.
+    async fn reassign(&self, from: NodeId, job: &Job, past: &mut Past) -> bool {
+        past.repeated = false;
+        if self.session.node() != from {
+            return true;
+        }
+        if !past.tried.contains(&from) {
+            past.tried.push(from);
+        }
+        if let Some(to) = self.proxy.cluster.place(job.client, &past.tried) {
+            if self.proxy.sessions.reassign(&self.session, from, to)
+                && let Some(addresses) = &self.proxy.addresses
+            {
+                addresses.tie(job.client, to, self.proxy.now());
+            }
+            return true;
+        }
+        past.tried.clear();
+        let patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
+        self.proxy.await_node(job.note.begun() + patience).await
+    }
+
+    /// The session cannot go on: a clean end, at which clients log in again at once.
+    fn lost(&self, cause: Cause) -> Answer {
+        self.proxy
+            .sessions
+            .terminate(&self.session, self.proxy.now());
+        Answer::reject(cause, self.session.terms().legacy)
+    }
+}

@@ -1,0 +1,57 @@
+//! What an answer says, and the form in which it is passed on.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::Answer;
+use crate::bosh;
+use crate::cluster::Node;
+use crate::upstream;
+
+/// What a node's answer is.
+pub(super) enum Learned<'a> {
+    /// A wrapper, with whatever HTTP status.
+    Wrapper(bosh::Answer<'a>),
+    /// One of the HTTP codes that XEP-0124 had before conditions (400, 403, 404).
+    LegacyCode(u16),
+    /// Nothing that a client could use.
+    Garbage,
+}
+
+/// Reads the wrapper's start tag. Garbage is noted at `node`.
+pub(super) fn read<'a>(answer: &'a upstream::Answer, node: &Node) -> Learned<'a> {
+    match bosh::read_answer(&answer.body) {
+        Ok(wrapper) => Learned::Wrapper(wrapper),
+        Err(_) if matches!(answer.status, 400 | 403 | 404) => Learned::LegacyCode(answer.status),
+        Err(malformed) => {
+            let what = format!("answered {} with no wrapper: {malformed}", answer.status);
+            node.metrics.exchange_failures.inc();
+            node.suspect(what, SystemTime::now());
+            Learned::Garbage
+        }
+    }
+}
+
+/// The node's answer for the client. A wrapper goes out with 200, as XEP-0124 §17.1 asks, whatever
+/// HTTP status its node gave it (Tigase: 404 for an unknown sid, at which Strophe gives up); only
+/// a client that named no `ver` gets the status as it is.
+pub(super) fn pass_on(answer: upstream::Answer, legacy: bool) -> Answer {
+    Answer {
+        status: if legacy { answer.status } else { 200 },
+        content_type: answer.content_type,
+        ..Answer::ok(answer.body)
+    }
+}
+
+/// `body` without the bytes in `range`.
+pub(super) fn without(body: &Bytes, range: Option<Range<usize>>) -> Bytes {
+    let Some(range) = range else {
+        return body.clone();
+    };
+    match (body.get(..range.start), body.get(range.end..)) {
+        (Some(before), Some(after)) => [before, after].concat().into(),
+        _ => body.clone(),
+    }
+}

@@ -1,0 +1,188 @@
+//! The answers that the balancer writes itself: one table from the cause to what the client sees,
+//! what is counted, and how loudly it is logged.
+//!
+//! The codes and conditions are those on which real clients recover fastest. A session that cannot
+//! go on gets 200 with `item-not-found`: Strophe and Converse log in again within a second, where
+//! a bare 502 costs them nine. Never `remote-connection-failed`, on which Converse stops for good;
+//! never `type='error'`, on which Strophe loses stanzas.
+
+use bytes::Bytes;
+use tracing::Level;
+
+use crate::bosh::{self, Condition};
+
+/// Why the balancer answers in a node's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The body is no wrapper, or breaks a rule of XEP-0124.
+    Malformed,
+    /// The request head is not what RFC 9112 allows.
+    BadHead,
+    /// The body has a content coding.
+    Coding,
+    /// The body is larger than `bosh.max_body`.
+    TooLarge,
+    /// The body did not arrive within `timeouts.body`.
+    BodyTimeout,
+    /// No BOSH path.
+    NotFound,
+    /// A method other than `POST`, `GET`, `HEAD` and `OPTIONS`.
+    Method,
+    /// No node was up within `placement_wait`.
+    NoNode,
+    /// The table of sessions is full.
+    Full,
+    /// No node gave a creation an answer that can be passed on.
+    CreationFailed,
+    /// A node answered a creation with the sid of another node's session.
+    SidConflict,
+    /// The session's node is gone, or did not answer, and no other could take the session.
+    SessionLost,
+    /// The session's node answered with something that is no BOSH answer.
+    NodeGarbage,
+    /// Too many requests of one session at the same time.
+    TooMany,
+}
+
+/// What one cause means.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The HTTP status.
+    pub status: u16,
+    /// The HTTP status for a client that named no `ver` (XEP-0124 §17.2's older codes).
+    pub legacy_status: u16,
+    /// The condition of the wrapper.
+    pub condition: Condition,
+    /// The label in `bowline_rejects_total`.
+    pub label: &'static str,
+    /// How loudly it is logged.
+    pub level: Level,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u8>,
+    /// Whether the connection's rest cannot be trusted or is not worth reading.
+    pub close: bool,
+}
+
+impl Cause {
+    /// The row of the table.
+    pub const fn row(self) -> Row {
+        use Condition::{
+            BadRequest, InternalServerError, ItemNotFound, PolicyViolation, SystemShutdown,
+        };
+        match self {
+            Self::Malformed => row(400, BadRequest, "malformed"),
+            Self::BadHead => row(400, BadRequest, "bad_head").closing(),
+            Self::Coding => row(415, BadRequest, "coding").closing(),
+            Self::TooLarge => row(413, PolicyViolation, "too_large").closing(),
+            Self::BodyTimeout => row(408, BadRequest, "body_timeout").closing(),
+            Self::NotFound => row(404, BadRequest, "not_found").closing(),
+            Self::Method => row(405, BadRequest, "method").closing(),
+            Self::NoNode => row(503, SystemShutdown, "no_node").retrying(2),
+            Self::Full => row(503, SystemShutdown, "full").retrying(5),
+            Self::CreationFailed => row(200, InternalServerError, "creation_failed").legacy(503),
+            Self::SidConflict => row(200, InternalServerError, "sid_conflict")
+                .legacy(503)
+                .loud(),
+            Self::SessionLost => row(200, ItemNotFound, "session_lost").legacy(404),
+            Self::NodeGarbage => row(200, ItemNotFound, "node_garbage").legacy(404),
+            Self::TooMany => row(200, PolicyViolation, "too_many").legacy(403),
+        }
+    }
+
+    /// The wrapper.
+    pub fn wrapper(self) -> Bytes {
+        bosh::terminate(Some(self.row().condition))
+    }
+}
+
+const fn row(status: u16, condition: Condition, label: &'static str) -> Row {
+    Row {
+        status,
+        legacy_status: status,
+        condition,
+        label,
+        level: Level::DEBUG,
+        retry_after: None,
+        close: false,
+    }
+}
+
+impl Row {
+    const fn closing(self) -> Self {
+        Self {
+            close: true,
+            ..self
+        }
+    }
+
+    const fn legacy(self, legacy_status: u16) -> Self {
+        Self {
+            legacy_status,
+            ..self
+        }
+    }
+
+    const fn retrying(self, seconds: u8) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    const fn loud(self) -> Self {
+        Self {
+            level: Level::WARN,
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Cause; 14] = [
+        Cause::Malformed,
+        Cause::BadHead,
+        Cause::Coding,
+        Cause::TooLarge,
+        Cause::BodyTimeout,
+        Cause::NotFound,
+        Cause::Method,
+        Cause::NoNode,
+        Cause::Full,
+        Cause::CreationFailed,
+        Cause::SidConflict,
+        Cause::SessionLost,
+        Cause::NodeGarbage,
+        Cause::TooMany,
+    ];
+
+    #[test]
+    fn no_answer_has_a_condition_on_which_a_client_gives_up() {
+        for cause in ALL {
+            let wrapper = String::from_utf8(cause.wrapper().to_vec()).unwrap();
+            assert!(wrapper.contains("type='terminate'"), "{cause:?}: {wrapper}");
+            for never in ["remote-connection-failed", "host-unknown", "type='error'"] {
+                assert!(!wrapper.contains(never), "{cause:?}: {wrapper}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_session_is_a_clean_terminate() {
+        for cause in [Cause::SessionLost, Cause::NodeGarbage] {
+            assert_eq!(cause.row().status, 200);
+            assert_eq!(cause.row().legacy_status, 404);
+            assert_eq!(cause.row().condition, Condition::ItemNotFound);
+        }
+    }
+
+    #[test]
+    fn labels_are_unique() {
+        let mut labels: Vec<_> = ALL.iter().map(|cause| cause.row().label).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), ALL.len());
+    }
+}

@@ -1,0 +1,53 @@
+//! What follows when an exchange fails: a pure table, since it decides whether a client loses a
+//! session or only a few milliseconds.
+//!
+//! To send the same rid again to the same node is safe: the node recognises a rid that it has
+//! processed (XEP-0124 §14.3).
+
+use crate::upstream::Error;
+
+/// What is known when an exchange has failed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// The connection had carried an exchange before, so that the node may have closed it as
+    /// idle before it saw the request.
+    pub reused: bool,
+    /// The request has been sent again on a fresh connection already.
+    pub repeated: bool,
+    /// The request was `type='terminate'`.
+    pub terminate: bool,
+    /// Another request of the session was under way.
+    pub company: bool,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Send it again, on a new connection to the same node.
+    Again,
+    /// The node is no good: another one.
+    Reassign,
+    /// The session is over, as the client wanted.
+    Terminated,
+    /// The node answers what nobody can pass on.
+    Garbage,
+}
+
+/// The table of design §5.
+pub(super) const fn after(error: &Error, now: Circumstances) -> Next {
+    match error {
+        Error::Refused(_)
+        | Error::Unreachable(_)
+        | Error::ConnectTimeout
+        | Error::NoAddress
+        | Error::Local(_) => Next::Reassign,
+        // Tigase answers the held poll and closes both sockets.
+        Error::Closed(_) | Error::Send { .. } if now.terminate && now.company => Next::Terminated,
+        Error::Closed(_) | Error::Send { .. } if now.reused || !now.repeated => Next::Again,
+        Error::Closed(_) | Error::Send { .. } if now.terminate => Next::Terminated,
+        Error::Closed(_) | Error::Send { .. } => Next::Reassign,
+        Error::Cut(_) | Error::Stalled if !now.repeated => Next::Again,
+        Error::Cut(_) | Error::Stalled => Next::Reassign,
+        Error::NotHttp | Error::Invalid(_) | Error::TooLarge => Next::Garbage,
+    }
+}

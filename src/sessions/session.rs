@@ -1,0 +1,296 @@
+//! One session: its sid, its node, the terms that its node set, and its requests under way.
+
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::turn::{Turns, Waiting};
+use super::{Time, Turn};
+use crate::cluster::NodeId;
+use crate::upstream::Connection;
+
+/// Added to `inactivity` before a session is forgotten: the node counts from when it wrote the
+/// answer, the balancer from when it passed it on.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a terminated session is still known, so that a late request of it reaches the node
+/// that can answer it.
+const TOMBSTONE: Duration = Duration::from_secs(10);
+
+/// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
+/// 2 everywhere, and one more to pause or terminate; repeats come on top.
+const MOST_UNDER_WAY: u8 = 12;
+
+/// Idle connections that a session keeps to its node; with one request held there is rarely more
+/// than one other.
+const MOST_IDLE: usize = 2;
+
+/// What the node said of the session when it made it (XEP-0124 §7.2), in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The longest that the node holds a request.
+    pub wait: u16,
+    /// How long the client may stay away.
+    pub inactivity: u16,
+    /// How long the client may pause.
+    pub maxpause: u16,
+    /// The client named no `ver`: it expects HTTP status codes in place of conditions
+    /// (XEP-0124 §5).
+    pub legacy: bool,
+}
+
+impl Terms {
+    /// What is assumed of a session whose creation was not seen. The wait is long, since to cut a
+    /// request that the node still holds would lose what it answers.
+    pub const UNSEEN: Self = Self {
+        wait: 300,
+        inactivity: 60,
+        maxpause: 0,
+        legacy: false,
+    };
+}
+
+/// Why a request may not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The session was forgotten between the look-up and now; look again.
+    Gone,
+    /// Too many requests of the session are under way.
+    TooMany,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    sid: Box<str>,
+    terms: Terms,
+    node: AtomicU16,
+    /// Seconds since the start; read only while nothing is under way.
+    expires: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    turns: Turns,
+    stage: Stage,
+    under_way: u8,
+    busy: Option<Box<Busy>>,
+}
+
+/// What only a session with traffic has.
+#[derive(Debug, Default)]
+struct Busy {
+    waiting: Waiting,
+    idle: Vec<Connection>,
+}
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Stage {
+    /// Its creation was not seen, and no node has yet said that it knows it.
+    #[default]
+    Unproven,
+    /// A node made it or knows it: a pin.
+    Pinned,
+    /// It was terminated; kept for late requests.
+    Ended,
+    /// It is out of the table.
+    Gone,
+}
+
+impl Session {
+    pub(super) fn made(sid: &str, node: NodeId, terms: Terms, rid: u64, now: Time) -> Self {
+        let state = State {
+            turns: Turns::after_creation(rid, now),
+            stage: Stage::Pinned,
+            ..State::default()
+        };
+        Self::with(sid, node, terms, state, now)
+    }
+
+    pub(super) fn unproven(sid: &str, node: NodeId, now: Time) -> Self {
+        Self::with(sid, node, Terms::UNSEEN, State::default(), now)
+    }
+
+    fn with(sid: &str, node: NodeId, terms: Terms, state: State, now: Time) -> Self {
+        let expires = now + Duration::from_secs(terms.inactivity.into()) + GRACE;
+        Self {
+            sid: sid.into(),
+            terms,
+            node: AtomicU16::new(node.0),
+            expires: AtomicU32::new(expires.seconds()),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Its sid. A credential: never whole in a log, never in a label.
+    pub fn sid(&self) -> &str {
+        &self.sid
+    }
+
+    /// What its node said of it.
+    pub const fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// The node that it is pinned to.
+    pub fn node(&self) -> NodeId {
+        NodeId(self.node.load(Ordering::Acquire))
+    }
+
+    /// Whether a node is known to have it.
+    pub fn is_pinned(&self) -> bool {
+        self.state().stage == Stage::Pinned
+    }
+
+    /// Whether no node has said yet that it knows it.
+    pub fn is_unproven(&self) -> bool {
+        self.state().stage == Stage::Unproven
+    }
+
+    /// Begins a request: from now until [`Self::end`] the session is not forgotten. Says whether
+    /// the session was terminated before.
+    pub fn begin(&self) -> Result<bool, Refusal> {
+        let mut state = self.state();
+        if state.stage == Stage::Gone {
+            return Err(Refusal::Gone);
+        }
+        if state.under_way == MOST_UNDER_WAY {
+            return Err(Refusal::TooMany);
+        }
+        state.under_way += 1;
+        Ok(state.stage == Stage::Ended)
+    }
+
+    /// Ends a request. `pause` is what it asked for, in seconds.
+    pub fn end(&self, pause: Option<u32>, now: Time) {
+        let mut state = self.state();
+        state.under_way = state.under_way.saturating_sub(1);
+        let away = match state.stage {
+            Stage::Ended => return,
+            Stage::Unproven | Stage::Pinned | Stage::Gone => self.may_stay_away(pause),
+        };
+        self.expires
+            .store((now + away + GRACE).seconds(), Ordering::Relaxed);
+    }
+
+    fn may_stay_away(&self, pause: Option<u32>) -> Duration {
+        let pause = pause.unwrap_or(0).min(self.terms.maxpause.into());
+        Duration::from_secs(u64::from(pause.max(self.terms.inactivity.into())))
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> u8 {
+        self.state().under_way
+    }
+
+    /// Asks for the turn of the request `rid`.
+    pub fn turn(&self, rid: u64, now: Time) -> Turn {
+        let State { turns, busy, .. } = &mut *self.state();
+        turns.ask(rid, now, &mut busy.get_or_insert_default().waiting)
+    }
+
+    /// A turn without regard to lower rids, for a request that waited long enough for them.
+    pub fn turn_regardless(&self, now: Time) -> Turn {
+        self.state().turns.reserve(now)
+    }
+
+    /// Notes that the request `rid` has been written to the node.
+    pub fn sent(&self, rid: u64, now: Time) {
+        let State { turns, busy, .. } = &mut *self.state();
+        turns.sent(rid, now, &mut busy.get_or_insert_default().waiting);
+    }
+
+    /// An idle connection to the session's node, if it keeps one that is open and quiet.
+    pub fn take_idle(&self) -> Option<Connection> {
+        let mut state = self.state();
+        let idle = &mut state.busy.as_mut()?.idle;
+        std::iter::from_fn(|| idle.pop()).find(Connection::is_quiet)
+    }
+
+    /// Keeps a connection to `node` for the session's next request, if the session still lives
+    /// there.
+    pub fn keep_idle(&self, connection: Connection, node: NodeId) {
+        let mut state = self.state();
+        if state.stage != Stage::Pinned || self.node() != node {
+            return;
+        }
+        let idle = &mut state.busy.get_or_insert_default().idle;
+        if idle.len() < MOST_IDLE {
+            idle.push(connection);
+        }
+    }
+
+    /// Drops the idle connections that their node has closed.
+    pub(super) fn drop_closed(&self) {
+        let mut state = self.state();
+        if let Some(busy) = &mut state.busy {
+            busy.idle.retain(Connection::is_quiet);
+            if busy.idle.is_empty() && busy.waiting.is_empty() {
+                state.busy = None;
+            }
+        }
+    }
+
+    /// Moves the session from a failed node to a survivor; whoever comes second learns where the
+    /// first has moved it. Says whether this call did it.
+    pub(super) fn move_to(&self, from: NodeId, to: NodeId) -> bool {
+        let mut state = self.state();
+        if self.node() != from {
+            return false;
+        }
+        if let Some(busy) = &mut state.busy {
+            busy.idle.clear();
+        }
+        self.node.store(to.0, Ordering::Release);
+        true
+    }
+
+    /// Its node has shown that it knows the session, in answer to a request that began `late`,
+    /// after the session was terminated, or not. Says whether it is a pin only from now on.
+    pub(super) fn prove(&self, late: bool) -> bool {
+        let mut state = self.state();
+        let proved = match state.stage {
+            Stage::Unproven => true,
+            Stage::Ended => late,
+            Stage::Pinned | Stage::Gone => false,
+        };
+        if proved {
+            state.stage = Stage::Pinned;
+        }
+        proved
+    }
+
+    /// The session is over: its connections close, and a pin stays known for late requests only.
+    /// Says whether it was a pin.
+    pub(super) fn terminate(&self, now: Time) -> bool {
+        let mut state = self.state();
+        if let Some(busy) = &mut state.busy {
+            busy.idle.clear();
+        }
+        let pinned = state.stage == Stage::Pinned;
+        if pinned {
+            state.stage = Stage::Ended;
+            self.expires
+                .store((now + TOMBSTONE).seconds(), Ordering::Relaxed);
+        }
+        pinned
+    }
+
+    /// Makes the session gone if nothing is under way and its time has passed, or if no node has
+    /// proven it. Says what it was before.
+    pub(super) fn forget(&self, now: Time) -> Option<Stage> {
+        let mut state = self.state();
+        let expired = self.expires.load(Ordering::Relaxed) < now.seconds();
+        if state.under_way > 0 || !(expired || state.stage == Stage::Unproven) {
+            return None;
+        }
+        state.busy = None;
+        Some(std::mem::replace(&mut state.stage, Stage::Gone))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,192 @@
+//! The table of sessions, and the counts that go with it.
+
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::Time;
+use super::session::{Session, Stage, Terms};
+use crate::cluster::{Cluster, NodeId};
+use crate::metrics::Metrics;
+
+/// Many and small shards, so that a sweep holds each for microseconds.
+const SHARDS: usize = 256;
+
+/// A session under its own sid: the key is inside the value, and nothing is stored twice.
+#[derive(Debug)]
+struct BySid(Arc<Session>);
+
+impl Borrow<str> for BySid {
+    fn borrow(&self) -> &str {
+        self.0.sid()
+    }
+}
+
+impl Hash for BySid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.sid().hash(state);
+    }
+}
+
+impl PartialEq for BySid {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.sid() == other.0.sid()
+    }
+}
+
+impl Eq for BySid {}
+
+/// What became of a new session.
+#[derive(Debug)]
+pub enum Insert {
+    /// It is in the table.
+    Made(Arc<Session>),
+    /// Its sid is pinned to this node already. The first pin wins: a node that offers another
+    /// node's sid is broken or hostile.
+    Taken(NodeId),
+    /// The table is full.
+    Full,
+}
+
+/// All sessions of the balancer.
+#[derive(Debug)]
+pub struct Sessions {
+    table: DashMap<BySid, (), ahash::RandomState>,
+    /// Entries in the table; kept beside it, since to ask every shard is slow.
+    count: AtomicUsize,
+    limit: usize,
+    cluster: Arc<Cluster>,
+    metrics: Arc<Metrics>,
+}
+
+impl Sessions {
+    /// An empty table for at most `limit` sessions.
+    pub fn new(limit: usize, cluster: Arc<Cluster>, metrics: Arc<Metrics>) -> Self {
+        let hasher = ahash::RandomState::new();
+        let table = DashMap::with_capacity_and_hasher_and_shard_amount(0, hasher, SHARDS);
+        Self {
+            table,
+            count: AtomicUsize::new(0),
+            limit,
+            cluster,
+            metrics,
+        }
+    }
+
+    /// The session `sid`.
+    pub fn find(&self, sid: &str) -> Option<Arc<Session>> {
+        self.table.get(sid).map(|entry| Arc::clone(&entry.key().0))
+    }
+
+    /// How many sessions there are, tombstones and unproven ones included.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether no further session is taken.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.limit
+    }
+
+    /// Pins a session that `node` has just made in answer to the request `rid`.
+    pub fn insert(&self, sid: &str, node: NodeId, terms: Terms, rid: u64, now: Time) -> Insert {
+        if self.is_full() {
+            return Insert::Full;
+        }
+        let session = Arc::new(Session::made(sid, node, terms, rid, now));
+        match self.table.entry(BySid(Arc::clone(&session))) {
+            Entry::Occupied(there) => Insert::Taken(there.key().0.node()),
+            Entry::Vacant(place) => {
+                place.insert(());
+                self.count.fetch_add(1, Ordering::Relaxed);
+                self.metrics.sessions_created.inc();
+                self.cluster.node(node).metrics.sessions.inc();
+                Insert::Made(session)
+            }
+        }
+    }
+
+    /// The session `sid`, or an unproven one at `node` in its place: no pin until the node has
+    /// shown that it knows the sid, but a place where its requests find their order. None when
+    /// the table is full.
+    pub fn find_or_unproven(&self, sid: &str, node: NodeId, now: Time) -> Option<Arc<Session>> {
+        let session = Arc::new(Session::unproven(sid, node, now));
+        match self.table.entry(BySid(session)) {
+            Entry::Occupied(there) => Some(Arc::clone(&there.key().0)),
+            Entry::Vacant(_) if self.is_full() => None,
+            Entry::Vacant(place) => {
+                let session = Arc::clone(&place.key().0);
+                place.insert(());
+                self.count.fetch_add(1, Ordering::Relaxed);
+                Some(session)
+            }
+        }
+    }
+
+    /// The session's node has answered a request of it with something else than its end. `late`
+    /// says that the request began after the session's end: then the node knows better.
+    pub fn prove(&self, session: &Session, late: bool) {
+        if session.prove(late) {
+            self.cluster.node(session.node()).metrics.sessions.inc();
+        }
+    }
+
+    /// The session is over. A pin stays as a tombstone; an unproven session leaves no trace once
+    /// its last request has ended.
+    pub fn terminate(&self, session: &Session, now: Time) {
+        if session.terminate(now) {
+            self.cluster.node(session.node()).metrics.sessions.dec();
+            self.metrics.sessions_terminated.inc();
+        }
+    }
+
+    /// Moves a session off the failed node `from`. Says whether this call did it.
+    pub fn reassign(&self, session: &Session, from: NodeId, to: NodeId) -> bool {
+        let moved = session.move_to(from, to);
+        if moved && session.is_pinned() {
+            let (old, new) = (self.cluster.node(from), self.cluster.node(to));
+            old.metrics.sessions.dec();
+            old.metrics.reassigned.inc();
+            new.metrics.sessions.inc();
+        }
+        moved
+    }
+
+    /// Ends a request of `session`. `pause` is what the request asked for, in seconds.
+    pub fn end(&self, session: &Session, pause: Option<u32>, now: Time) {
+        session.end(pause, now);
+        if session.is_unproven() {
+            self.table
+                .remove_if(session.sid(), |entry, ()| self.forgotten(&entry.0, now));
+        }
+    }
+
+    /// Forgets the sessions whose time has passed, and closes what their nodes have closed.
+    pub fn sweep(&self, now: Time) {
+        self.table.retain(|entry, ()| {
+            entry.0.drop_closed();
+            !self.forgotten(&entry.0, now)
+        });
+    }
+
+    fn forgotten(&self, session: &Session, now: Time) -> bool {
+        let Some(stage) = session.forget(now) else {
+            return false;
+        };
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        if stage == Stage::Pinned {
+            self.cluster.node(session.node()).metrics.sessions.dec();
+            self.metrics.sessions_expired.inc();
+        }
+        true
+    }
+}

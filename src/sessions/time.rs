@@ -1,0 +1,33 @@
+//! Time as sessions count it: microseconds since the balancer started, in one word.
+
+use std::time::Duration;
+
+/// Microseconds since the balancer started. Fits a word for half a million years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Time(u64);
+
+impl Time {
+    /// The time `since_start` after the start.
+    pub fn after(since_start: Duration) -> Self {
+        Self(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// From the start until this time.
+    pub const fn since_start(self) -> Duration {
+        Duration::from_micros(self.0)
+    }
+
+    /// Whole seconds since the start, rounded up, so that nothing counted in seconds ends early.
+    pub(super) fn seconds(self) -> u32 {
+        u32::try_from(self.0.div_ceil(1_000_000)).unwrap_or(u32::MAX)
+    }
+}
+
+impl std::ops::Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        let span = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(span))
+    }
+}
