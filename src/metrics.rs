@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 /// Upper bounds of the buckets of connect times, in seconds.
 const CONNECT_SECONDS: [f64; 10] = [
@@ -118,6 +118,11 @@ struct CauseLabels {
     cause: Name,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: Name,
+}
+
 /// The counters that belong to one node.
 #[derive(Debug, Clone)]
 pub struct NodeMetrics {
@@ -187,6 +192,7 @@ impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("bowline");
+        register_build(&mut registry);
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Requests by kind and outcome", requests.clone());
         let rejects = Family::<CauseLabels, Counter>::default();
@@ -327,9 +333,10 @@ impl NodeFamilies {
             "Connections to nodes, by outcome",
             families.connects.clone(),
         );
-        registry.register(
-            "upstream_connect_seconds",
+        registry.register_with_unit(
+            "upstream_connect",
             "Time to open a connection to a node",
+            Unit::Seconds,
             families.connect_seconds.clone(),
         );
         registry.register(
@@ -346,6 +353,19 @@ impl NodeFamilies {
     }
 }
 
+/// A gauge that is always 1, and not of the type `info`: the older text format has no such type,
+/// and its readers then refuse the whole page.
+fn register_build(registry: &mut Registry) {
+    let build = Family::<BuildLabels, Gauge>::default();
+    let version = Name(env!("CARGO_PKG_VERSION"));
+    build.get_or_create(&BuildLabels { version }).set(1);
+    registry.register(
+        "build_info",
+        "Always 1; the label says which version of the program runs",
+        build,
+    );
+}
+
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     let counter = Counter::default();
     registry.register(name, help, counter.clone());
@@ -356,4 +376,85 @@ fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
     let gauge = Gauge::default();
     registry.register(name, help, gauge.clone());
     gauge
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> String {
+        let metrics = Metrics::new();
+        metrics.count_request(Kind::Poll, Outcome::Ok);
+        metrics.count_request(Kind::Poll, Outcome::Ok);
+        metrics.count_reject("malformed");
+        metrics.sessions_created.inc();
+        metrics.connections.set(12);
+        let node = metrics.node("t1");
+        node.up.set(1);
+        node.connect_failures.inc();
+        node.connect_seconds.observe(0.002);
+        metrics.exposition()
+    }
+
+    #[test]
+    fn what_was_counted_is_told() {
+        let page = page();
+        for line in [
+            "bowline_requests_total{kind=\"poll\",outcome=\"ok\"} 2",
+            "bowline_requests_total{kind=\"creation\",outcome=\"client_gone\"} 0",
+            "bowline_rejects_total{cause=\"malformed\"} 1",
+            "bowline_sessions_created_total 1",
+            "bowline_connections 12",
+            "bowline_node_up{node=\"t1\"} 1",
+            "bowline_upstream_connects_total{node=\"t1\",outcome=\"failed\"} 1",
+            "# UNIT bowline_upstream_connect_seconds seconds",
+            "bowline_upstream_connect_seconds_bucket{le=\"0.001\",node=\"t1\"} 0",
+            "bowline_upstream_connect_seconds_bucket{le=\"0.0025\",node=\"t1\"} 1",
+            "bowline_upstream_connect_seconds_count{node=\"t1\"} 1",
+            concat!(
+                "bowline_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        ] {
+            assert!(page.lines().any(|told| told == line), "{line}\nin\n{page}");
+        }
+    }
+
+    #[test]
+    fn the_page_is_well_formed() {
+        let page = page();
+        assert!(page.ends_with("\n# EOF\n"));
+        let (mut family, mut kind) = ("", "");
+        for line in page.lines().filter(|line| *line != "# EOF") {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, help) = help.split_once(' ').unwrap();
+                assert!(name.starts_with("bowline_"), "{line}");
+                let begins = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+                assert!(help.starts_with(begins) && help.ends_with('.'), "{line}");
+                family = name;
+            } else if let Some(told) = line.strip_prefix("# TYPE ") {
+                let (name, told) = told.split_once(' ').unwrap();
+                assert_eq!(name, family);
+                kind = told;
+            } else if let Some(unit) = line.strip_prefix("# UNIT ") {
+                let (name, unit) = unit.split_once(' ').unwrap();
+                assert!(name == family && name.ends_with(unit), "{line}");
+            } else {
+                let (sample, value) = line.rsplit_once(' ').unwrap();
+                let name = sample.split('{').next().unwrap();
+                let suffix = name
+                    .strip_prefix(family)
+                    .expect("samples follow their family");
+                let allowed: &[&str] = match kind {
+                    "counter" => &["_total"],
+                    "gauge" => &[""],
+                    "histogram" => &["_bucket", "_sum", "_count"],
+                    other => panic!("{other}: {line}"),
+                };
+                assert!(allowed.contains(&suffix), "{line}");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
 }

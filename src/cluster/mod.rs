@@ -121,4 +121,4 @@ fn usable(tried: &[NodeId]) -> impl Fn(&Node) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -109,17 +109,19 @@ impl Node {
     /// Notes a failure met on the request path and asks for a probe at once. The verdict stays
     /// the probe's, so that one client cannot make a node go down.
     pub fn suspect(&self, what: impl Into<String>, now: SystemTime) {
-        self.told().last_failure = Some(Failure {
-            what: what.into(),
-            when: now,
-        });
+        self.note_failure(what.into(), now);
         self.probe_now.notify_one();
+    }
+
+    /// Notes a failure that says nothing about the verdict, as when its name is not resolved.
+    pub fn note_failure(&self, what: String, now: SystemTime) {
+        self.told().last_failure = Some(Failure { what, when: now });
     }
 
     /// Notes why a probe failed (the probe task only).
     pub fn probe_failed(&self, what: String, now: SystemTime) {
         self.metrics.probe_failures.inc();
-        self.told().last_failure = Some(Failure { what, when: now });
+        self.note_failure(what, now);
     }
 
     /// Writes the verdict (the probe task only, through [`super::Cluster::set_verdict`]).

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::*;
 use crate::config::*;
 
-/// Settings with `nodes` nodes, everything else plain.
-fn settings(nodes: u16, placement: Placement) -> Settings {
+/// Settings with `nodes` nodes, everything else plain; for the tests of other modules, too.
+pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
     let second = Duration::from_secs(1);
     Settings {
         listen: vec![],

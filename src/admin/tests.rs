@@ -1,0 +1,280 @@
+//! The admin listener over real sockets.
+
+use std::time::SystemTime;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::cluster::NodeId;
+use crate::cluster::tests::settings;
+use crate::config::Placement;
+
+const T1: NodeId = NodeId(0);
+const T2: NodeId = NodeId(1);
+
+/// An admin listener before a cluster of two nodes, t1 and t2.
+struct Admin {
+    address: SocketAddr,
+    state: Arc<AdminState>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// An answer, read to the end of its connection.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert!(self.head.contains("content-type: application/json\r\n"));
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Admin {
+    async fn start() -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Cluster::new(&settings(2, Placement::ClientIp), &metrics);
+        let state = Arc::new(AdminState::new(Arc::new(cluster), metrics));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async { stopped.await.unwrap_or(()) };
+        let task = tokio::spawn(serve(listener, Arc::clone(&state), stopped));
+        Self {
+            address,
+            state,
+            stop,
+            task,
+        }
+    }
+
+    fn verdict(&self, id: NodeId, up: bool) {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        self.state.cluster.set_verdict(id, up, at);
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends `request` as it is and reads until the end.
+    async fn raw(&self, request: &str) -> Answer {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
+        Answer {
+            status: head[9..12].parse().unwrap(),
+            head: format!("{head}\r\n"),
+            body: body.to_owned(),
+        }
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Answer {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        self.raw(&request).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path).await
+    }
+
+    async fn ready(&self) -> (u16, String) {
+        let answer = self.get("/ready").await;
+        (answer.status, answer.body)
+    }
+}
+
+#[tokio::test]
+async fn it_is_live_before_anything_is_known() {
+    let admin = Admin::start().await;
+    assert_eq!(admin.get("/live").await.status, 200);
+    let index = admin.get("/").await;
+    assert_eq!(index.status, 200);
+    for path in ["/live", "/ready", "/health", "/nodes", "/metrics"] {
+        assert!(index.body.contains(path), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_ready_when_all_are_probed_and_one_is_up_until_the_drain() {
+    let admin = Admin::start().await;
+    let not_yet = (503, "node t1 has not been probed yet\n".to_owned());
+    assert_eq!(admin.ready().await, not_yet);
+    admin.verdict(T1, true);
+    let not_yet = (503, "node t2 has not been probed yet\n".to_owned());
+    assert_eq!(admin.ready().await, not_yet);
+    admin.verdict(T2, false);
+    assert_eq!(admin.ready().await, (200, "ready\n".to_owned()));
+    admin.verdict(T1, false);
+    assert_eq!(admin.ready().await, (503, "no node is up\n".to_owned()));
+    admin.verdict(T2, true);
+    assert_eq!(admin.ready().await.0, 200);
+    admin.state.begin_drain();
+    assert_eq!(admin.ready().await, (503, "draining\n".to_owned()));
+    assert_eq!(admin.get("/live").await.status, 200);
+}
+
+#[tokio::test]
+async fn health_tells_the_state_of_every_node() {
+    let admin = Admin::start().await;
+    let health = admin.get("/health").await;
+    assert_eq!(health.status, 503);
+    assert_eq!(health.json()["status"], "down");
+    assert_eq!(health.json()["nodes"][0]["state"], "unknown");
+    assert_eq!(health.json()["nodes"][0]["since"], Value::Null);
+
+    admin.verdict(T1, true);
+    admin.verdict(T2, false);
+    let t2 = admin.state.cluster.node(T2);
+    t2.metrics.sessions.set(7);
+    t2.metrics.held.set(3);
+    t2.probe_failed("connection refused".into(), SystemTime::UNIX_EPOCH);
+    let health = admin.get("/health").await;
+    assert_eq!(health.status, 200);
+    let json = health.json();
+    assert_eq!(json["status"], "degraded");
+    assert_eq!(json["draining"], false);
+    assert_eq!(json["nodes"][0]["last_failure"], Value::Null);
+    let expected = serde_json::json!({
+        "name": "t2",
+        "address": "192.0.2.2:5280",
+        "resolved": ["192.0.2.2:5280"],
+        "weight": 1,
+        "state": "down",
+        "since": "2001-09-09T01:46:40Z",
+        "sessions": 7,
+        "held_requests": 3,
+        "last_failure": { "what": "connection refused", "when": "1970-01-01T00:00:00Z" },
+    });
+    assert_eq!(json["nodes"][1], expected);
+    assert_eq!(admin.get("/nodes").await.json(), json["nodes"]);
+
+    admin.verdict(T2, true);
+    assert_eq!(admin.get("/health").await.json()["status"], "ok");
+}
+
+#[tokio::test]
+async fn metrics_are_open_metrics() {
+    let admin = Admin::start().await;
+    admin.verdict(T1, true);
+    let metrics = admin.get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    let expected = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+    assert!(metrics.head.contains(expected), "{}", metrics.head);
+    assert!(metrics.head.contains("cache-control: no-store\r\n"));
+    assert!(metrics.body.contains("bowline_node_up{node=\"t1\"} 1\n"));
+    assert!(metrics.body.contains("bowline_node_up{node=\"t2\"} 0\n"));
+    assert!(metrics.body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let admin = Admin::start().await;
+    for path in [
+        "/", "/live", "/ready", "/health", "/nodes", "/metrics", "/none",
+    ] {
+        let (get, head) = (admin.get(path).await, admin.ask("HEAD", path).await);
+        assert_eq!(get.status, head.status, "{path}");
+        assert_eq!(head.body, "", "{path}");
+        let length = format!("content-length: {}\r\n", get.body.len());
+        assert!(head.head.contains(&length), "{path}: {}", head.head);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_refused_in_words() {
+    let admin = Admin::start().await;
+    let unknown = admin.get("/sessions/../\"x\"").await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.json()["error"].is_string());
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let refused = admin.ask(method, "/health").await;
+        assert_eq!(refused.status, 405);
+        assert!(
+            refused.head.contains("allow: GET, HEAD\r\n"),
+            "{}",
+            refused.head
+        );
+        assert!(refused.json()["error"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_refused_and_ends_the_connection() {
+    let admin = Admin::start().await;
+    for framing in [
+        "Content-Length: 2\r\n\r\nhi",
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let request = format!("GET /health HTTP/1.1\r\nHost: x\r\n{framing}");
+        let refused = admin.raw(&request).await;
+        assert_eq!(refused.status, 413, "{framing}");
+        assert!(refused.head.contains("connection: close\r\n"));
+    }
+    let posted = "POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+    assert_eq!(admin.raw(posted).await.status, 405);
+}
+
+#[tokio::test]
+async fn a_connection_takes_one_request_after_the_other() {
+    let admin = Admin::start().await;
+    let request = "GET /live HTTP/1.1\r\nHost: x\r\n\r\n";
+    let last = "GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = admin.raw(&format!("{request}{last}")).await;
+    assert_eq!(answer.body.matches("HTTP/1.1 200 OK\r\n").count(), 1);
+    assert!(answer.body.ends_with("live\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_end_is_cut_off() {
+    let admin = Admin::start().await;
+    let mut stream = admin.connect().await;
+    let begun = tokio::time::Instant::now();
+    stream.write_all(b"GET /live HTTP/1.1\r\nHo").await.unwrap();
+    let mut rest = vec![];
+    stream.read_to_end(&mut rest).await.unwrap();
+    let took = begun.elapsed();
+    assert!(took >= HEAD_TIMEOUT && took < MAX_AGE, "{took:?}");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_free_slot() {
+    let admin = Admin::start().await;
+    let mut idle = vec![];
+    for _ in 0..MAX_CONNECTIONS {
+        idle.push(admin.connect().await);
+    }
+    let mut waiting = pin!(admin.get("/live"));
+    let early = timeout(Duration::from_millis(100), waiting.as_mut()).await;
+    assert!(early.is_err(), "answered beyond the limit");
+    idle.pop();
+    assert_eq!(waiting.await.status, 200);
+}
+
+#[tokio::test]
+async fn stopping_closes_the_listener_and_idle_connections() {
+    let admin = Admin::start().await;
+    let mut idle = admin.connect().await;
+    idle.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 12];
+    idle.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+
+    admin.stop.send(()).unwrap();
+    let mut rest = vec![];
+    idle.read_to_end(&mut rest).await.unwrap();
+    admin.task.await.unwrap();
+    assert!(TcpStream::connect(admin.address).await.is_err());
+    assert_eq!(Arc::strong_count(&admin.state), 1);
+}

@@ -1,0 +1,235 @@
+//! Each kind of probe against nodes that behave and nodes that do not, over real sockets.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc;
+
+use super::*;
+
+const WRAPPER: &str = "HTTP/1.1 404 Invalid SID\r\nContent-Type: text/xml; charset=utf-8\r\n\
+    Content-Length: 95\r\nConnection: close\r\n\r\n\
+    <body type='terminate' condition='item-not-found' xmlns='http://jabber.org/protocol/httpbind'/>";
+
+/// A node that answers every request with the same bytes (and closes), and shows what it got.
+struct Fake {
+    address: SocketAddr,
+    requests: mpsc::UnboundedReceiver<String>,
+}
+
+impl Fake {
+    /// Answers with `answer`; with nothing, it closes without a word.
+    async fn answering(answer: impl Into<String>) -> Self {
+        let answer = answer.into();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, requests) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let request = read_request(&mut stream).await;
+                // The test may be over.
+                let _ = sender.send(request);
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { address, requests }
+    }
+}
+
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut bytes = vec![];
+    loop {
+        let mut chunk = [0; 4096];
+        let count = stream.read(&mut chunk).await.unwrap_or(0);
+        bytes.extend_from_slice(&chunk[..count]);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            body.len() >= length.map_or(0, |length| length.parse().unwrap())
+        });
+        if whole || count == 0 {
+            return text;
+        }
+    }
+}
+
+/// A listener that accepts nothing: connections open (in its backlog) and stay silent.
+async fn silent() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// An address where nothing listens, and nothing will while the socket is kept.
+fn refusing() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+fn http() -> Probe {
+    Probe::Http {
+        path: "/up?now".into(),
+    }
+}
+
+async fn ask_all(probe: Probe, addresses: &[SocketAddr]) -> Result<(), String> {
+    let prober = Prober {
+        probe,
+        bosh_path: "/http-bind".into(),
+        timeout: Duration::from_millis(300),
+    };
+    let deadline = Instant::now() + prober.timeout;
+    let asked = prober.ask(addresses, "t1.example.com:5280", deadline).await;
+    asked.map_err(|failure| failure.to_string())
+}
+
+async fn ask(probe: Probe, address: SocketAddr) -> Result<(), String> {
+    ask_all(probe, &[address]).await
+}
+
+fn failed(reason: &str) -> Result<(), String> {
+    Err(reason.to_owned())
+}
+
+#[tokio::test]
+async fn bosh_takes_a_wrapper_whatever_its_status() {
+    let mut node = Fake::answering(WRAPPER).await;
+    assert_eq!(ask(Probe::Bosh, node.address).await, Ok(()));
+    let ok = WRAPPER.replace("404 Invalid SID", "200 OK");
+    assert_eq!(
+        ask(Probe::Bosh, Fake::answering(ok).await.address).await,
+        Ok(())
+    );
+
+    let request = node.requests.recv().await.unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /http-bind HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("\r\nhost: t1.example.com:5280\r\n"), "{head}");
+    assert!(
+        head.contains("\r\ncontent-type: text/xml; charset=utf-8\r\n"),
+        "{head}"
+    );
+    assert!(is_wrapper(body.as_bytes()), "{body}");
+    assert!(body.contains(" rid='") && body.contains(" sid='"), "{body}");
+}
+
+#[tokio::test]
+async fn bosh_wants_a_wrapper_back() {
+    let page = Fake::answering("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>").await;
+    let expected = failed("answer is no BOSH wrapper (status 200)");
+    assert_eq!(ask(Probe::Bosh, page.address).await, expected);
+
+    let error = Fake::answering("<stream:error xmlns:stream='x'/>").await;
+    assert_eq!(
+        ask(Probe::Bosh, error.address).await,
+        failed("answer is no HTTP")
+    );
+
+    let closing = Fake::answering("").await;
+    let expected = failed("connection closed with no answer");
+    assert_eq!(ask(Probe::Bosh, closing.address).await, expected);
+
+    let cut = Fake::answering(&WRAPPER[..WRAPPER.len() - 20]).await;
+    assert!(ask(Probe::Bosh, cut.address).await.is_err());
+
+    let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(MAX_ANSWER + 1));
+    let endless = Fake::answering(endless).await;
+    assert_eq!(
+        ask(Probe::Bosh, endless.address).await,
+        failed("answer is too large")
+    );
+}
+
+#[tokio::test]
+async fn http_wants_a_status_below_400() {
+    for (line, expected) in [
+        ("204 No Content", Ok(())),
+        ("302 Found", Ok(())),
+        ("404 Not Found", failed("answer has status 404")),
+        ("503 Service Unavailable", failed("answer has status 503")),
+    ] {
+        let node = Fake::answering(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"));
+        let mut node = node.await;
+        assert_eq!(ask(http(), node.address).await, expected);
+        let request = node.requests.recv().await.unwrap();
+        assert!(request.starts_with("GET /up?now HTTP/1.1\r\n"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn http_does_not_wait_for_the_body() {
+    let node = Fake::answering("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await;
+    assert_eq!(ask(http(), node.address).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_node_that_is_silent_fails_all_but_tcp() {
+    let (_listener, address) = silent().await;
+    let expected = failed("no answer within 300ms");
+    assert_eq!(ask(Probe::Tcp, address).await, Ok(()));
+    assert_eq!(ask(Probe::Bosh, address).await, expected);
+    assert_eq!(ask(http(), address).await, expected);
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_fails_every_probe() {
+    let (_socket, address) = refusing();
+    for probe in [Probe::Tcp, Probe::Bosh, http()] {
+        assert_eq!(ask(probe, address).await, failed("connection refused"));
+    }
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried_when_one_refuses() {
+    let (_listener, address) = silent().await;
+    let (_socket, refusing) = refusing();
+    let addresses = [refusing, address];
+    assert_eq!(ask_all(Probe::Tcp, &addresses).await, Ok(()));
+    assert!(ask_all(Probe::Tcp, &[]).await.is_err());
+}
+
+#[test]
+fn a_wrapper_is_told_by_its_name_and_namespace() {
+    for wrapper in [
+        "<body xmlns='http://jabber.org/protocol/httpbind'/>",
+        "<?xml version='1.0'?>\n<body a=\"1\" xmlns=\"http://jabber.org/protocol/httpbind\"><x/></body>",
+        "<b:body xmlns:b='http://jabber.org/protocol/httpbind'/>",
+    ] {
+        assert!(is_wrapper(wrapper.as_bytes()), "{wrapper}");
+    }
+    for other in [
+        "",
+        "body",
+        "<body/>",
+        "<body xmlns='jabber:client'/>",
+        "<html xmlns='http://jabber.org/protocol/httpbind'/>",
+        "x<body xmlns='http://jabber.org/protocol/httpbind'/>",
+        "<body xmlns='http://jabber.org/protocol/httpbind'",
+    ] {
+        assert!(!is_wrapper(other.as_bytes()), "{other}");
+    }
+    assert!(!is_wrapper(
+        b"\xff<body xmlns='http://jabber.org/protocol/httpbind'/>"
+    ));
+}
+
+#[test]
+fn a_made_up_sid_is_a_random_uuid() {
+    for _ in 0..1000 {
+        let uuid = uuid();
+        let parts: Vec<&str> = uuid.split('-').collect();
+        assert_eq!(
+            parts.iter().map(|p| p.len()).collect::<Vec<_>>(),
+            [8, 4, 4, 4, 12]
+        );
+        assert!(
+            parts[2].starts_with('4') && parts[3].starts_with(['8', '9', 'a', 'b']),
+            "{uuid}"
+        );
+        assert!(uuid.chars().all(|c| c == '-' || c.is_ascii_hexdigit()));
+        assert_ne!(uuid, super::uuid());
+    }
+}

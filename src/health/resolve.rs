@@ -1,0 +1,119 @@
+//! What a node's host name stands for, looked up before each probe.
+//!
+//! A name service that fails or stays silent must not take down nodes that work: the addresses of
+//! the last good answer stay in use, and the failure is logged once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::lookup_host;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use super::failure::Failure;
+use crate::cluster::Node;
+
+type LookUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Looks one node's name up.
+pub(super) struct Resolver {
+    /// `host:port`; none if that is an address already and there is nothing to look up.
+    name: Option<String>,
+    /// A look-up that did not answer in time; the next probe waits for it rather than start
+    /// another, since each one occupies a thread until the name service answers.
+    under_way: Option<LookUp>,
+    /// Whether the last look-up failed.
+    failing: bool,
+}
+
+impl Resolver {
+    /// A resolver of `address`, which is `host:port`.
+    pub(super) fn new(address: &str) -> Self {
+        let literal = address.parse::<SocketAddr>().is_ok();
+        Self {
+            name: (!literal).then(|| address.to_owned()),
+            under_way: None,
+            failing: false,
+        }
+    }
+
+    /// Brings the node's addresses up to date. Takes half of what is left of the time when there
+    /// are addresses to fall back on, and all of it (`limit` in the message) otherwise; an error
+    /// only when there are none.
+    pub(super) async fn refresh(
+        &mut self,
+        node: &Node,
+        deadline: Instant,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let Some(name) = &self.name else {
+            return Ok(());
+        };
+        let known = node.addresses();
+        let until = if known.is_empty() {
+            deadline
+        } else {
+            let now = Instant::now();
+            now + deadline.saturating_duration_since(now) / 2
+        };
+        let look_up = self.under_way.get_or_insert_with(|| look_up(name.clone()));
+        let failure = match timeout_at(until, look_up).await {
+            Ok(answer) => {
+                self.under_way = None;
+                match answer {
+                    Ok(addresses) => {
+                        self.learn(node, &known, addresses);
+                        return Ok(());
+                    }
+                    Err(error) => Failure::Unresolved(error),
+                }
+            }
+            Err(_) => Failure::ResolverSilent(limit),
+        };
+        if known.is_empty() {
+            return Err(failure);
+        }
+        node.note_failure(failure.to_string(), SystemTime::now());
+        if !self.failing {
+            self.failing = true;
+            warn!(node = %node.name, address = %node.address, %failure,
+                "host name not resolved, going on with its last addresses");
+        }
+        Ok(())
+    }
+
+    /// Takes a good answer. The order of the known addresses stays while the set does, so that a
+    /// name service that rotates its answers does not move a node from address to address.
+    fn learn(&mut self, node: &Node, known: &[SocketAddr], addresses: Vec<SocketAddr>) {
+        if self.failing {
+            self.failing = false;
+            info!(node = %node.name, address = %node.address, "host name resolved again");
+        }
+        let same = addresses.len() == known.len() && addresses.iter().all(|a| known.contains(a));
+        if !same {
+            if !known.is_empty() {
+                info!(node = %node.name, address = %node.address, before = ?known,
+                    now = ?addresses, "host name stands for other addresses");
+            }
+            node.resolved(addresses.into());
+        }
+    }
+}
+
+/// Asks the system's resolver; an answer of no address is an error.
+fn look_up(name: String) -> LookUp {
+    Box::pin(async move {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in lookup_host(name).await? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no address"));
+        }
+        Ok(addresses)
+    })
+}
