@@ -1,1 +1,36 @@
-//! bosh
+//! Reading and writing BOSH wrappers (XEP-0124, XEP-0206).
+//!
+//! Owns: what a request's wrapper and an answer's wrapper say, and the wrappers that the balancer
+//! writes itself. Never: I/O, clocks, HTTP, or a word about nodes and sessions. It keeps nothing
+//! between two calls, and no input makes it panic.
+//!
+//! A request is read to its end, since a node that sees a second root or a comment reads something
+//! other than the balancer did. Of an answer only the start tag is read; the rest passes untouched.
+//!
+//! ```text
+//! request, answer   attributes → fields
+//! fields            one attribute value → sid, rid, number
+//! wrapper           the conforming reader over quick-xml
+//! attributes        one start tag → names and values; namespaces: prefixes in scope
+//! reference, chars  what XML 1.0 says of references, names and characters
+//! write             conditions, and the terminate wrappers
+//! ```
+
+mod answer;
+mod attributes;
+mod chars;
+mod fields;
+mod malformed;
+mod namespaces;
+mod reference;
+mod request;
+#[cfg(test)]
+mod tests;
+mod wrapper;
+mod write;
+
+pub use answer::{Answer, read_answer};
+pub use malformed::Malformed;
+pub use request::{Request, read_request};
+pub use wrapper::{HTTPBIND, MAX_ATTRIBUTES, MAX_CHILD_ATTRIBUTES, MAX_DEPTH, XBOSH};
+pub use write::{Condition, terminate};

@@ -1,0 +1,60 @@
+//! What XML 1.0 (fifth edition) and its namespaces say of characters and names.
+//!
+//! Owns those tables. Never looks at markup.
+
+/// White space as XML 1.0 §2.3 has it; not what Unicode calls so.
+pub(super) const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Whether `text` is white space only (also when it is empty).
+pub(super) fn is_blank(text: &str) -> bool {
+    text.bytes().all(is_space)
+}
+
+/// Whether a character may stand in a document at all (XML 1.0 §2.2).
+pub(super) const fn is_legal(c: char) -> bool {
+    matches!(c,
+        '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
+}
+
+/// Whether every character of `text` may stand in a document.
+pub(super) fn all_legal(text: &str) -> bool {
+    // Two passes that the compiler turns into vector code; the third is for non-ASCII text alone.
+    if text.bytes().any(|byte| byte < 0x20 && !is_space(byte)) {
+        return false;
+    }
+    text.is_ascii() || text.chars().all(is_legal)
+}
+
+/// Splits a name at its colon, if it is a QName (Namespaces 1.0 §4): prefix (empty if none), local.
+pub(super) fn split_name(name: &str) -> Option<(&str, &str)> {
+    let (prefix, local) = match name.split_once(':') {
+        Some((prefix, local)) => (Some(prefix), local),
+        None => (None, name),
+    };
+    let good = is_ncname(local) && prefix.is_none_or(is_ncname);
+    good.then(|| (prefix.unwrap_or_default(), local))
+}
+
+/// Whether `name` is a name without a colon (Namespaces 1.0 §3, XML 1.0 §2.3).
+fn is_ncname(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(starts_name) && chars.all(continues_name)
+}
+
+const fn starts_name(c: char) -> bool {
+    matches!(c,
+        'A'..='Z' | 'a'..='z' | '_'
+        | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
+        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}'
+        | '\u{2070}'..='\u{218F}' | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}'
+        | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}' | '\u{10000}'..='\u{EFFFF}')
+}
+
+const fn continues_name(c: char) -> bool {
+    starts_name(c)
+        || matches!(c,
+            '-' | '.' | '0'..='9' | '\u{B7}'
+            | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+}

@@ -1,0 +1,99 @@
+//! What a request's wrapper says (XEP-0124 §7 to §14, XEP-0206 §5).
+//!
+//! Owns the meaning of its attributes. Never changes a body, and never looks into the payload
+//! except to see that it is there and well-formed.
+
+use std::borrow::Cow;
+
+use super::attributes::Attribute;
+use super::chars;
+use super::fields;
+use super::malformed::Malformed;
+use super::namespaces::Namespace;
+use super::wrapper::{Wrapper, XBOSH};
+
+/// What a request's wrapper says; borrows from the body.
+///
+/// Attributes count without a prefix only, except `restart`, which counts in the namespace
+/// [`XBOSH`]. A sid is a credential: never log this value whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The session: 1 to 256 bytes of printable ASCII without space. None at a creation.
+    pub sid: Option<Cow<'a, str>>,
+    /// The request's number, up to 2^53 − 1 (XEP-0124 §7).
+    pub rid: u64,
+    /// The domain that the client wants to talk to; not checked (XEP-0124 §7.1).
+    pub to: Option<Cow<'a, str>>,
+    /// The longest time that the client wants an answer to be held, in seconds (§7.1).
+    pub wait: Option<u32>,
+    /// How many requests the client wants to be held at once (§7.1).
+    pub hold: Option<u32>,
+    /// Whether the client named a `ver`; one that did not is a legacy client (§7.1, §17.2).
+    pub ver: bool,
+    /// How long the client wants to be quiet, in seconds (§10).
+    pub pause: Option<u32>,
+    /// `type='terminate'` (§13).
+    pub terminate: bool,
+    /// `xmpp:restart='true'`: the XMPP stream starts anew (XEP-0206 §5).
+    pub restart: bool,
+    /// The stream that this request is about, where a session has several; not checked (§15).
+    pub stream: Option<Cow<'a, str>>,
+    /// The root has neither a child nor text other than white space: a poll, mostly.
+    pub empty: bool,
+    /// Where the root starts, in bytes. What is before it (a byte order mark, an XML declaration,
+    /// white space) says nothing and need not be sent on.
+    pub start: usize,
+}
+
+/// Reads a request's body to its end.
+///
+/// UTF-8 only; a byte order mark at the very start is skipped, as XML 1.0 §4.3.3 allows it.
+///
+/// # Errors
+///
+/// What is no wrapper that every node reads alike is [`Malformed`]; so is a wrapper without a
+/// `rid` (XEP-0124 §7), and one whose `sid`, `rid`, `wait`, `hold`, `pause` or `content` cannot be.
+pub fn read_request(body: &[u8]) -> Result<Request<'_>, Malformed> {
+    let text = std::str::from_utf8(body).map_err(|_| Malformed::NotUtf8)?;
+    if !chars::all_legal(text) {
+        return Err(Malformed::BadCharacter);
+    }
+    let wrapper = Wrapper::open(text)?;
+    let mut request = Request {
+        start: wrapper.start(),
+        ..Request::default()
+    };
+    let mut rid = None;
+    for attribute in wrapper.attributes() {
+        match attribute.name.local {
+            "rid" if attribute.namespace == Namespace::NONE => rid = Some(fields::rid(attribute)?),
+            "restart" if wrapper.is_in(attribute, XBOSH) => {
+                request.restart = matches!(&*attribute.value()?, "true" | "1");
+            }
+            _ if attribute.namespace == Namespace::NONE => request.take(attribute)?,
+            _ => {}
+        }
+    }
+    request.rid = rid.ok_or(Malformed::MissingRid)?;
+    request.empty = wrapper.finish()?;
+    Ok(request)
+}
+
+impl<'a> Request<'a> {
+    /// Takes what an attribute without a prefix says.
+    fn take(&mut self, attribute: &Attribute<'a>) -> Result<(), Malformed> {
+        match attribute.name.local {
+            "sid" => self.sid = Some(fields::sid(attribute)?),
+            "to" => self.to = Some(attribute.value()?),
+            "wait" => self.wait = Some(fields::number(attribute)?),
+            "hold" => self.hold = Some(fields::number(attribute)?),
+            "ver" => self.ver = true,
+            "pause" => self.pause = Some(fields::number(attribute)?),
+            "type" => self.terminate = attribute.value()? == "terminate",
+            "stream" => self.stream = Some(attribute.value()?),
+            "content" => fields::content(attribute)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}

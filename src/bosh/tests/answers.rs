@@ -1,0 +1,148 @@
+//! Start tags of answers, and the wrappers that the balancer writes.
+
+use super::body;
+use crate::bosh::Malformed::{self, *};
+use crate::bosh::{Answer, Condition, HTTPBIND, read_answer, read_request, terminate};
+
+/// A body, and how what it says differs from an answer that says nothing.
+type Row = (&'static str, fn(&mut Answer<'_>));
+
+#[test]
+fn what_a_start_tag_says() {
+    let rows: &[Row] = &[
+        ("<body {N}/>", |_| {}),
+        ("<body {N}>", |_| {}),
+        ("<body {N} sid='a&#45;b'/>", |a| a.sid = Some("a-b".into())),
+        ("<body {N} x:sid='a' xmlns:x='urn:x'/>", |_| {}),
+        (
+            "<body {N} wait='30' inactivity='10' polling='5' maxpause='120' requests='2' hold='1'/>",
+            |a| {
+                a.wait = Some(30);
+                a.inactivity = Some(10);
+                a.polling = Some(5);
+                a.maxpause = Some(120);
+                a.requests = Some(2);
+                a.hold = Some(1);
+            },
+        ),
+        ("<body {N} inactivity='soon' wait='' hold='-1'/>", |_| {}),
+        ("<body {N} ver='1.6'/>", |a| a.ver = true),
+        (
+            "<body {N} type='terminate' condition='item-not-found'/>",
+            |a| {
+                a.terminate = true;
+                a.condition = Some("item-not-found".into());
+            },
+        ),
+        ("<body type=\"error\" {N}/>", |a| a.error = true),
+        ("<?xml version='1.0'?>\n<body {N} ver='1'/>", |a| {
+            a.ver = true
+        }),
+        ("\u{FEFF}<body {N} ver='1'/>", |a| a.ver = true),
+        (
+            "<b:body sid='s' xmlns:b='http://jabber.org/protocol/httpbind'>",
+            |a| {
+                a.sid = Some("s".into());
+            },
+        ),
+        ("<body {N} sid='a>b'>", |a| a.sid = Some("a>b".into())),
+    ];
+    for (template, differs) in rows {
+        let tag = body(template);
+        let mut expected = Answer {
+            end: tag.len(),
+            ..Answer::default()
+        };
+        differs(&mut expected);
+        for rest in [
+            &b""[..],
+            b"<a>",
+            b"</wrong>",
+            b"<!-- c -->",
+            b"\xFF\0",
+            b"<body>&no;",
+        ] {
+            let bytes = [tag.as_bytes(), rest].concat();
+            assert_eq!(
+                read_answer(&bytes),
+                Ok(expected.clone()),
+                "{tag} and {rest:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_no_start_tag() {
+    let rows: &[(&str, Malformed)] = &[
+        ("", Empty),
+        ("\n", Empty),
+        ("<body {N}", Truncated),
+        ("<body {N} sid='a>", Truncated),
+        ("<?xml version='1.0'", Truncated),
+        ("<stream:error xmlns:stream='urn:s'>", NotBody),
+        ("<html>", NotBody),
+        ("<body>", WrongNamespace),
+        ("<body {N} sid=''/>", BadSid),
+        ("<body {N} sid='a' sid='b'>", DuplicateAttribute),
+        ("<body {N} x:y='a'>", UndeclaredPrefix),
+        ("<body {N} a='\u{1}'>", BadCharacter),
+        ("<!-- c --><body {N}/>", Comment),
+        ("<!DOCTYPE html><html>", Doctype),
+        ("HTTP/1.1", NotXml),
+    ];
+    for (template, cause) in rows {
+        let body = body(template);
+        assert_eq!(read_answer(body.as_bytes()), Err(*cause), "{body:?}");
+    }
+    assert_eq!(read_answer(b"<body a='\xFF'/>"), Err(NotUtf8));
+    assert_eq!(read_answer(b"<body a='\xC3"), Err(Truncated));
+    let endless = format!("<body a='{}'/>", "x".repeat(70_000));
+    assert_eq!(read_answer(endless.as_bytes()), Err(Truncated));
+}
+
+#[test]
+fn accept_can_be_cut_out() {
+    for (before, accept, after) in [
+        (
+            "<body xmlns='http://jabber.org/protocol/httpbind'",
+            " accept='gzip,deflate'",
+            "/>",
+        ),
+        (
+            "\u{FEFF}\n<body",
+            "\n\taccept = \"gzip\"",
+            " xmlns='http://jabber.org/protocol/httpbind'>",
+        ),
+    ] {
+        let whole = format!("{before}{accept}{after}");
+        let range = read_answer(whole.as_bytes())
+            .expect("a good tag")
+            .accept
+            .expect("a place");
+        assert_eq!(range, before.len()..before.len() + accept.len());
+    }
+}
+
+#[test]
+fn written_wrappers_read_back() {
+    for condition in Condition::ALL {
+        let written = terminate(Some(*condition));
+        let expected = format!(
+            "<body xmlns='{HTTPBIND}' type='terminate' condition='{}'/>",
+            condition.as_str()
+        );
+        assert_eq!(written, expected);
+        let answer = read_answer(&written).expect("a good tag");
+        assert!(answer.terminate);
+        assert_eq!(answer.condition.as_deref(), Some(condition.as_str()));
+        // As a request it lacks nothing but a rid.
+        assert_eq!(read_request(&written), Err(MissingRid));
+    }
+    let written = terminate(None);
+    assert_eq!(
+        written,
+        format!("<body xmlns='{HTTPBIND}' type='terminate'/>")
+    );
+    assert_eq!(read_answer(&written).expect("a good tag").condition, None);
+}

@@ -1,0 +1,215 @@
+//! Properties of the reader, on generated bodies.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
+use super::bare;
+use crate::bosh::{HTTPBIND, Request, read_answer, read_request};
+
+/// One attribute: name, value, and how to write it.
+#[derive(Clone, Debug)]
+struct Written {
+    name: &'static str,
+    value: String,
+    double: bool,
+    /// Which characters to write as references, by place: bit 0 for all that may be, bit 1 for hex.
+    references: Vec<u8>,
+    space: &'static str,
+}
+
+impl Written {
+    fn write(&self, double: bool) -> String {
+        let quote = if double { '"' } else { '\'' };
+        let mut text = format!("{}{}={quote}", self.space, self.name);
+        let ways = self.references.iter().cycle();
+        for (c, way) in self.value.chars().zip(ways) {
+            let must = matches!(c, '<' | '&' | '"' | '\'' | '\t' | '\n' | '\r');
+            match (must || way & 1 == 1, way & 2 == 2) {
+                (false, _) => text.push(c),
+                (true, true) => write!(text, "&#x{:x};", u32::from(c)).expect("a string"),
+                (true, false) => write!(text, "&#{};", u32::from(c)).expect("a string"),
+            }
+        }
+        text.push(quote);
+        text
+    }
+}
+
+fn written(
+    name: &'static str,
+    value: impl Strategy<Value = String>,
+) -> impl Strategy<Value = Written> {
+    let space = prop::sample::select(vec![" ", "\n", "\t \r\n"]);
+    let references = prop::collection::vec(0_u8..4, 1..8);
+    (value, any::<bool>(), references, space).prop_map(move |(value, double, references, space)| {
+        Written {
+            name,
+            value,
+            double,
+            references,
+            space,
+        }
+    })
+}
+
+/// The attributes of a request, in any order, and a payload.
+fn request() -> impl Strategy<Value = (Vec<Written>, &'static str)> {
+    let attributes = (
+        written("sid", "[!-~]{1,256}"),
+        written("rid", (0_u64..1 << 53).prop_map(|rid| rid.to_string())),
+        written(
+            "to",
+            "[\t\n\r -\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]{0,40}",
+        ),
+        written("wait", any::<u32>().prop_map(|wait| wait.to_string())),
+        written("xmlns", Just(HTTPBIND.to_owned())),
+        written("x:sid", "[a-z]{0,9}"),
+        written("xmlns:x", "urn:[a-z]{1,9}"),
+        written("xmpp:restart", Just("true".to_owned())),
+        written("xmlns:xmpp", Just("urn:xmpp:xbosh".to_owned())),
+    );
+    let attributes = attributes
+        .prop_map(|(a, b, c, d, e, f, g, h, i)| vec![a, b, c, d, e, f, g, h, i])
+        .prop_shuffle();
+    let payload = prop::sample::select(vec![
+        "/>",
+        "></body>",
+        "> \n</body >",
+        "><x:y x:z='1' z='2'>é&amp;<![CDATA[<a>]]></x:y></body>",
+    ]);
+    (attributes, payload)
+}
+
+fn document(attributes: &[Written], payload: &str, double: impl Fn(&Written) -> bool) -> String {
+    let attributes: String = attributes.iter().map(|a| a.write(double(a))).collect();
+    format!("<body{attributes}{payload}")
+}
+
+fn value<'a>(attributes: &'a [Written], name: &str) -> &'a str {
+    let found = attributes.iter().find(|attribute| attribute.name == name);
+    &found.expect("every attribute is there").value
+}
+
+/// Bytes that come close to a document.
+fn near_xml() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "<body",
+        " xmlns='http://jabber.org/protocol/httpbind'",
+        " rid='1'",
+        " sid='a'",
+        ">",
+        "/>",
+        "</body>",
+        "<a",
+        "</a>",
+        "<",
+        "&",
+        ";",
+        "&amp;",
+        "&#",
+        "x41",
+        "'",
+        "\"",
+        "=",
+        " ",
+        "<!",
+        "<!--",
+        "-->",
+        "--",
+        "<![CDATA[",
+        "]]>",
+        "<!DOCTYPE",
+        "[",
+        "]",
+        "<?",
+        "?>",
+        "<?xml",
+        " version='1.0'",
+        "é",
+        "\u{FEFF}",
+        "\0",
+        "\u{FFFE}",
+        ":",
+        "xmlns:a='u'",
+        "a:b",
+        "!",
+        "-",
+    ]);
+    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat().into_bytes())
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read((attributes, payload) in request()) {
+        let document = document(&attributes, payload, |attribute| attribute.double);
+        let expected = Request {
+            sid: Some(value(&attributes, "sid").into()),
+            rid: value(&attributes, "rid").parse().expect("a number"),
+            to: Some(value(&attributes, "to").into()),
+            wait: value(&attributes, "wait").parse().ok(),
+            restart: true,
+            empty: !payload.contains("CDATA"),
+            ..bare()
+        };
+        prop_assert_eq!(read_request(document.as_bytes()), Ok(expected));
+        // The same reading of an answer.
+        let answer = read_answer(document.as_bytes()).expect("a good tag");
+        prop_assert_eq!(answer.sid.as_deref(), Some(value(&attributes, "sid")));
+        prop_assert_eq!(answer.wait, value(&attributes, "wait").parse().ok());
+    }
+
+    #[test]
+    fn either_quote_reads_the_same((attributes, payload) in request()) {
+        let double = document(&attributes, payload, |_| true);
+        let single = document(&attributes, payload, |_| false);
+        prop_assert_eq!(read_request(double.as_bytes()), read_request(single.as_bytes()));
+    }
+
+    #[test]
+    fn a_strict_prefix_is_refused((attributes, payload) in request(), cut in any::<prop::sample::Index>()) {
+        let document = document(&attributes, payload, |attribute| attribute.double);
+        let (prefix, _) = document.as_bytes().split_at(cut.index(document.len()));
+        prop_assert!(read_request(prefix).is_err());
+    }
+
+    #[test]
+    fn an_answer_needs_its_start_tag_only((attributes, payload) in request(), tail: Vec<u8>) {
+        let document = document(&attributes, payload, |attribute| attribute.double);
+        let whole = read_answer(document.as_bytes()).expect("a good tag");
+        let (tag, _) = document.as_bytes().split_at(whole.end);
+        let other = [tag, &tail].concat();
+        let again = read_answer(&other).expect("a good tag");
+        prop_assert_eq!(&again, &whole);
+        let (cut, _) = tag.split_at(whole.end - 1);
+        prop_assert!(read_answer(cut).is_err());
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes: Vec<u8>) {
+        let _ = read_request(&bytes);
+        let _ = read_answer(&bytes);
+    }
+
+    #[test]
+    fn no_near_document_panics(bytes in near_xml()) {
+        let whole = read_request(&bytes);
+        let tag = read_answer(&bytes);
+        if let Ok(request) = whole {
+            prop_assert_eq!(tag.expect("the same reader").sid, request.sid);
+        }
+    }
+
+    #[test]
+    fn a_broken_byte_never_panics(
+        (attributes, payload) in request(),
+        at in any::<prop::sample::Index>(),
+        byte: u8,
+    ) {
+        let mut bytes = document(&attributes, payload, |a| a.double).into_bytes();
+        let at = at.index(bytes.len());
+        *bytes.get_mut(at).expect("an index of it") = byte;
+        let _ = read_request(&bytes);
+        let _ = read_answer(&bytes);
+    }
+}

@@ -1,0 +1,114 @@
+//! Bodies of 1 MiB that are made to be expensive. The bound on time is generous, for a slow machine
+//! without optimisation; a reader that is not linear misses it by far.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body;
+use crate::bosh::{MAX_CHILD_ATTRIBUTES, MAX_DEPTH, read_answer, read_request};
+
+const SIZE: usize = 1 << 20;
+
+/// `piece` again and again inside a wrapper.
+fn filled(start: &str, piece: &str, end: &str) -> String {
+    let inside = piece.repeat(SIZE / piece.len());
+    body(&format!("<body {{N}} rid='1'>{start}{inside}{end}</body>"))
+}
+
+fn attributes(count: usize, prefix: &str) -> String {
+    (0..count).fold(String::new(), |mut text, i| {
+        write!(text, " {prefix}{i:x}=''").expect("a string");
+        text
+    })
+}
+
+/// Bodies that cost the most for their size; some are good, some are refused at their end.
+fn bombs() -> Vec<(&'static str, String)> {
+    let nest = "<a>".repeat(MAX_DEPTH - 1) + &"</a>".repeat(MAX_DEPTH - 1);
+    let namespaces: String = (0..64)
+        .map(|i| format!("<n{i} xmlns:p{i}='u{i}'>"))
+        .collect();
+    let ends: String = (0..64).rev().map(|i| format!("</n{i}>")).collect();
+    let prefixed = attributes(MAX_CHILD_ATTRIBUTES - 1, "p0:x");
+    let declarations: String = (0..63)
+        .map(|i| format!(" xmlns:q{i:02}='urn:q{i:02}'"))
+        .collect();
+    vec![
+        ("elements", filled("", "<a/>", "")),
+        ("nesting", filled("", &nest, "")),
+        ("unclosed nesting", filled("", "<a>", "")),
+        (
+            "attributes",
+            filled(
+                "",
+                &format!("<a{}/>", attributes(MAX_CHILD_ATTRIBUTES, "a")),
+                "",
+            ),
+        ),
+        (
+            "prefixed attributes",
+            filled(&namespaces, &format!("<a{prefixed}/>"), &ends),
+        ),
+        ("prefixed elements", filled(&namespaces, "<p0:a/>", &ends)),
+        (
+            "declarations",
+            filled("", &format!("<a{declarations}/>"), ""),
+        ),
+        ("text and references", filled("", "&amp;a", "")),
+        ("brackets", filled("", "]]", "")),
+        ("ampersands in a value", filled("<a b='", "&", "'/>")),
+        ("references in a value", filled("<a b='", "&#x41;", "'/>")),
+        ("one long reference", filled("<a b='&#", "0", "65;'/>")),
+        ("open quotes", filled("", "<a b='", "")),
+        ("less-than signs", filled("", "<", "")),
+        ("sections", filled("", "<![CDATA[]]>", "")),
+        ("one long name", filled("<", "a", "/>")),
+        ("white space in a tag", filled("<a", " ", "/>")),
+        (
+            "a root of attributes",
+            body(&format!("<body {{N}}{}/>", attributes(SIZE / 8, "a"))),
+        ),
+        (
+            "a long sid",
+            body(&format!("<body {{N}} rid='1' sid='{}'/>", "s".repeat(SIZE))),
+        ),
+        (
+            "a long prologue",
+            " ".repeat(SIZE) + &body("<body {N} rid='1'/>"),
+        ),
+        (
+            "a long end",
+            body("<body {N} rid='1'/>") + &" ".repeat(SIZE),
+        ),
+    ]
+}
+
+#[test]
+fn a_body_of_one_mebibyte_takes_linear_time() {
+    for (name, bomb) in bombs() {
+        let begun = Instant::now();
+        let _ = read_request(bomb.as_bytes());
+        let _ = read_answer(bomb.as_bytes());
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "{name}: {took:?}");
+    }
+}
+
+#[test]
+fn a_bomb_within_the_bounds_is_read_to_its_end() {
+    let good = |name: &str| {
+        let bomb = bombs().into_iter().find(|(other, _)| *other == name);
+        let (_, bomb) = bomb.expect("a bomb of that name");
+        read_request(bomb.as_bytes()).expect("a good body");
+    };
+    good("elements");
+    good("nesting");
+    good("attributes");
+    good("prefixed attributes");
+    good("prefixed elements");
+    good("declarations");
+    good("references in a value");
+    good("one long reference");
+}
