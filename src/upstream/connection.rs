@@ -83,6 +83,11 @@ impl Connection {
         })
     }
 
+    /// The bare socket, for an exchange of another kind.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Whether it has carried an exchange before; then a close without an answer may just mean
     /// that the node let go of an idle connection.
     pub const fn is_reused(&self) -> bool {

@@ -107,12 +107,12 @@ async fn bosh_takes_a_wrapper_whatever_its_status() {
     let request = node.requests.recv().await.unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("POST /http-bind HTTP/1.1\r\n"), "{head}");
-    assert!(head.contains("\r\nhost: t1.example.com:5280\r\n"), "{head}");
+    assert!(head.contains("\r\nHost: t1.example.com:5280\r\n"), "{head}");
     assert!(
-        head.contains("\r\ncontent-type: text/xml; charset=utf-8\r\n"),
+        head.contains("\r\nContent-Type: text/xml; charset=utf-8\r\n"),
         "{head}"
     );
-    assert!(is_wrapper(body.as_bytes()), "{body}");
+    assert!(bosh::read_request(body.as_bytes()).is_ok(), "{body}");
     assert!(body.contains(" rid='") && body.contains(" sid='"), "{body}");
 }
 
@@ -125,11 +125,11 @@ async fn bosh_wants_a_wrapper_back() {
     let error = Fake::answering("<stream:error xmlns:stream='x'/>").await;
     assert_eq!(
         ask(Probe::Bosh, error.address).await,
-        failed("answer is no HTTP")
+        failed("the answer is not HTTP")
     );
 
     let closing = Fake::answering("").await;
-    let expected = failed("connection closed with no answer");
+    let expected = failed("the connection was closed without an answer");
     assert_eq!(ask(Probe::Bosh, closing.address).await, expected);
 
     let cut = Fake::answering(&WRAPPER[..WRAPPER.len() - 20]).await;
@@ -139,7 +139,7 @@ async fn bosh_wants_a_wrapper_back() {
     let endless = Fake::answering(endless).await;
     assert_eq!(
         ask(Probe::Bosh, endless.address).await,
-        failed("answer is too large")
+        failed("the answer is too large")
     );
 }
 
@@ -178,7 +178,7 @@ async fn a_node_that_is_silent_fails_all_but_tcp() {
 async fn a_node_that_refuses_fails_every_probe() {
     let (_socket, address) = refusing();
     for probe in [Probe::Tcp, Probe::Bosh, http()] {
-        assert_eq!(ask(probe, address).await, failed("connection refused"));
+        assert_eq!(ask(probe, address).await, failed("the connection was refused"));
     }
 }
 
@@ -189,31 +189,6 @@ async fn the_next_address_is_tried_when_one_refuses() {
     let addresses = [refusing, address];
     assert_eq!(ask_all(Probe::Tcp, &addresses).await, Ok(()));
     assert!(ask_all(Probe::Tcp, &[]).await.is_err());
-}
-
-#[test]
-fn a_wrapper_is_told_by_its_name_and_namespace() {
-    for wrapper in [
-        "<body xmlns='http://jabber.org/protocol/httpbind'/>",
-        "<?xml version='1.0'?>\n<body a=\"1\" xmlns=\"http://jabber.org/protocol/httpbind\"><x/></body>",
-        "<b:body xmlns:b='http://jabber.org/protocol/httpbind'/>",
-    ] {
-        assert!(is_wrapper(wrapper.as_bytes()), "{wrapper}");
-    }
-    for other in [
-        "",
-        "body",
-        "<body/>",
-        "<body xmlns='jabber:client'/>",
-        "<html xmlns='http://jabber.org/protocol/httpbind'/>",
-        "x<body xmlns='http://jabber.org/protocol/httpbind'/>",
-        "<body xmlns='http://jabber.org/protocol/httpbind'",
-    ] {
-        assert!(!is_wrapper(other.as_bytes()), "{other}");
-    }
-    assert!(!is_wrapper(
-        b"\xff<body xmlns='http://jabber.org/protocol/httpbind'/>"
-    ));
 }
 
 #[test]
