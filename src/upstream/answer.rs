@@ -238,4 +238,6 @@ impl Answer {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

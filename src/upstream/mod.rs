@@ -9,11 +9,11 @@
 //! - did a byte come back ([`Error::answer_began`]), and was it HTTP at all ([`Error::NotHttp`])?
 //!
 //! A general client hides these, pools connections between sessions, and keeps a read buffer for
-//! each. Here a connection has one owner, and a held poll costs its socket and some forty bytes:
+//! each. Here a connection has one owner, and a held poll costs its socket and under a hundred bytes:
 //! reading goes through a buffer on the stack of the thread that polls, and only an answer that
 //! comes in pieces takes memory before it is whole.
 //!
-//! The readers of bytes ([`answer`](self), heads, chunks) do no I/O and read no clock. What they
+//! The readers of bytes (answers, heads, chunks) do no I/O and read no clock. What they
 //! refuse is listed at [`Reader`]; in doubt they refuse, for a connection whose next byte is in
 //! doubt could show one session's stanzas to its next request.
 
