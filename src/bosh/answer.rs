@@ -19,7 +19,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// What the start tag of an answer's wrapper says; borrows from the body.
 ///
 /// Attributes count without a prefix only. A number that is none is taken for absent: a node's
-/// answer is passed on even if it says `inactivity='soon'`.
+/// answer is passed on even if it says `inactivity='soon'`. A sid is a credential: never log this
+/// value whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer<'a> {
     /// The session: 1 to 256 bytes of printable ASCII without space. Tigase says it at the
