@@ -9,16 +9,16 @@
 //! (docs/architecture.md; `tests/it/layout.rs` holds it):
 //!
 //! ```text
-//! 6  cli        run, check, demo; exit codes, logging
-//! 5  demo       a cluster in one process; the simulated node
+//! 7  cli        run, check, demo; exit codes, logging
+//! 6  demo       a cluster in one process; the simulated node
 //! 5  server     starts everything; owns the drain
 //! 4  admin      health, metrics and nodes over HTTP
 //! 4  edge       accept, connections, who the client is, limits, CORS
 //! 3  proxy      one request: read, route, turn, send, learn, answer
 //! 2  health     probes, rise and fall
-//! 1  upstream   one HTTP/1.1 exchange with a node
-//! 1  sessions   pins, turns, expiry
+//! 2  sessions   pins, turns, expiry
 //! 1  cluster    nodes, their states, placement
+//! 0  upstream   one HTTP/1.1 exchange with a node
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
 //! 0  metrics    counters and gauges

@@ -71,7 +71,7 @@ pub struct Server {
     cut: Arc<Notify>,
     workers: Vec<oneshot::Receiver<()>>,
     background: Vec<JoinHandle<()>>,
-    _probes: Probes,
+    probes: Probes,
     notice: Duration,
     deadline: Duration,
 }
@@ -86,7 +86,7 @@ impl Server {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn start(settings: Settings) -> Result<Self, StartError> {
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for listen in &settings.listen {
             listeners.push(bind(listen.address)?);
@@ -99,8 +99,8 @@ impl Server {
         let addresses = addresses_of(&listeners)?;
 
         let metrics = Arc::new(Metrics::new());
-        let cluster = Arc::new(Cluster::new(&settings, &metrics));
-        let proxy = Proxy::new(&settings, Arc::clone(&cluster), Arc::clone(&metrics));
+        let cluster = Arc::new(Cluster::new(settings, &metrics));
+        let proxy = Proxy::new(settings, Arc::clone(&cluster), Arc::clone(&metrics));
         let proxy = Arc::new(proxy);
         let drain = Arc::new(Drain::default());
         let edge = Edge::new(Arc::clone(&proxy), settings.clone(), Arc::clone(&drain));
@@ -113,8 +113,8 @@ impl Server {
             admin_address = listener.local_addr().ok();
             background.push(serve_admin(listener, Arc::clone(&admin))?);
         }
-        let workers = start_workers(&settings, &listeners, &edge, &cut)?;
-        let probes = health::start(&cluster, &settings);
+        let workers = start_workers(settings, &listeners, &edge, &cut)?;
+        let probes = health::start(&cluster, settings);
         for address in &addresses {
             info!(%address, nodes = settings.nodes.len(), threads = settings.threads, "listening");
         }
@@ -130,7 +130,7 @@ impl Server {
             cut,
             workers,
             background,
-            _probes: probes,
+            probes,
             notice: settings.timeouts.drain_notice,
             deadline: settings.timeouts.drain,
         })
@@ -151,14 +151,21 @@ impl Server {
         &self.proxy
     }
 
-    /// Returns when a worker has ended without being told to, which only a defect can bring about.
-    pub async fn worker_died(&mut self) {
-        for worker in &mut self.workers {
-            if worker.await.is_err() {
-                return;
+    /// Returns when a worker or a probe has ended without being told to, which only a defect can
+    /// bring about: half a balancer is worse than none.
+    pub async fn broken(&mut self) {
+        let Self { workers, probes, .. } = self;
+        let worker = async {
+            for worker in workers {
+                if worker.await.is_err() {
+                    return;
+                }
             }
+        };
+        tokio::select! {
+            () = worker => {}
+            () = probes.broken() => {}
         }
-        std::future::pending().await
     }
 
     /// Ends the balancer in order: `/ready` says no, and after the notice listeners and idle

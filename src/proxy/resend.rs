@@ -51,3 +51,70 @@ pub(super) const fn after(error: &Error, now: Circumstances) -> Next {
         Error::NotHttp | Error::Invalid(_) | Error::TooLarge => Next::Garbage,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    const FIRST: Circumstances =
+        Circumstances { reused: false, repeated: false, terminate: false, company: false };
+
+    fn refused() -> Error {
+        Error::Refused(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    #[test]
+    fn the_table_of_the_design() {
+        let closed = Error::Closed(None);
+        let rows = [
+            ("refuses the connection", &refused(), FIRST, Next::Reassign),
+            (
+                "closes a reused idle connection",
+                &closed,
+                Circumstances { reused: true, ..FIRST },
+                Next::Again,
+            ),
+            ("closes a fresh connection with no answer", &closed, FIRST, Next::Again),
+            (
+                "closes a fresh connection again",
+                &closed,
+                Circumstances { repeated: true, ..FIRST },
+                Next::Reassign,
+            ),
+            (
+                "closes with no answer to a terminate, a poll is held",
+                &closed,
+                Circumstances { reused: true, terminate: true, company: true, ..FIRST },
+                Next::Terminated,
+            ),
+            (
+                "closes with no answer to a lonely terminate",
+                &closed,
+                Circumstances { terminate: true, ..FIRST },
+                Next::Again,
+            ),
+            (
+                "closes with no answer to a lonely terminate again",
+                &closed,
+                Circumstances { terminate: true, repeated: true, ..FIRST },
+                Next::Terminated,
+            ),
+            ("cuts an answer", &Error::Cut(None), FIRST, Next::Again),
+            ("stalls in an answer", &Error::Stalled, FIRST, Next::Again),
+            (
+                "cuts an answer again",
+                &Error::Cut(None),
+                Circumstances { repeated: true, ..FIRST },
+                Next::Reassign,
+            ),
+            ("writes bytes that are no HTTP", &Error::NotHttp, FIRST, Next::Garbage),
+            ("writes invalid HTTP", &Error::Invalid("x"), FIRST, Next::Garbage),
+            ("writes too much", &Error::TooLarge, FIRST, Next::Garbage),
+        ];
+        for (what, error, now, expected) in rows {
+            assert_eq!(after(error, now), expected, "a node that {what}");
+        }
+    }
+}

@@ -190,3 +190,6 @@ impl Sessions {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The life of sessions in the table, on a clock that the test turns.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::*;
+use crate::cluster::tests::settings;
+use crate::config::Placement;
+use crate::sessions::{Addresses, Refusal};
+
+const T1: NodeId = NodeId(0);
+const T2: NodeId = NodeId(1);
+const TERMS: Terms = Terms { wait: 60, inactivity: 30, maxpause: 120, legacy: false };
+
+fn at(seconds: u64) -> Time {
+    Time::after(Duration::from_secs(seconds))
+}
+
+struct Table {
+    sessions: Sessions,
+    cluster: Arc<Cluster>,
+    metrics: Arc<Metrics>,
+}
+
+fn table(limit: usize) -> Table {
+    let metrics = Arc::new(Metrics::new());
+    let cluster = Arc::new(Cluster::new(&settings(2, Placement::RoundRobin), &metrics));
+    let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
+    Table { sessions, cluster, metrics }
+}
+
+impl Table {
+    fn insert(&self, sid: &str) -> Arc<Session> {
+        match self.sessions.insert(sid, T1, TERMS, 1, at(0)) {
+            Insert::Made(session) => session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn pinned_at(&self, node: NodeId) -> i64 {
+        self.cluster.node(node).metrics.sessions.get()
+    }
+}
+
+#[test]
+fn a_pin_lives_for_its_inactivity_and_a_grace() {
+    let table = table(10);
+    table.insert("a");
+    table.sessions.sweep(at(35));
+    assert!(table.sessions.find("a").is_some());
+    table.sessions.sweep(at(36));
+    assert!(table.sessions.find("a").is_none());
+    assert_eq!(table.metrics.sessions_expired.get(), 1);
+    assert_eq!((table.pinned_at(T1), table.sessions.len()), (0, 0));
+}
+
+#[test]
+fn a_long_poll_keeps_its_session() {
+    let table = table(10);
+    let session = table.insert("a");
+    session.begin().unwrap();
+    table.sessions.sweep(at(1000));
+    assert!(table.sessions.find("a").is_some());
+    table.sessions.end(&session, None, at(1000));
+    table.sessions.sweep(at(1035));
+    assert!(table.sessions.find("a").is_some(), "inactivity counts from the answer");
+    table.sessions.sweep(at(1036));
+    assert!(table.sessions.find("a").is_none());
+}
+
+#[test]
+fn a_pause_extends_up_to_maxpause() {
+    for (asked, lives) in [(100, 105), (10_000, 125), (5, 35)] {
+        let table = table(10);
+        let session = table.insert("a");
+        session.begin().unwrap();
+        table.sessions.end(&session, Some(asked), at(0));
+        table.sessions.sweep(at(lives));
+        assert!(table.sessions.find("a").is_some(), "pause {asked}");
+        table.sessions.sweep(at(lives + 1));
+        assert!(table.sessions.find("a").is_none(), "pause {asked}");
+    }
+}
+
+#[test]
+fn a_terminated_session_leaves_a_short_tombstone() {
+    let table = table(10);
+    let session = table.insert("a");
+    session.begin().unwrap();
+    table.sessions.terminate(&session, at(1));
+    table.sessions.end(&session, None, at(1));
+    assert_eq!(table.metrics.sessions_terminated.get(), 1);
+    assert_eq!(table.pinned_at(T1), 0);
+    table.sessions.sweep(at(11));
+    assert_eq!(table.sessions.find("a").map(|late| late.node()), Some(T1));
+    table.sessions.sweep(at(12));
+    assert!(table.sessions.is_empty());
+    assert_eq!(table.metrics.sessions_expired.get(), 0);
+}
+
+#[test]
+fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
+    let table = table(10);
+    let session = table.insert("a");
+    table.sessions.terminate(&session, at(1));
+    assert_eq!(session.begin(), Ok(true));
+    table.sessions.prove(&session, true);
+    table.sessions.end(&session, None, at(2));
+    table.sessions.sweep(at(37));
+    assert!(session.is_pinned());
+    assert_eq!(table.pinned_at(T1), 1);
+}
+
+#[test]
+fn the_first_pin_of_a_sid_wins() {
+    let table = table(10);
+    table.insert("a");
+    match table.sessions.insert("a", T2, TERMS, 1, at(0)) {
+        Insert::Taken(owner) => assert_eq!(owner, T1),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((table.pinned_at(T1), table.pinned_at(T2), table.sessions.len()), (1, 0, 1));
+}
+
+#[test]
+fn a_full_table_takes_no_more() {
+    let table = table(1);
+    table.insert("a");
+    assert!(matches!(table.sessions.insert("b", T1, TERMS, 1, at(0)), Insert::Full));
+    assert!(table.sessions.find_or_unproven("b", T1, at(0)).is_none());
+    assert!(table.sessions.find_or_unproven("a", T1, at(0)).is_some());
+}
+
+#[test]
+fn an_unproven_session_leaves_no_trace() {
+    let table = table(10);
+    let first = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
+    let second = table.sessions.find_or_unproven("a", T1, at(0)).unwrap();
+    assert!(Arc::ptr_eq(&first, &second), "its requests find each other");
+    first.begin().unwrap();
+    second.begin().unwrap();
+    table.sessions.terminate(&first, at(1));
+    table.sessions.end(&first, None, at(1));
+    assert!(table.sessions.find("a").is_some(), "another request is under way");
+    table.sessions.end(&second, None, at(1));
+    assert!(table.sessions.is_empty());
+    assert_eq!(table.pinned_at(T2), 0);
+    assert_eq!(first.begin(), Err(Refusal::Gone));
+}
+
+#[test]
+fn a_proven_session_is_a_pin() {
+    let table = table(10);
+    let session = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
+    session.begin().unwrap();
+    table.sessions.prove(&session, false);
+    table.sessions.prove(&session, false);
+    table.sessions.end(&session, None, at(1));
+    assert_eq!((table.pinned_at(T2), table.sessions.len()), (1, 1));
+}
+
+#[test]
+fn only_the_first_of_two_requests_moves_a_session() {
+    let table = table(10);
+    let session = table.insert("a");
+    assert!(table.sessions.reassign(&session, T1, T2));
+    assert!(!table.sessions.reassign(&session, T1, T2));
+    assert_eq!((table.pinned_at(T1), table.pinned_at(T2)), (0, 1));
+    assert_eq!(table.cluster.node(T1).metrics.reassigned.get(), 1);
+}
+
+#[test]
+fn requests_of_one_session_are_bounded() {
+    let table = table(10);
+    let session = table.insert("a");
+    let begun = (0..100).take_while(|_| session.begin().is_ok()).count();
+    assert!((3..=20).contains(&begun), "{begun}");
+    assert_eq!(session.begin(), Err(Refusal::TooMany));
+}
+
+#[test]
+fn an_address_stays_tied_for_its_time_to_live() {
+    let addresses = Addresses::new(Duration::from_secs(60), 1);
+    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    addresses.tie(client, T2, at(0));
+    assert_eq!(addresses.find(client, at(50)), Some(T2));
+    addresses.sweep(at(110));
+    assert_eq!(addresses.find(client, at(110)), Some(T2), "a request renews it");
+    addresses.tie(IpAddr::V4(Ipv4Addr::LOCALHOST), T1, at(110));
+    assert_eq!(addresses.find(IpAddr::V4(Ipv4Addr::LOCALHOST), at(110)), None, "bounded");
+    addresses.sweep(at(171));
+    assert_eq!(addresses.find(client, at(171)), None);
+}
