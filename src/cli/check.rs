@@ -12,10 +12,12 @@ use crate::config::{self, Settings};
 #[must_use]
 pub fn check(file: &Path) -> ExitCode {
     match config::load(file) {
-        Ok(settings) => match writeln!(io::stdout(), "{}: {}", file.display(), verdict(&settings)) {
-            Ok(()) => exit::OK,
-            Err(_) => exit::IO.into(),
-        },
+        Ok(settings) => {
+            match writeln!(io::stdout(), "{}: {}", file.display(), verdict(&settings)) {
+                Ok(()) => exit::OK,
+                Err(_) => exit::IO.into(),
+            }
+        }
         Err(error) => {
             eprintln!("{error}");
             exit::CONFIG.into()

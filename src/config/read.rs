@@ -146,10 +146,15 @@ impl<'t> Value<'t> {
 
     /// The value as a mapping; no value is an empty one.
     pub(super) fn section(self) -> Result<Section<'t>, Fault> {
+        self.section_or("a mapping")
+    }
+
+    /// As [`Value::section`], in the words for a key that takes something else too.
+    pub(super) fn section_or(self, what: &str) -> Result<Section<'t>, Fault> {
         let entries = match self.tree {
             Tree::Map(entries) => entries.as_slice(),
             Tree::Null => &[],
-            _ => return Err(self.must_be("a mapping")),
+            _ => return Err(self.must_be(what)),
         };
         let keys = keys::at(&place(&self.key));
         let section = Section {
@@ -201,7 +206,10 @@ impl<'t> Section<'t> {
 
     /// The value of a key, if the section has it.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'t>> {
-        debug_assert!(self.keys.contains(&key), "{key} is not in the table of keys");
+        debug_assert!(
+            self.keys.contains(&key),
+            "{key} is not in the table of keys"
+        );
         let position = self.entries.iter().position(|(name, _)| name == key)?;
         Some(Value {
             tree: &self.entries[position].1,

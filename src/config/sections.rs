@@ -17,6 +17,7 @@ use super::settings::{
     Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
     Placement, Probe, Settings, Timeouts,
 };
+use super::units::show_duration;
 
 /// The most entries of any list but `nodes`.
 const MOST_ENTRIES: usize = 256;
@@ -194,8 +195,9 @@ fn health(section: &Section<'_>) -> Result<Health, Fault> {
     let interval = section.duration("interval", default.interval, SHORTEST)?;
     let timeout = section.duration("timeout", default.timeout.min(interval), SHORTEST)?;
     if timeout > interval {
-        let fault = section.need("timeout")?.must_be("at most `interval`");
-        return Err(fault);
+        let (at_most, is) = (show_duration(interval), show_duration(timeout));
+        let reason = format!("must be at most `interval`, which is {at_most}, is {is}");
+        return Err(section.need("timeout")?.fault(reason));
     }
     Ok(Health {
         probe: probe(section)?,
@@ -210,7 +212,11 @@ fn probe(section: &Section<'_>) -> Result<Probe, Fault> {
     let http = Probe::Http {
         path: PROBE_PATH.to_owned(),
     };
-    let words = [("bosh", &Probe::Bosh), ("http", &http), ("tcp", &Probe::Tcp)];
+    let words = [
+        ("bosh", &Probe::Bosh),
+        ("http", &http),
+        ("tcp", &Probe::Tcp),
+    ];
     let probe = section.choice("probe", &Probe::Bosh, &words)?;
     let Some(value) = section.get("path") else {
         return Ok(probe.clone());
@@ -235,10 +241,7 @@ fn admin(value: Option<Value<'_>>, listen: &[Listen]) -> Result<Option<Admin>, F
     if value.is_null() {
         return Err(value.fault("has no value: give an `address`, or `off`"));
     }
-    if value.text().is_ok() {
-        return Err(value.must_be("a mapping or `off`"));
-    }
-    let Some(address_value) = value.section()?.get("address") else {
+    let Some(address_value) = value.section_or("a mapping or `off`")?.get("address") else {
         return Ok(Some(Admin::default()));
     };
     let address = socket_address(&address_value)?;
@@ -296,7 +299,10 @@ fn filter(value: &Value<'_>) -> Result<String, Fault> {
         if let Some(near) = nearest(&lower, &LEVELS)
             && near != lower
         {
-            let reason = format!("unknown level {}, did you mean `{near}`?", quoted(directive));
+            let reason = format!(
+                "unknown level {}, did you mean `{near}`?",
+                quoted(directive)
+            );
             return Err(value.fault(reason));
         }
     }

@@ -48,13 +48,14 @@ pub(super) fn read(text: &str) -> Result<Tree, Unreadable> {
         return Ok(Tree::Null);
     };
     let tree = Tree::deserialize(first).map_err(Unreadable::Yaml)?;
-    match documents.next() {
-        None => Ok(tree),
-        Some(second) => Err(Unreadable::Documents(stop_at(
-            Finder::new(&[], Side::Value),
-            second,
-        ))),
-    }
+    let Some(second) = documents.next() else {
+        return Ok(tree);
+    };
+    // What cannot be read after the first document need not be a second one.
+    IgnoredAny::deserialize(second).map_err(Unreadable::Yaml)?;
+    let again = serde_yaml::Deserializer::from_str(text).nth(1);
+    let line = again.and_then(|second| stop_at(Finder::new(&[], Side::Value), second));
+    Err(Unreadable::Documents(line))
 }
 
 /// The line, from 1, of the place that `path` leads to: at each step the position among the entries
@@ -203,8 +204,7 @@ impl<'de> Visitor<'de> for Finder<'_> {
             }
             if rest.is_empty() && self.side == Side::Key {
                 map.next_key_seed(Finder::new(rest, self.side))?;
-            } else {
-                map.next_key::<IgnoredAny>()?;
+            } else if map.next_key::<IgnoredAny>()?.is_some() {
                 map.next_value_seed(Finder::new(rest, self.side))?;
             }
         }
@@ -231,7 +231,8 @@ impl<'de> Visitor<'de> for Stop {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "a: 1\nb:\n  - x\n  - { c: 2,\n      d: 3 }\n\n# note\ne: {\n  f: [1,\n  2]}\ng:\n";
+    const TEXT: &str =
+        "a: 1\nb:\n  - x\n  - { c: 2,\n      d: 3 }\n\n# note\ne: {\n  f: [1,\n  2]}\ng:\n";
 
     #[test]
     fn lines_are_found_in_both_styles() {
