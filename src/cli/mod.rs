@@ -1,6 +1,105 @@
-//! cli
+//! The command line: arguments to a subcommand, a subcommand to an exit code.
+//!
+//! Each subcommand has a file of its own. Results go to stdout, everything else to stderr.
+
+pub mod check;
+pub mod demo;
+pub mod exit;
+pub mod logging;
+pub mod run;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
-/// x
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  bowline check config/bowline.yaml          say whether a configuration is right
+  bowline run --config config/bowline.yaml   serve until a signal ends it
+  RUST_LOG=debug bowline run -c FILE         log more, whatever the file says
+  bowline demo                               a whole cluster in one process
+
+Exit codes: 0 done, 64 wrong arguments, 71 refused by the system (a port in use),
+74 input or output failed, 78 wrong configuration.";
+
+/// A sticky-session load balancer for BOSH (XMPP over HTTP) clusters.
+#[derive(Debug, Parser)]
+#[command(name = "bowline", version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve clients until a signal ends it.
+    Run {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Read a configuration, say whether it is right, and change nothing.
+    Check {
+        /// The configuration file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show a cluster of simulated nodes with the balancer before it, in one process.
+    Demo,
+}
+
+/// Runs what the process's arguments ask for.
+#[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    dispatch(std::env::args_os())
+}
+
+fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Arguments::try_parse_from(arguments) {
+        Ok(Arguments { command }) => match command {
+            Command::Run { config } => run::run(&config),
+            Command::Check { file } => check::check(&file),
+            Command::Demo => demo::demo(),
+        },
+        Err(message) => answer(&message),
+    }
+}
+
+/// Prints help, the version, or what is wrong with the arguments.
+fn answer(message: &clap::Error) -> ExitCode {
+    if message.print().is_err() {
+        return exit::IO.into();
+    }
+    if message.use_stderr() {
+        exit::USAGE.into()
+    } else {
+        exit::OK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn both_spellings_of_the_file_are_taken() {
+        for spelling in ["-c", "--config"] {
+            let parsed = Arguments::try_parse_from(["bowline", "run", spelling, "a.yaml"])
+                .expect("good arguments");
+            assert!(
+                matches!(parsed.command, Command::Run { config } if config.as_os_str() == "a.yaml")
+            );
+        }
+        assert!(Arguments::try_parse_from(["bowline", "run"]).is_err());
+        assert!(Arguments::try_parse_from(["bowline"]).is_err());
+    }
 }

@@ -2,7 +2,25 @@
 //!
 //! Owns what a valid configuration is and the words that say what is wrong with an invalid one.
 //! Opens no socket, and reads no file but the one it is given.
+//!
+//! ```text
+//! text ── tree ──> untyped tree ── read + sections ──> Settings
+//!                       └── on a fault: tree::line_of finds its line ──> ConfigError
+//! ```
 
+mod check;
+mod defaults;
+mod error;
+mod keys;
+mod nearest;
+mod parse;
+mod read;
+mod sections;
 mod settings;
+mod tree;
+mod units;
 
+pub use error::ConfigError;
+pub use keys::keys;
+pub use parse::{MAX_FILE, load, parse};
 pub use settings::*;

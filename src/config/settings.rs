@@ -9,24 +9,24 @@ use ipnet::IpNet;
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Where clients are served; at least one.
+    /// Where clients are served; 1 to 256 entries, no address twice unless its port is 0.
     pub listen: Vec<Listen>,
     /// What counts as BOSH, and how much of it is taken.
     pub bosh: Bosh,
     /// What keeps a client at its node.
     pub affinity: Affinity,
     /// How long a client's address stays tied to its node after its last request
-    /// (`affinity: client-ip` only).
+    /// (`affinity: client-ip` only); 1 s to 24 h, 30 min by default.
     pub affinity_ttl: Duration,
     /// How the node of a new session is chosen.
     pub placement: Placement,
-    /// How long a creation waits for a node when none is up.
+    /// How long a creation waits for a node when none is up; 0 to 24 h, 5 s by default.
     pub placement_wait: Duration,
-    /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
+    /// Peers whose `Forwarded` and `X-Forwarded-For` are believed; host bits are zero.
     pub trusted_proxies: Vec<IpNet>,
     /// Who may use the service from a web page of another origin.
     pub cors: Cors,
-    /// The nodes, in the order of the file; at least one, names and addresses unique.
+    /// The nodes, in the order of the file; 1 to 1024, names and addresses unique.
     pub nodes: Vec<NodeSettings>,
     /// How nodes are probed.
     pub health: Health,
@@ -52,11 +52,12 @@ pub struct Listen {
 /// The BOSH service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bosh {
-    /// Paths that are BOSH, compared to the letter; each starts with `/`; at least one.
+    /// Paths that are BOSH, compared to the letter; at least one, none twice. Each starts with `/`
+    /// and has only characters that RFC 3986 allows in a path.
     pub paths: Vec<String>,
-    /// The largest request body, in bytes, 1 KiB to 16 MiB.
+    /// The largest request body, in bytes; 1 KiB to 16 MiB, 256 KiB by default.
     pub max_body: usize,
-    /// The largest answer of a node, in bytes, 1 KiB to 64 MiB.
+    /// The largest answer of a node, in bytes; 1 KiB to 64 MiB, 4 MiB by default.
     pub max_answer: usize,
 }
 
@@ -94,7 +95,7 @@ pub struct Cors {
 pub enum Origins {
     /// Any: `Access-Control-Allow-Origin: *`.
     Any,
-    /// These only, as a browser writes them (`https://chat.example.com`).
+    /// These only, as a browser writes them (`https://chat.example.com`); an empty list is none.
     Only(Vec<String>),
 }
 
@@ -103,7 +104,7 @@ pub enum Origins {
 pub struct NodeSettings {
     /// Its name in logs and metrics: `[A-Za-z0-9._-]`, 1 to 64 characters.
     pub name: String,
-    /// `host:port`; an IPv6 address stands in brackets.
+    /// `host:port`, the port 1 to 65535; an IPv6 address stands in brackets.
     pub address: String,
     /// Its share of new sessions, 1 to 256.
     pub weight: u32,
@@ -114,13 +115,14 @@ pub struct NodeSettings {
 pub struct Health {
     /// What is asked of the node.
     pub probe: Probe,
-    /// From one probe to the next; each is moved by up to a tenth at random.
+    /// From one probe to the next; each is moved by up to a tenth at random. 10 ms to 24 h, 2 s by
+    /// default.
     pub interval: Duration,
-    /// How long one probe may take; not above `interval`.
+    /// How long one probe may take; 10 ms to `interval`, 1 s by default.
     pub timeout: Duration,
-    /// Passed probes in a row that make a node up, at least 1.
+    /// Passed probes in a row that make a node up; 1 to 100, 2 by default.
     pub rise: u32,
-    /// Failed probes in a row that make a node down, at least 1.
+    /// Failed probes in a row that make a node down; 1 to 100, 3 by default.
     pub fall: u32,
 }
 
@@ -131,7 +133,7 @@ pub enum Probe {
     Bosh,
     /// `GET` of a path; a status below 400 is a pass.
     Http {
-        /// The path asked for.
+        /// The path asked for, under the rules of [`Bosh::paths`]; `/` by default.
         path: String,
     },
     /// A connection that opens.
@@ -148,28 +150,28 @@ pub struct Admin {
 /// What may be held at the same time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Client connections, over all listeners.
+    /// Client connections, over all listeners; 1 to 10 million, 100 000 by default.
     pub connections: usize,
-    /// Sessions in the table.
+    /// Sessions in the table; 1 to 100 million, 1 million by default.
     pub sessions: usize,
 }
 
-/// How long things may take.
+/// How long things may take: 10 ms to 24 h each, the two of the drain from 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeouts {
-    /// A request head, from its first byte.
+    /// A request head, from its first byte; 10 s by default.
     pub head: Duration,
-    /// A request body, in all.
+    /// A request body, in all; 15 s by default.
     pub body: Duration,
-    /// A client that takes no byte of its answer.
+    /// A client that takes no byte of its answer; 30 s by default.
     pub write_stall: Duration,
-    /// A client connection with no request.
+    /// A client connection with no request; 75 s by default.
     pub idle: Duration,
-    /// Connecting to a node.
+    /// Connecting to a node; 2 s by default.
     pub connect: Duration,
-    /// From the stop signal until listeners close: `/ready` already says no.
+    /// From the stop signal until listeners close: `/ready` already says no. 0 by default.
     pub drain_notice: Duration,
-    /// From the closing of the listeners until held requests are cut.
+    /// From the closing of the listeners until held requests are cut; 75 s by default.
     pub drain: Duration,
 }
 
@@ -178,7 +180,7 @@ pub struct Timeouts {
 pub struct Log {
     /// Text or JSON.
     pub format: LogFormat,
-    /// A filter as `RUST_LOG` takes it; `RUST_LOG` goes before it.
+    /// A filter as `RUST_LOG` takes it, known to parse; `RUST_LOG` goes before it.
     pub filter: String,
 }
 

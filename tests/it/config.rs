@@ -1,1 +1,305 @@
-//! config
+//! Configuration files and what is said of them: every shipped file is good, every bad file gets
+//! its message to the letter, and the documentation names what the parser knows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bowline::config::{self, Affinity, LogFormat, Origins, Placement, Probe, Settings};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn load(path: &Path) -> Settings {
+    config::load(path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The files below a folder, in order; none if there is no such folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .flat_map(|path| {
+            if path.is_dir() {
+                files_below(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+fn yaml_below(folder: &str) -> Vec<PathBuf> {
+    let mut paths = files_below(&root().join(folder));
+    paths.retain(|path| path.extension().is_some_and(|end| end == "yaml"));
+    paths
+}
+
+fn bowline(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .current_dir(root())
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn every_shipped_configuration_is_good() {
+    let mut paths = yaml_below("config");
+    assert!(paths.len() >= 2, "{paths:?}");
+    paths.extend(yaml_below("deploy"));
+    paths.retain(|path| {
+        let in_deploy = path.starts_with(root().join("deploy"));
+        !in_deploy || path.file_name().is_some_and(|name| name == "bowline.yaml")
+    });
+    for path in paths {
+        load(&path);
+    }
+}
+
+#[test]
+fn odd_but_good_files_are_read() {
+    let paths = yaml_below("tests/config/valid");
+    assert!(paths.len() >= 5, "{paths:?}");
+    for path in paths {
+        load(&path);
+    }
+}
+
+#[test]
+fn every_bad_file_gets_its_message_to_the_letter() {
+    let paths = yaml_below("tests/config/invalid");
+    assert!(paths.len() >= 35, "{paths:?}");
+    for path in paths {
+        let aside = path.with_extension("txt");
+        let expected = if aside.exists() {
+            read(&aside).trim_end().to_owned()
+        } else {
+            let text = read(&path);
+            let first = text.lines().next().unwrap_or_default();
+            let expected = first.strip_prefix("# error: ");
+            expected.expect("the first line says the error").to_owned()
+        };
+        let with_line = expected.starts_with(|c: char| c.is_ascii_digit());
+        let gap = if with_line { ":" } else { ": " };
+        let message = match config::load(&path) {
+            Ok(_) => panic!("{} is taken", path.display()),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(message, format!("{}{gap}{expected}", path.display()));
+    }
+}
+
+#[test]
+fn every_key_has_its_effect() {
+    let settings = load(&root().join("tests/config/valid/every_key_flow_style.yaml"));
+    let defaults = Settings::for_nodes(Vec::new());
+    assert_eq!(settings.listen.len(), 3);
+    assert_eq!(settings.bosh.paths, ["/"]);
+    assert_eq!(settings.bosh.max_body, 1024);
+    assert_eq!(settings.bosh.max_answer, 64 * 1024 * 1024);
+    assert_eq!(settings.affinity, Affinity::ClientIp);
+    assert_eq!(settings.affinity_ttl.as_secs(), 86_400);
+    assert_eq!(settings.placement, Placement::LeastSessions);
+    assert!(settings.placement_wait.is_zero());
+    let proxies: Vec<String> = settings
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]);
+    assert!(matches!(&settings.cors.origins, Origins::Only(origins) if origins.len() == 3));
+    assert_eq!(settings.nodes[0].weight, 256);
+    let path = "/status".to_owned();
+    assert_eq!(settings.health.probe, Probe::Http { path });
+    assert_eq!(settings.health.interval.as_millis(), 10);
+    assert_eq!((settings.health.rise, settings.health.fall), (100, 1));
+    assert_ne!(settings.admin, defaults.admin);
+    assert_eq!(settings.limits.connections, 1);
+    assert_eq!(settings.limits.sessions, 100_000_000);
+    let (given, usual) = (&settings.timeouts, &defaults.timeouts);
+    assert_ne!(given.head, usual.head);
+    assert_ne!(given.body, usual.body);
+    assert_ne!(given.write_stall, usual.write_stall);
+    assert_ne!(given.idle, usual.idle);
+    assert_ne!(given.connect, usual.connect);
+    assert_ne!(given.drain_notice, usual.drain_notice);
+    assert_ne!(given.drain, usual.drain);
+    assert_eq!(settings.log.format, LogFormat::Json);
+    assert_eq!(settings.log.filter, "info,bowline::proxy=debug");
+    assert_eq!(settings.threads, 256);
+}
+
+#[test]
+fn sections_without_content_leave_the_defaults() {
+    let settings = load(&root().join("tests/config/valid/sections_without_content.yaml"));
+    let expected = Settings {
+        listen: settings.listen.clone(),
+        admin: None,
+        ..Settings::for_nodes(settings.nodes.clone())
+    };
+    assert_eq!(settings, expected);
+    assert_eq!(settings.nodes[1].name, "007");
+}
+
+#[test]
+fn the_probe_timeout_is_never_above_the_interval() {
+    let settings = load(&root().join("tests/config/valid/no_other_origin.yaml"));
+    assert_eq!(settings.health.timeout.as_millis(), 100);
+    assert_eq!(settings.cors.origins, Origins::Only(Vec::new()));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_without_a_line() {
+    let missing = root().join("config/no-such-file.yaml");
+    for path in [missing.as_path(), root()] {
+        let error = config::load(path).expect_err("nothing to read");
+        assert_eq!(error.line(), None);
+        let start = format!("{}: cannot be read: ", path.display());
+        assert!(error.to_string().starts_with(&start), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
+
+#[test]
+fn check_says_what_a_good_file_asks_for() {
+    let output = bowline(&["check", "config/bowline.yaml"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        text(&output.stdout),
+        "config/bowline.yaml: ok (3 nodes, listening on 0.0.0.0:5280)\n"
+    );
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn check_says_on_stderr_what_is_wrong() {
+    let output = bowline(&["check", "tests/config/invalid/health_rise_0.yaml"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(text(&output.stdout), "");
+    assert_eq!(
+        text(&output.stderr),
+        "tests/config/invalid/health_rise_0.yaml:8: health.rise: must be at least 1, is 0\n"
+    );
+}
+
+#[test]
+fn run_refuses_what_check_refuses() {
+    let file = "tests/config/invalid/threads_0.yaml";
+    let (check, run) = (
+        bowline(&["check", file]),
+        bowline(&["run", "--config", file]),
+    );
+    assert_eq!(run.status.code(), Some(78));
+    assert_eq!(run.stderr, check.stderr);
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_mistakes_to_stderr() {
+    let help = bowline(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("bowline check config/bowline.yaml"));
+    let version = bowline(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    let expected = concat!("bowline ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(text(&version.stdout), expected);
+    for mistake in [&[][..], &["run"], &["check"], &["chek"], &["run", "FILE"]] {
+        let output = bowline(mistake);
+        assert_eq!(output.status.code(), Some(64), "{mistake:?}");
+        assert_eq!(text(&output.stdout), "", "{mistake:?}");
+        assert!(!output.stderr.is_empty(), "{mistake:?}");
+    }
+}
+
+#[test]
+fn the_documentation_names_every_key_and_no_other() {
+    let text = read(&root().join("docs/configuration.md"));
+    let named: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|rest| rest.split_once('`'))
+        .map(|(key, _)| key.to_owned())
+        .collect();
+    let known: BTreeSet<String> = config::keys().collect();
+    assert_eq!(named.iter().cloned().collect::<BTreeSet<_>>(), known);
+    assert_eq!(named.len(), known.len(), "a key is documented twice");
+}
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    let text = read(&root().join("docs/configuration.md"));
+    let (_, after) = text
+        .split_once("```yaml defaults\n")
+        .expect("a block of all defaults");
+    let (block, _) = after.split_once("```").expect("its end");
+    let minimal = read(&root().join("config/minimal.yaml"));
+    let documented = config::parse(&format!("{minimal}{block}"), "docs").expect("a good block");
+    assert_eq!(
+        documented,
+        config::parse(&minimal, "minimal").expect("good")
+    );
+}
+
+#[test]
+fn the_tables_show_the_same_defaults() {
+    let text = read(&root().join("docs/configuration.md"));
+    let minimal = read(&root().join("config/minimal.yaml"));
+    let expected = config::parse(&minimal, "minimal").expect("good");
+    let mut compared = 0;
+    for line in text.lines().filter(|line| line.starts_with("| `")) {
+        let mut cells = line.split('|').map(|cell| cell.split('`').nth(1));
+        let (Some(Some(key)), Some(Some(default))) = (cells.nth(1), cells.nth(1)) else {
+            continue;
+        };
+        let setting = match key.split_once('.') {
+            None => format!("{key}: {default}"),
+            Some((section, _)) if section.ends_with("[]") => continue,
+            Some(_) if key == "health.path" => continue,
+            Some((section, key)) => format!("{section}: {{ {key}: {default} }}"),
+        };
+        let settings = config::parse(&format!("{minimal}{setting}\n"), key);
+        assert_eq!(settings.expect("a good default"), expected, "{setting}");
+        compared += 1;
+    }
+    assert!(compared >= 25, "{compared}");
+}
+
+#[test]
+fn the_example_shows_every_key_and_its_defaults() {
+    let text = read(&root().join("config/bowline.yaml"));
+    for key in config::keys() {
+        let last = key.rsplit('.').next().expect("a last part");
+        let shown = text.contains(&format!("{last}:")) || key == "health.path";
+        assert!(shown, "{key}");
+    }
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.trim_start().strip_prefix('#') {
+            Some(setting) if setting.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                let indent = &line[..line.len() - line.trim_start().len()];
+                format!("{indent}{setting}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_ne!(uncommented, text);
+    let all = config::parse(&uncommented, "uncommented").expect("good settings");
+    assert_eq!(all, config::parse(&text, "example").expect("good"));
+}

@@ -1,0 +1,18 @@
+//! Exit codes, as `sysexits.h` numbers them, so that a service manager can tell causes apart.
+
+use std::process::ExitCode;
+
+/// The command did what it was asked for.
+pub const OK: ExitCode = ExitCode::SUCCESS;
+/// The command line is wrong (`EX_USAGE`).
+pub const USAGE: u8 = 64;
+/// This build has no such thing (`EX_UNAVAILABLE`).
+pub const UNAVAILABLE: u8 = 69;
+/// The operating system refused something: a port in use, no permission to bind, no more threads
+/// (`EX_OSERR`).
+pub const OS: u8 = 71;
+/// Input or output failed, such as a pipe that the reader closed (`EX_IOERR`).
+pub const IO: u8 = 74;
+/// The configuration is missing, unreadable or wrong (`EX_CONFIG`). Starting again without a change
+/// of the file cannot help.
+pub const CONFIG: u8 = 78;

@@ -1,0 +1,174 @@
+//! Starts the log: to stderr, as text or as JSON lines, filtered.
+//!
+//! Log lines go to stderr, as those of HAProxy and Envoy do: stdout belongs to results. The
+//! environment variable `RUST_LOG`, if it is set and not empty, goes before the file's filter.
+
+use std::env;
+use std::fmt;
+use std::io::{self, IsTerminal};
+
+use tracing::Dispatch;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{Log, LogFormat};
+
+/// The variable whose filter goes before the file's.
+const VARIABLE: &str = "RUST_LOG";
+
+/// Why the log could not be started.
+#[derive(Debug)]
+pub enum LoggingError {
+    /// A filter that cannot be read; where it came from, and what it says.
+    Filter {
+        /// `RUST_LOG` or `log.filter`.
+        origin: &'static str,
+        /// The filter's text.
+        text: String,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// The process already has a log.
+    Started,
+}
+
+/// Starts the process's log.
+///
+/// # Errors
+/// If `RUST_LOG` or the filter cannot be read, or if the process already has a log.
+pub fn init(log: &Log) -> Result<(), LoggingError> {
+    let variable = env::var_os(VARIABLE).map(|value| value.to_string_lossy().into_owned());
+    let filter = filter(variable, log)?;
+    let colours = io::stderr().is_terminal();
+    let dispatch = dispatch(log.format, filter, colours, io::stderr);
+    tracing::dispatcher::set_global_default(dispatch).map_err(|_| LoggingError::Started)
+}
+
+fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError> {
+    let (origin, text) = match variable.filter(|text| !text.trim().is_empty()) {
+        Some(text) => (VARIABLE, text),
+        None => ("log.filter", log.filter.clone()),
+    };
+    EnvFilter::builder()
+        .parse(&text)
+        .map_err(|source| LoggingError::Filter {
+            origin,
+            text,
+            source,
+        })
+}
+
+fn dispatch<W>(format: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> Dispatch
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
+    match format {
+        LogFormat::Text => lines.with_ansi(colours).finish().into(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().into(),
+    }
+}
+
+impl fmt::Display for LoggingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoggingError::Filter {
+                origin,
+                text,
+                source,
+            } => write!(f, "{origin}: `{text}` is no log filter: {source}"),
+            LoggingError::Started => f.write_str("the process already has a log"),
+        }
+    }
+}
+
+impl std::error::Error for LoggingError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            LoggingError::Filter { source, .. } => Some(source),
+            LoggingError::Started => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic held it").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(format: LogFormat, filter: &str) -> Log {
+        Log {
+            format,
+            filter: filter.to_owned(),
+        }
+    }
+
+    fn written(log: &Log, variable: Option<&str>) -> String {
+        let lines = Lines::default();
+        let filter = filter(variable.map(str::to_owned), log).expect("a good filter");
+        let writer = lines.clone();
+        let dispatch = dispatch(log.format, filter, false, move || writer.clone());
+        tracing::dispatcher::with_default(&dispatch, || {
+            tracing::info!(node = "t1", "node is up");
+            tracing::debug!("detail");
+        });
+        let bytes = lines.0.lock().expect("no panic held it").clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn text_has_no_colours_off_a_terminal() {
+        let text = written(&log(LogFormat::Text, "info"), None);
+        assert!(text.contains("node is up"), "{text}");
+        assert!(text.contains("node=\"t1\""), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let text = written(&log(LogFormat::Json, "debug"), None);
+        assert_eq!(text.lines().count(), 2);
+        for line in text.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert!(value.get("message").is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_variable_goes_before_the_file() {
+        let file = log(LogFormat::Text, "info");
+        assert_eq!(written(&file, Some("debug")).lines().count(), 2);
+        assert_eq!(written(&file, Some("error")), "");
+        assert_eq!(written(&file, Some(" ")).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_bad_filter_says_where_it_came_from() {
+        let file = log(LogFormat::Text, "info");
+        let error = filter(Some("a=b=c".to_owned()), &file).expect_err("a bad filter");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("RUST_LOG: `a=b=c` is no log filter: "),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! Rules for text that is more than text: names, `host:port`, paths, origins. Pure; a refusal is
+//! the end of the sentence that begins "must".
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// `[A-Za-z0-9._-]`, 1 to 64 characters.
+pub(super) fn is_node_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Checks `host:port`; an IPv6 address stands in brackets, the port is 1 to 65535.
+pub(super) fn host_port(text: &str) -> Result<(), &'static str> {
+    if text.contains("://") {
+        return Err("be host:port without a scheme");
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err("be host:port such as `t1.example.com:5280`");
+    };
+    if host.contains(':') && !host.starts_with('[') {
+        return Err("have an IPv6 address in brackets, such as `[2001:db8::1]:5280`");
+    }
+    if !is_host(host) {
+        return Err("name a host or an IP address before its port");
+    }
+    if port_number(port).is_none() {
+        return Err("end in a port from 1 to 65535");
+    }
+    Ok(())
+}
+
+/// A form in which two addresses that mean the same are equal.
+pub(super) fn canonical_host_port(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    match lower.rsplit_once(':') {
+        Some((host, port)) => {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            let host = bare.parse::<Ipv6Addr>().map_or_else(
+                |_| bare.trim_end_matches('.').to_owned(),
+                |v6| v6.to_string(),
+            );
+            format!("{host} {}", port_number(port).unwrap_or(0))
+        }
+        None => lower,
+    }
+}
+
+/// Digits only, no sign, 1 to 65535.
+fn port_number(text: &str) -> Option<u16> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|port| plain && *port != 0)
+}
+
+/// A DNS name (underscores are taken too: container networks use them), an IPv4 address, or an IPv6
+/// address in brackets.
+fn is_host(host: &str) -> bool {
+    if let Some(inner) = host.strip_prefix('[') {
+        return inner
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let looks_like_ipv4 = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if looks_like_ipv4 {
+        return name.parse::<Ipv4Addr>().is_ok() && name == host;
+    }
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// Checks a path as it stands in a request line, without its query: RFC 3986's `path-absolute`.
+/// A node of Tigase reads request heads as XML, so `<` must never get there.
+pub(super) fn path(text: &str) -> Result<(), &'static str> {
+    if !text.starts_with('/') {
+        return Err("start with `/`");
+    }
+    if text.len() > 1024 {
+        return Err("be at most 1024 characters");
+    }
+    if text.contains(['?', '#']) {
+        return Err("be a path alone, without `?` or `#`");
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&b);
+    if !text.bytes().all(allowed) {
+        return Err("have letters, digits and /-._~!$&'()*+,;=:@% only");
+    }
+    Ok(())
+}
+
+/// Checks an origin as a browser writes it: scheme, host, and the port unless it is the scheme's
+/// own; lower case, nothing after it.
+pub(super) fn origin(text: &str) -> Result<(), &'static str> {
+    const FORM: &str = "be an origin such as `https://chat.example.com`";
+    if text.contains('*') {
+        return Err("be one origin: `*` stands alone in its list, or not at all");
+    }
+    let (scheme, authority) = text.split_once("://").ok_or(FORM)?;
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("be in lower case, as browsers write origins");
+    }
+    if authority.ends_with('/') {
+        return Err("end without `/`, as browsers write origins");
+    }
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let bare = is_host(authority);
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !bare => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if !is_scheme || !is_host(host) {
+        return Err(FORM);
+    }
+    match (scheme, port.map(port_number)) {
+        (_, Some(None)) => Err("have a port from 1 to 65535 or none"),
+        ("https", Some(Some(443))) | ("http", Some(Some(80))) => {
+            Err("leave out the scheme's own port, as browsers do")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn node_names() {
+        for good in ["t1", "T-1_a.b", "1", &"x".repeat(64)] {
+            assert!(is_node_name(good), "{good}");
+        }
+        for bad in ["", "a b", "a/b", "ä", "a\n", &"x".repeat(65)] {
+            assert!(!is_node_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for good in [
+            "t1:5280",
+            "t1.example.com:5280",
+            "t1.example.com.:1",
+            "tigase_1:65535",
+            "10.0.0.1:80",
+            "[::1]:5280",
+            "[2001:db8::1]:5280",
+            "xn--bcher-kva.example:80",
+        ] {
+            assert_eq!(host_port(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "t1",
+            "t1:",
+            ":5280",
+            "t1:0",
+            "t1:65536",
+            "t1:+80",
+            "t1:80 ",
+            "a b:80",
+            "t1..x:80",
+            "-a:80",
+            "a-:80",
+            "::1:5280",
+            "[::1]",
+            "[::1:80",
+            "[t1]:80",
+            "300.1.1.1:80",
+            "1.2.3:80",
+            "10.0.0.1.:80",
+            "bücher.example:80",
+            "http://t1:80",
+            "t1:80/x",
+            "user@t1:80",
+            "[fe80::1%eth0]:80",
+        ] {
+            assert!(host_port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_mean_the_same_are_equal() {
+        let same = |a, b| canonical_host_port(a) == canonical_host_port(b);
+        assert!(same("T1.example.com:80", "t1.example.com.:080"));
+        assert!(same("[::1]:80", "[0:0::1]:80"));
+        assert!(!same("t1:80", "t1:81"));
+        assert!(!same("t1:80", "t2:80"));
+    }
+
+    #[test]
+    fn paths() {
+        for good in ["/", "/http-bind", "/a/b~c;d=1/", "/%20"] {
+            assert_eq!(path(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "", "x", "/a b", "/<", "/a?b", "/#", "/ä", "/\"", "/\n", "/{x}",
+        ] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        for good in [
+            "https://chat.example.com",
+            "http://localhost:8080",
+            "https://[::1]:8443",
+            "https://[::1]",
+            "capacitor://localhost",
+            "http://10.0.0.1",
+        ] {
+            assert_eq!(origin(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "chat.example.com",
+            "https://",
+            "https://a/",
+            "https://a/b",
+            "https://A",
+            "https://a:443",
+            "http://a:80",
+            "https://a:0",
+            "https://a:x",
+            "https://*.a",
+            "null",
+            "://a",
+            "https://a b",
+        ] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused(text in "\\PC*") {
+            let _ = (is_node_name(&text), host_port(&text), path(&text), origin(&text));
+            let _ = canonical_host_port(&text);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What holds where a file says nothing. `docs/configuration.md` shows the same values, and a test
+//! compares them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::settings::{
+    Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
+    Placement, Probe, Settings, Timeouts,
+};
+
+/// The most worker threads.
+pub(super) const MOST_THREADS: usize = 256;
+
+pub(super) const AFFINITY: Affinity = Affinity::Sid;
+pub(super) const AFFINITY_TTL: Duration = Duration::from_secs(30 * 60);
+pub(super) const PLACEMENT: Placement = Placement::ClientIp;
+pub(super) const PLACEMENT_WAIT: Duration = Duration::from_secs(5);
+pub(super) const WEIGHT: u32 = 1;
+pub(super) const PROBE_PATH: &str = "/";
+
+impl Settings {
+    /// Settings with every default, before these nodes: clients and the admin listener on free
+    /// ports of 127.0.0.1. Nothing is checked; for tests and the demo.
+    #[must_use]
+    pub fn for_nodes(nodes: Vec<NodeSettings>) -> Self {
+        let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        Self {
+            listen: vec![Listen { address: free }],
+            bosh: Bosh::default(),
+            affinity: AFFINITY,
+            affinity_ttl: AFFINITY_TTL,
+            placement: PLACEMENT,
+            placement_wait: PLACEMENT_WAIT,
+            trusted_proxies: Vec::new(),
+            cors: Cors::default(),
+            nodes,
+            health: Health::default(),
+            admin: Some(Admin { address: free }),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            log: Log::default(),
+            threads: threads(),
+        }
+    }
+}
+
+/// The number of cores that this process may use, 1 to [`MOST_THREADS`].
+pub(super) fn threads() -> usize {
+    available_parallelism().map_or(1, |cores| cores.get().min(MOST_THREADS))
+}
+
+impl Default for Bosh {
+    fn default() -> Self {
+        Self {
+            paths: vec!["/http-bind".to_owned(), "/bosh".to_owned()],
+            max_body: 256 * 1024,
+            max_answer: 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        Self {
+            origins: Origins::Any,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            probe: Probe::Bosh,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9280),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            sessions: 1_000_000,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(15),
+            write_stall: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            connect: Duration::from_secs(2),
+            drain_notice: Duration::ZERO,
+            drain: Duration::from_secs(75),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".to_owned(),
+        }
+    }
+}

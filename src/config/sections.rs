@@ -1,0 +1,313 @@
+//! The sections of the file, each read once into its settings: one line a key, with default and
+//! range.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use super::check;
+use super::defaults::{
+    AFFINITY, AFFINITY_TTL, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT, PROBE_PATH, WEIGHT, threads,
+};
+use super::nearest::nearest;
+use super::read::{Fault, Section, Value, quoted};
+use super::settings::{
+    Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
+    Placement, Probe, Settings, Timeouts,
+};
+use super::units::show_duration;
+
+/// The most entries of any list but `nodes`.
+const MOST_ENTRIES: usize = 256;
+/// The most nodes.
+const MOST_NODES: usize = 1024;
+/// The least of a duration that may not be nothing.
+const SHORTEST: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+const AFFINITIES: [(&str, Affinity); 2] =
+    [("sid", Affinity::Sid), ("client-ip", Affinity::ClientIp)];
+const PLACEMENTS: [(&str, Placement); 4] = [
+    ("client-ip", Placement::ClientIp),
+    ("least-sessions", Placement::LeastSessions),
+    ("round-robin", Placement::RoundRobin),
+    ("random", Placement::Random),
+];
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The whole file.
+pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
+    let listen = listen(&root.need("listen")?)?;
+    Ok(Settings {
+        bosh: bosh(&root.section("bosh")?)?,
+        affinity: root.choice("affinity", AFFINITY, &AFFINITIES)?,
+        affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND)?,
+        placement: root.choice("placement", PLACEMENT, &PLACEMENTS)?,
+        placement_wait: root.duration("placement_wait", PLACEMENT_WAIT, Duration::ZERO)?,
+        trusted_proxies: trusted_proxies(root.get("trusted_proxies"))?,
+        cors: cors(&root.section("cors")?)?,
+        nodes: nodes(&root.need("nodes")?)?,
+        health: health(&root.section("health")?)?,
+        admin: admin(root.get("admin"), &listen)?,
+        limits: limits(&root.section("limits")?)?,
+        timeouts: timeouts(&root.section("timeouts")?)?,
+        log: log(&root.section("log")?)?,
+        threads: root.count("threads", threads(), 1..=MOST_THREADS)?,
+        listen,
+    })
+}
+
+fn listen(value: &Value<'_>) -> Result<Vec<Listen>, Fault> {
+    let mut listen: Vec<Listen> = Vec::new();
+    for item in value.list(MOST_ENTRIES)? {
+        let address_value = item.section()?.need("address")?;
+        let address = socket_address(&address_value)?;
+        let taken = listen.iter().any(|other| other.address == address);
+        if taken && address.port() != 0 {
+            return Err(address_value.fault(format!("{address} is listed twice")));
+        }
+        listen.push(Listen { address });
+    }
+    if listen.is_empty() {
+        return Err(value.fault("must have at least one entry"));
+    }
+    Ok(listen)
+}
+
+fn socket_address(value: &Value<'_>) -> Result<SocketAddr, Fault> {
+    value
+        .text()?
+        .parse()
+        .map_err(|_| value.must_be("an IP address and a port such as `0.0.0.0:5280`"))
+}
+
+fn bosh(section: &Section<'_>) -> Result<Bosh, Fault> {
+    let default = Bosh::default();
+    Ok(Bosh {
+        paths: match section.get("paths") {
+            Some(value) => paths(&value)?,
+            None => default.paths,
+        },
+        max_body: section.size("max_body", default.max_body, KIB..=16 * MIB)?,
+        max_answer: section.size("max_answer", default.max_answer, KIB..=64 * MIB)?,
+    })
+}
+
+fn paths(value: &Value<'_>) -> Result<Vec<String>, Fault> {
+    let paths = texts(value, check::path)?;
+    if paths.is_empty() {
+        return Err(value.fault("must have at least one entry"));
+    }
+    Ok(paths)
+}
+
+/// A list of texts that a rule accepts, none of them twice.
+fn texts(
+    value: &Value<'_>,
+    rule: fn(&str) -> Result<(), &'static str>,
+) -> Result<Vec<String>, Fault> {
+    let mut texts: Vec<String> = Vec::new();
+    for item in value.list(MOST_ENTRIES)? {
+        let text = item.text()?;
+        rule(text).map_err(|must| item.must(must))?;
+        if texts.iter().any(|other| other == text) {
+            return Err(item.fault(format!("{} is listed twice", quoted(text))));
+        }
+        texts.push(text.to_owned());
+    }
+    Ok(texts)
+}
+
+fn trusted_proxies(value: Option<Value<'_>>) -> Result<Vec<IpNet>, Fault> {
+    let Some(value) = value else {
+        return Ok(Vec::new());
+    };
+    value
+        .list(MOST_ENTRIES)?
+        .iter()
+        .map(|item| {
+            let text = item.text()?;
+            let network = text.parse::<IpNet>().ok();
+            network
+                .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+                .map(|network| network.trunc())
+                .ok_or_else(|| item.must_be("an IP address or a network such as `10.0.0.0/8`"))
+        })
+        .collect()
+}
+
+fn cors(section: &Section<'_>) -> Result<Cors, Fault> {
+    let Some(value) = section.get("origins") else {
+        return Ok(Cors::default());
+    };
+    let items = value.list(MOST_ENTRIES)?;
+    if let [only] = items.as_slice()
+        && only.text()? == "*"
+    {
+        return Ok(Cors {
+            origins: Origins::Any,
+        });
+    }
+    let origins = Origins::Only(texts(&value, check::origin)?);
+    Ok(Cors { origins })
+}
+
+fn nodes(value: &Value<'_>) -> Result<Vec<NodeSettings>, Fault> {
+    let mut nodes: Vec<NodeSettings> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
+    for item in value.list(MOST_NODES)? {
+        let section = item.section()?;
+        let (name, address) = (section.need("name")?, section.need("address")?);
+        let node = NodeSettings {
+            name: name.text()?.to_owned(),
+            address: address.text()?.to_owned(),
+            weight: section.count("weight", WEIGHT, 1..=256)?,
+        };
+        if !check::is_node_name(&node.name) {
+            return Err(name.must_be("1 to 64 of the characters A-Z a-z 0-9 . _ -"));
+        }
+        check::host_port(&node.address).map_err(|must| address.must(must))?;
+        if nodes.iter().any(|other| other.name == node.name) {
+            return Err(name.fault(format!("two nodes have the name `{}`", node.name)));
+        }
+        let canonical = check::canonical_host_port(&node.address);
+        if let Some(index) = seen.iter().position(|other| *other == canonical) {
+            let (other, address_text) = (&nodes[index].name, &node.address);
+            let reason = format!("`{address_text}` is already the address of `{other}`");
+            return Err(address.fault(reason));
+        }
+        seen.push(canonical);
+        nodes.push(node);
+    }
+    if nodes.is_empty() {
+        return Err(value.fault("must have at least one entry"));
+    }
+    Ok(nodes)
+}
+
+fn health(section: &Section<'_>) -> Result<Health, Fault> {
+    let default = Health::default();
+    let interval = section.duration("interval", default.interval, SHORTEST)?;
+    let timeout = section.duration("timeout", default.timeout.min(interval), SHORTEST)?;
+    if timeout > interval {
+        let (at_most, is) = (show_duration(interval), show_duration(timeout));
+        let reason = format!("must be at most `interval`, which is {at_most}, is {is}");
+        return Err(section.need("timeout")?.fault(reason));
+    }
+    Ok(Health {
+        probe: probe(section)?,
+        interval,
+        timeout,
+        rise: section.count("rise", default.rise, 1..=100)?,
+        fall: section.count("fall", default.fall, 1..=100)?,
+    })
+}
+
+fn probe(section: &Section<'_>) -> Result<Probe, Fault> {
+    let http = Probe::Http {
+        path: PROBE_PATH.to_owned(),
+    };
+    let words = [
+        ("bosh", &Probe::Bosh),
+        ("http", &http),
+        ("tcp", &Probe::Tcp),
+    ];
+    let probe = section.choice("probe", &Probe::Bosh, &words)?;
+    let Some(value) = section.get("path") else {
+        return Ok(probe.clone());
+    };
+    if *probe != http {
+        return Err(value.fault("has no effect without `probe: http`"));
+    }
+    let path = value.text()?;
+    check::path(path).map_err(|must| value.must(must))?;
+    Ok(Probe::Http {
+        path: path.to_owned(),
+    })
+}
+
+fn admin(value: Option<Value<'_>>, listen: &[Listen]) -> Result<Option<Admin>, Fault> {
+    let Some(value) = value else {
+        return Ok(Some(Admin::default()));
+    };
+    if value.is_off() {
+        return Ok(None);
+    }
+    if value.is_null() {
+        return Err(value.fault("has no value: give an `address`, or `off`"));
+    }
+    let Some(address_value) = value.section_or("a mapping or `off`")?.get("address") else {
+        return Ok(Some(Admin::default()));
+    };
+    let address = socket_address(&address_value)?;
+    if !address.ip().to_canonical().is_loopback() {
+        let what = "a loopback address such as `127.0.0.1:9280`, since no token protects it yet";
+        return Err(address_value.must_be(what));
+    }
+    let shared = listen.iter().any(|other| other.address == address);
+    if shared && address.port() != 0 {
+        return Err(address_value.fault(format!("{address} is already in `listen`")));
+    }
+    Ok(Some(Admin { address }))
+}
+
+fn limits(section: &Section<'_>) -> Result<Limits, Fault> {
+    let default = Limits::default();
+    Ok(Limits {
+        connections: section.count("connections", default.connections, 1..=10_000_000)?,
+        sessions: section.count("sessions", default.sessions, 1..=100_000_000)?,
+    })
+}
+
+fn timeouts(section: &Section<'_>) -> Result<Timeouts, Fault> {
+    let default = Timeouts::default();
+    let duration = |key, default, least| section.duration(key, default, least);
+    Ok(Timeouts {
+        head: duration("head", default.head, SHORTEST)?,
+        body: duration("body", default.body, SHORTEST)?,
+        write_stall: duration("write_stall", default.write_stall, SHORTEST)?,
+        idle: duration("idle", default.idle, SHORTEST)?,
+        connect: duration("connect", default.connect, SHORTEST)?,
+        drain_notice: duration("drain_notice", default.drain_notice, Duration::ZERO)?,
+        drain: duration("drain", default.drain, Duration::ZERO)?,
+    })
+}
+
+fn log(section: &Section<'_>) -> Result<Log, Fault> {
+    let default = Log::default();
+    let filter = match section.get("filter") {
+        Some(value) => filter(&value)?,
+        None => default.filter,
+    };
+    Ok(Log {
+        format: section.choice("format", default.format, &LOG_FORMATS)?,
+        filter,
+    })
+}
+
+/// A log filter. A mistyped level alone would be taken for the name of a module and then log
+/// everything of it, so it is refused here.
+fn filter(value: &Value<'_>) -> Result<String, Fault> {
+    let text = value.text()?;
+    for directive in text.split(',').map(str::trim) {
+        let lower = directive.to_ascii_lowercase();
+        if let Some(near) = nearest(&lower, &LEVELS)
+            && near != lower
+        {
+            let reason = format!(
+                "unknown level {}, did you mean `{near}`?",
+                quoted(directive)
+            );
+            return Err(value.fault(reason));
+        }
+    }
+    if text.trim().is_empty() || EnvFilter::builder().parse(text).is_err() {
+        return Err(value.must_be("a filter such as `info` or `info,bowline::proxy=debug`"));
+    }
+    Ok(text.to_owned())
+}
