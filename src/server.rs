@@ -154,7 +154,9 @@ impl Server {
     /// Returns when a worker or a probe has ended without being told to, which only a defect can
     /// bring about: half a balancer is worse than none.
     pub async fn broken(&mut self) {
-        let Self { workers, probes, .. } = self;
+        let Self {
+            workers, probes, ..
+        } = self;
         let worker = async {
             for worker in workers {
                 if worker.await.is_err() {

@@ -8,5 +8,5 @@ use super::exit;
 #[must_use]
 pub fn demo() -> ExitCode {
     eprintln!("this build has no demo yet");
-    exit::UNAVAILABLE.into()
+    exit::SOFTWARE.into()
 }

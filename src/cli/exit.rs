@@ -6,8 +6,8 @@ use std::process::ExitCode;
 pub const OK: ExitCode = ExitCode::SUCCESS;
 /// The command line is wrong (`EX_USAGE`).
 pub const USAGE: u8 = 64;
-/// This build has no such thing (`EX_UNAVAILABLE`).
-pub const UNAVAILABLE: u8 = 69;
+/// A defect of the program (`EX_SOFTWARE`).
+pub const SOFTWARE: u8 = 70;
 /// The operating system refused something: a port in use, no permission to bind, no more threads
 /// (`EX_OSERR`).
 pub const OS: u8 = 71;

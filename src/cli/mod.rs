@@ -6,6 +6,7 @@ pub mod check;
 pub mod demo;
 pub mod exit;
 pub mod logging;
+mod notify;
 pub mod run;
 
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ Examples:
   RUST_LOG=debug bowline run -c FILE         log more, whatever the file says
   bowline demo                               a whole cluster in one process
 
-Exit codes: 0 done, 64 wrong arguments, 71 refused by the system (a port in use),
+Exit codes: 0 done, 64 wrong arguments, 70 a defect, 71 refused by the system (a port in use),
 74 input or output failed, 78 wrong configuration.";
 
 /// A sticky-session load balancer for BOSH (XMPP over HTTP) clusters.

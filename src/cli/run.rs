@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{exit, logging};
-use crate::config;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{exit, logging, notify};
+use crate::config::{self, Settings};
+use crate::server::Server;
 
 /// Reads the configuration, starts logging and serves.
 #[must_use]
@@ -20,6 +24,68 @@ pub fn run(config: &Path) -> ExitCode {
         eprintln!("{error}");
         return exit::CONFIG.into();
     }
-    tracing::error!("this build has no server yet");
-    exit::UNAVAILABLE.into()
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(settings)),
+        Err(error) => {
+            error!(%error, "cannot start");
+            exit::OS.into()
+        }
+    }
+}
+
+/// The signals that end the process.
+struct Ending {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ending {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self {
+            terminate,
+            interrupt,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Serves until the first signal, then drains; a second one ends the draining.
+async fn serve(settings: Settings) -> ExitCode {
+    let started = Ending::new().map_err(|error| error.to_string());
+    let started = started.and_then(|ending| {
+        let server = Server::start(&settings).map_err(|error| error.to_string())?;
+        Ok((ending, server))
+    });
+    let (mut ending, mut server) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            error!("{error}");
+            return exit::OS.into();
+        }
+    };
+    notify::ready();
+    tokio::select! {
+        signal = ending.next() => info!(signal, "stopping"),
+        () = server.broken() => {
+            error!("a worker or a probe died; that is a defect");
+            return exit::SOFTWARE.into();
+        }
+    }
+    notify::stopping();
+    tokio::select! {
+        _ = server.drain() => {}
+        signal = ending.next() => warn!(signal, "not waiting any longer"),
+    }
+    exit::OK
 }

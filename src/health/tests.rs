@@ -93,7 +93,10 @@ async fn a_node_goes_down_after_fall_failures_and_up_after_rise_passes() {
     fake.stop().await;
     until("the node is down", || !node.is_up()).await;
     assert!(node.metrics.probe_failures.get() >= 3);
-    assert_eq!(node.last_failure().unwrap().what, "the connection was refused");
+    assert_eq!(
+        node.last_failure().unwrap().what,
+        "the connection was refused"
+    );
 
     let fake = Fake::at(address).await;
     cluster.until_up().await;

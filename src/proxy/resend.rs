@@ -58,8 +58,12 @@ mod tests {
 
     use super::*;
 
-    const FIRST: Circumstances =
-        Circumstances { reused: false, repeated: false, terminate: false, company: false };
+    const FIRST: Circumstances = Circumstances {
+        reused: false,
+        repeated: false,
+        terminate: false,
+        company: false,
+    };
 
     fn refused() -> Error {
         Error::Refused(io::ErrorKind::ConnectionRefused.into())
@@ -73,32 +77,55 @@ mod tests {
             (
                 "closes a reused idle connection",
                 &closed,
-                Circumstances { reused: true, ..FIRST },
+                Circumstances {
+                    reused: true,
+                    ..FIRST
+                },
                 Next::Again,
             ),
-            ("closes a fresh connection with no answer", &closed, FIRST, Next::Again),
+            (
+                "closes a fresh connection with no answer",
+                &closed,
+                FIRST,
+                Next::Again,
+            ),
             (
                 "closes a fresh connection again",
                 &closed,
-                Circumstances { repeated: true, ..FIRST },
+                Circumstances {
+                    repeated: true,
+                    ..FIRST
+                },
                 Next::Reassign,
             ),
             (
                 "closes with no answer to a terminate, a poll is held",
                 &closed,
-                Circumstances { reused: true, terminate: true, company: true, ..FIRST },
+                Circumstances {
+                    reused: true,
+                    terminate: true,
+                    company: true,
+                    ..FIRST
+                },
                 Next::Terminated,
             ),
             (
                 "closes with no answer to a lonely terminate",
                 &closed,
-                Circumstances { terminate: true, ..FIRST },
+                Circumstances {
+                    terminate: true,
+                    ..FIRST
+                },
                 Next::Again,
             ),
             (
                 "closes with no answer to a lonely terminate again",
                 &closed,
-                Circumstances { terminate: true, repeated: true, ..FIRST },
+                Circumstances {
+                    terminate: true,
+                    repeated: true,
+                    ..FIRST
+                },
                 Next::Terminated,
             ),
             ("cuts an answer", &Error::Cut(None), FIRST, Next::Again),
@@ -106,11 +133,24 @@ mod tests {
             (
                 "cuts an answer again",
                 &Error::Cut(None),
-                Circumstances { repeated: true, ..FIRST },
+                Circumstances {
+                    repeated: true,
+                    ..FIRST
+                },
                 Next::Reassign,
             ),
-            ("writes bytes that are no HTTP", &Error::NotHttp, FIRST, Next::Garbage),
-            ("writes invalid HTTP", &Error::Invalid("x"), FIRST, Next::Garbage),
+            (
+                "writes bytes that are no HTTP",
+                &Error::NotHttp,
+                FIRST,
+                Next::Garbage,
+            ),
+            (
+                "writes invalid HTTP",
+                &Error::Invalid("x"),
+                FIRST,
+                Next::Garbage,
+            ),
             ("writes too much", &Error::TooLarge, FIRST, Next::Garbage),
         ];
         for (what, error, now, expected) in rows {

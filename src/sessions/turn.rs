@@ -85,9 +85,9 @@ mod tests {
         Time::after(Duration::from_millis(millis))
     }
 
-    fn go(turn: Turn) -> Time {
+    fn go(turn: &Turn) -> Time {
         match turn {
-            Turn::At(time) => time,
+            Turn::At(time) => *time,
             Turn::After(_) => panic!("has to wait for a lower rid"),
         }
     }
@@ -102,18 +102,18 @@ mod tests {
     #[test]
     fn the_next_rid_goes_at_once() {
         let mut turns = Turns::after_creation(100, at(0));
-        assert_eq!(go(turns.ask(101, at(10), &mut Vec::new())), at(10));
+        assert_eq!(go(&turns.ask(101, at(10), &mut Vec::new())), at(10));
     }
 
     #[test]
     fn two_requests_are_never_within_two_milliseconds() {
         let mut turns = Turns::after_creation(100, at(0));
         let waiting = &mut Vec::new();
-        assert_eq!(go(turns.ask(101, at(0), waiting)), at(2));
+        assert_eq!(go(&turns.ask(101, at(0), waiting)), at(2));
         turns.sent(101, at(2), waiting);
-        assert_eq!(go(turns.ask(102, at(3), waiting)), at(4));
+        assert_eq!(go(&turns.ask(102, at(3), waiting)), at(4));
         assert_eq!(
-            go(turns.ask(102, at(3), waiting)),
+            go(&turns.ask(102, at(3), waiting)),
             at(6),
             "a repeat has a slot of its own"
         );
@@ -123,9 +123,9 @@ mod tests {
     fn a_late_send_moves_the_next_slot() {
         let mut turns = Turns::after_creation(100, at(0));
         let waiting = &mut Vec::new();
-        assert_eq!(go(turns.ask(101, at(10), waiting)), at(10));
+        assert_eq!(go(&turns.ask(101, at(10), waiting)), at(10));
         turns.sent(101, at(50), waiting);
-        assert_eq!(go(turns.ask(102, at(51), waiting)), at(52));
+        assert_eq!(go(&turns.ask(102, at(51), waiting)), at(52));
     }
 
     #[test]
@@ -134,26 +134,26 @@ mod tests {
         let waiting = &mut Vec::new();
         let mut late = wait(turns.ask(102, at(10), waiting));
         assert!(late.try_recv().is_err());
-        assert_eq!(go(turns.ask(101, at(11), waiting)), at(11));
+        assert_eq!(go(&turns.ask(101, at(11), waiting)), at(11));
         assert_eq!(waiting.len(), 1);
         turns.sent(101, at(11), waiting);
         assert!(waiting.is_empty(), "the waiting one was let go");
-        assert_eq!(go(turns.ask(102, at(12), waiting)), at(13));
+        assert_eq!(go(&turns.ask(102, at(12), waiting)), at(13));
     }
 
     #[test]
     fn an_old_or_a_wild_rid_is_the_nodes_to_judge() {
         let mut turns = Turns::after_creation(100, at(0));
         let waiting = &mut Vec::new();
-        go(turns.ask(50, at(10), waiting));
-        go(turns.ask(100_000, at(20), waiting));
+        go(&turns.ask(50, at(10), waiting));
+        go(&turns.ask(100_000, at(20), waiting));
     }
 
     #[test]
     fn the_first_rid_of_an_adopted_session_sets_the_order() {
         let mut turns = Turns::default();
         let waiting = &mut Vec::new();
-        go(turns.ask(7, at(1), waiting));
+        go(&turns.ask(7, at(1), waiting));
         turns.sent(7, at(1), waiting);
         wait(turns.ask(9, at(5), waiting));
     }

@@ -178,7 +178,10 @@ async fn a_node_that_is_silent_fails_all_but_tcp() {
 async fn a_node_that_refuses_fails_every_probe() {
     let (_socket, address) = refusing();
     for probe in [Probe::Tcp, Probe::Bosh, http()] {
-        assert_eq!(ask(probe, address).await, failed("the connection was refused"));
+        assert_eq!(
+            ask(probe, address).await,
+            failed("the connection was refused")
+        );
     }
 }
 

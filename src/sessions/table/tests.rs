@@ -10,7 +10,12 @@ use crate::sessions::{Addresses, Refusal};
 
 const T1: NodeId = NodeId(0);
 const T2: NodeId = NodeId(1);
-const TERMS: Terms = Terms { wait: 60, inactivity: 30, maxpause: 120, legacy: false };
+const TERMS: Terms = Terms {
+    wait: 60,
+    inactivity: 30,
+    maxpause: 120,
+    legacy: false,
+};
 
 fn at(seconds: u64) -> Time {
     Time::after(Duration::from_secs(seconds))
@@ -26,7 +31,11 @@ fn table(limit: usize) -> Table {
     let metrics = Arc::new(Metrics::new());
     let cluster = Arc::new(Cluster::new(&settings(2, Placement::RoundRobin), &metrics));
     let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
-    Table { sessions, cluster, metrics }
+    Table {
+        sessions,
+        cluster,
+        metrics,
+    }
 }
 
 impl Table {
@@ -63,7 +72,10 @@ fn a_long_poll_keeps_its_session() {
     assert!(table.sessions.find("a").is_some());
     table.sessions.end(&session, None, at(1000));
     table.sessions.sweep(at(1035));
-    assert!(table.sessions.find("a").is_some(), "inactivity counts from the answer");
+    assert!(
+        table.sessions.find("a").is_some(),
+        "inactivity counts from the answer"
+    );
     table.sessions.sweep(at(1036));
     assert!(table.sessions.find("a").is_none());
 }
@@ -119,14 +131,24 @@ fn the_first_pin_of_a_sid_wins() {
         Insert::Taken(owner) => assert_eq!(owner, T1),
         other => panic!("{other:?}"),
     }
-    assert_eq!((table.pinned_at(T1), table.pinned_at(T2), table.sessions.len()), (1, 0, 1));
+    assert_eq!(
+        (
+            table.pinned_at(T1),
+            table.pinned_at(T2),
+            table.sessions.len()
+        ),
+        (1, 0, 1)
+    );
 }
 
 #[test]
 fn a_full_table_takes_no_more() {
     let table = table(1);
     table.insert("a");
-    assert!(matches!(table.sessions.insert("b", T1, TERMS, 1, at(0)), Insert::Full));
+    assert!(matches!(
+        table.sessions.insert("b", T1, TERMS, 1, at(0)),
+        Insert::Full
+    ));
     assert!(table.sessions.find_or_unproven("b", T1, at(0)).is_none());
     assert!(table.sessions.find_or_unproven("a", T1, at(0)).is_some());
 }
@@ -141,7 +163,10 @@ fn an_unproven_session_leaves_no_trace() {
     second.begin().unwrap();
     table.sessions.terminate(&first, at(1));
     table.sessions.end(&first, None, at(1));
-    assert!(table.sessions.find("a").is_some(), "another request is under way");
+    assert!(
+        table.sessions.find("a").is_some(),
+        "another request is under way"
+    );
     table.sessions.end(&second, None, at(1));
     assert!(table.sessions.is_empty());
     assert_eq!(table.pinned_at(T2), 0);
@@ -185,9 +210,17 @@ fn an_address_stays_tied_for_its_time_to_live() {
     addresses.tie(client, T2, at(0));
     assert_eq!(addresses.find(client, at(50)), Some(T2));
     addresses.sweep(at(110));
-    assert_eq!(addresses.find(client, at(110)), Some(T2), "a request renews it");
+    assert_eq!(
+        addresses.find(client, at(110)),
+        Some(T2),
+        "a request renews it"
+    );
     addresses.tie(IpAddr::V4(Ipv4Addr::LOCALHOST), T1, at(110));
-    assert_eq!(addresses.find(IpAddr::V4(Ipv4Addr::LOCALHOST), at(110)), None, "bounded");
+    assert_eq!(
+        addresses.find(IpAddr::V4(Ipv4Addr::LOCALHOST), at(110)),
+        None,
+        "bounded"
+    );
     addresses.sweep(at(171));
     assert_eq!(addresses.find(client, at(171)), None);
 }

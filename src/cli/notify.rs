@@ -1,0 +1,35 @@
+//! Tells a service manager how far the start has come (`sd_notify(3)`).
+//!
+//! The protocol is one datagram to the socket named in `NOTIFY_SOCKET`: too little for a crate.
+
+use std::env;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use tracing::debug;
+
+/// Clients are served.
+pub(super) fn ready() {
+    tell("READY=1");
+}
+
+/// The drain has begun.
+pub(super) fn stopping() {
+    tell("STOPPING=1");
+}
+
+fn tell(state: &str) {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let told = address
+        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    if let Err(error) = told {
+        debug!(%error, state, "the service manager cannot be told");
+    }
+}
