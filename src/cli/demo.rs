@@ -1,12 +1,68 @@
 //! `bowline demo`: a cluster of simulated nodes with the balancer before it, in one process.
 
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use super::exit;
+use tokio::time::sleep;
 
-/// Starts the demo and keeps it running until a signal ends it.
+use super::{exit, logging};
+use crate::config::Log;
+use crate::demo::Show;
+
+/// Starts the demo and keeps it running until Ctrl-C, or for `seconds`.
 #[must_use]
-pub fn demo() -> ExitCode {
-    eprintln!("this build has no demo yet");
-    exit::SOFTWARE.into()
+pub fn demo(seconds: Option<u64>) -> ExitCode {
+    let log = Log {
+        filter: "warn".to_owned(),
+        ..Log::default()
+    };
+    if let Err(error) = logging::init(&log) {
+        eprintln!("{error}");
+        return exit::CONFIG.into();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(play(seconds)),
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            exit::OS.into()
+        }
+    }
+}
+
+async fn play(seconds: Option<u64>) -> ExitCode {
+    let mut show = match Show::start().await {
+        Ok(show) => show,
+        Err(error) => {
+            eprintln!("{error}");
+            return exit::OS.into();
+        }
+    };
+    let mut out = io::stdout();
+    let played = tokio::select! {
+        played = async {
+            show.introduce(&mut out)?;
+            show.run(&mut out).await
+        } => played,
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        () = until(seconds) => Ok(()),
+    };
+    println!("\n{}", show.end().await);
+    match played {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            eprintln!("{error}");
+            exit::IO.into()
+        }
+    }
+}
+
+async fn until(seconds: Option<u64>) {
+    match seconds {
+        Some(seconds) => sleep(Duration::from_secs(seconds)).await,
+        None => std::future::pending().await,
+    }
 }

@@ -48,7 +48,11 @@ enum Command {
         file: PathBuf,
     },
     /// Show a cluster of simulated nodes with the balancer before it, in one process.
-    Demo,
+    Demo {
+        /// End by itself after this many seconds.
+        #[arg(long = "for", value_name = "SECONDS")]
+        seconds: Option<u64>,
+    },
 }
 
 /// Runs what the process's arguments ask for.
@@ -62,7 +66,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Arguments { command }) => match command {
             Command::Run { config } => run::run(&config),
             Command::Check { file } => check::check(&file),
-            Command::Demo => demo::demo(),
+            Command::Demo { seconds } => demo::demo(seconds),
         },
         Err(message) => answer(&message),
     }

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use bowline::config::{NodeSettings, Settings};
 use bowline::demo::client::{Client, Reply};
-use bowline::demo::node::{Fate, Kind, Node, Profile, Seen};
+use bowline::demo::node::{Node, Profile, Seen};
 use bowline::proxy::Proxy;
 use bowline::server::Server;
 use tokio::time::{Instant, sleep};
 
 /// How long a condition may take to come true.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running balancer.
-pub struct Balancer {
-    pub server: Server,
+pub(crate) struct Balancer {
+    pub(crate) server: Server,
 }
 
 /// Tigase nodes t1 to tn.
-pub async fn tigase_nodes(count: usize) -> Vec<Node> {
+pub(crate) async fn tigase_nodes(count: usize) -> Vec<Node> {
     let mut nodes = Vec::new();
     for number in 1..=count {
         let profile = Profile::tigase(format!("t{number}"));
@@ -30,7 +30,7 @@ pub async fn tigase_nodes(count: usize) -> Vec<Node> {
 }
 
 /// Settings for these nodes, with probes so quick that tests need not wait for them.
-pub fn settings(nodes: &[Node]) -> Settings {
+pub(crate) fn settings(nodes: &[Node]) -> Settings {
     let nodes = nodes.iter().map(|node| NodeSettings {
         name: node.name().to_owned(),
         address: node.address().to_string(),
@@ -46,7 +46,7 @@ pub fn settings(nodes: &[Node]) -> Settings {
 }
 
 /// The same, with probes so rare that only the request path and what it triggers act.
-pub fn patient(nodes: &[Node]) -> Settings {
+pub(crate) fn patient(nodes: &[Node]) -> Settings {
     let mut settings = settings(nodes);
     settings.health.interval = Duration::from_secs(3600);
     settings.health.fall = 100;
@@ -55,7 +55,7 @@ pub fn patient(nodes: &[Node]) -> Settings {
 
 impl Balancer {
     /// Starts a balancer and waits for the first verdict on every node.
-    pub async fn start(settings: &Settings) -> Self {
+    pub(crate) async fn start(settings: &Settings) -> Self {
         let balancer = Self {
             server: Server::start(settings).unwrap(),
         };
@@ -66,36 +66,36 @@ impl Balancer {
         balancer
     }
 
-    pub async fn before(nodes: &[Node]) -> Self {
+    pub(crate) async fn before(nodes: &[Node]) -> Self {
         Self::start(&settings(nodes)).await
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.server.addresses()[0]
     }
 
-    pub fn proxy(&self) -> &Arc<Proxy> {
+    pub(crate) fn proxy(&self) -> &Arc<Proxy> {
         self.server.proxy()
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::to(self.address()).deadline(PATIENCE)
     }
 
     /// A client with a session.
-    pub async fn session(&self) -> Client {
+    pub(crate) async fn session(&self) -> Client {
         let mut client = self.client();
         client.create().await.unwrap();
         client
     }
 
     /// The exposition of the metrics.
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         self.proxy().metrics.exposition()
     }
 
     /// The value of the series that begins with `series`, 0 where there is none.
-    pub fn metric(&self, series: &str) -> u64 {
+    pub(crate) fn metric(&self, series: &str) -> u64 {
         let text = self.metrics();
         let line = text.lines().find(|line| line.starts_with(series));
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
@@ -103,7 +103,7 @@ impl Balancer {
     }
 
     /// Requests under way at nodes, by the gauges.
-    pub fn held(&self) -> i64 {
+    pub(crate) fn held(&self) -> i64 {
         self.proxy()
             .cluster
             .nodes()
@@ -114,7 +114,7 @@ impl Balancer {
 }
 
 /// Waits until `condition` holds.
-pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < give_up, "not in time: {what}");
@@ -123,27 +123,22 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// The node that owns `sid`, by its place.
-pub fn owner(nodes: &[Node], sid: &str) -> usize {
+pub(crate) fn owner(nodes: &[Node], sid: &str) -> usize {
     let owners: Vec<usize> = (0..nodes.len()).filter(|at| nodes[*at].owns(sid)).collect();
     assert_eq!(owners.len(), 1, "one owner of {sid}: {owners:?}");
     owners[0]
 }
 
 /// The requests of the session `sid` that `node` saw, in order.
-pub fn seen_of(node: &Node, sid: &str) -> Vec<Seen> {
+pub(crate) fn seen_of(node: &Node, sid: &str) -> Vec<Seen> {
     let record = node.record().into_iter();
     record
         .filter(|seen| seen.sid.as_deref() == Some(sid))
         .collect()
 }
 
-/// A session's request that is no creation: probes name a sid, too, but their sids are nobody's.
-pub fn is_poll(seen: &Seen) -> bool {
-    seen.kind == Kind::Poll && seen.fate != Fate::Refused
-}
-
 /// The client is told cleanly that its session is gone.
-pub fn assert_item_not_found(reply: &Reply) {
+pub(crate) fn assert_item_not_found(reply: &Reply) {
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(reply.is_terminate(), "{reply:?}");
     assert_eq!(
@@ -155,7 +150,7 @@ pub fn assert_item_not_found(reply: &Reply) {
 }
 
 /// The client got an ordinary answer.
-pub fn assert_goes_on(reply: &Reply) {
+pub(crate) fn assert_goes_on(reply: &Reply) {
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(!reply.is_terminate(), "{reply:?}");
 }

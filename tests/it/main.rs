@@ -1,5 +1,10 @@
 //! Everything that needs real sockets or the file system, in one binary.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop right there"
+)]
+
 mod balancer;
 mod clients;
 mod config;

@@ -267,7 +267,7 @@ async fn a_full_table_turns_creations_away_and_serves_its_sessions() {
 }
 
 /// A creation's body.
-pub fn creation() -> String {
+pub(crate) fn creation() -> String {
     "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' to='example.com' wait='5' hold='1' \
      ver='1.6'/>"
         .to_owned()
