@@ -83,8 +83,8 @@ async fn await_bytes<S: Downstream>(edge: &Edge, wire: &Wire<S>) -> Next {
 }
 
 /// Lends the socket to hyper until there is nothing more for it to do.
-async fn http<S: Downstream>(edge: &Arc<Edge>, wire: Wire<S>, peer: SocketAddr) -> Parted<S> {
-    let signals = wire.signals();
+async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAddr) -> Parted<S> {
+    let signals = wire.begin();
     let hold = Arc::new(Hold::default());
     let requests = Requests {
         edge: Arc::clone(edge),

@@ -13,7 +13,8 @@ use crate::upstream::Authority;
 /// A host name takes 253 bytes, an address in brackets less; the rest is for the port.
 const LONGEST_HOST: usize = 261;
 
-/// Checks a head in which `Content-Length` stood `content_lengths` times. The `Host` comes back.
+/// Checks a head in which `Content-Length` was seen `content_lengths` times: 0 too where a client
+/// sent its request ahead, behind the one before. The `Host` comes back.
 ///
 /// # Errors
 ///
@@ -88,13 +89,13 @@ fn framing(head: &Parts, content_lengths: u8) -> Option<bool> {
         return (chunked && content_lengths == 0 && head.version == Version::HTTP_11)
             .then_some(true);
     }
-    if content_lengths == 0 && !head.headers.contains_key(CONTENT_LENGTH) {
-        return Some(false);
+    if !head.headers.contains_key(CONTENT_LENGTH) {
+        return (content_lengths == 0).then_some(false);
     }
     let length = only(&head.headers, &CONTENT_LENGTH)?.to_str().ok()?;
     let digits = !length.is_empty() && is_all(length, |byte| byte.is_ascii_digit());
     let shortest = length == "0" || !length.starts_with('0');
-    (digits && shortest && content_lengths == 1).then_some(length != "0")
+    (digits && shortest && content_lengths <= 1).then_some(length != "0")
 }
 
 /// The value of a field that stands exactly once.

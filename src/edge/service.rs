@@ -99,9 +99,15 @@ impl Service<Request<Incoming>> for Requests {
         let hold = Arc::clone(&self.hold);
         let signals = Arc::clone(&self.signals);
         let peer = self.peer;
+        let stays = request.version() == Version::HTTP_11 && !says_close(request.headers());
         Box::pin(async move {
-            let response = edge.handle(request, peer, content_lengths, &hold).await;
-            signals.answered();
+            let response = edge
+                .handle(request, peer, content_lengths, (&hold, stays))
+                .await;
+            // What closes the connection may not have been read to its end.
+            if stays && !says_close(response.headers()) {
+                signals.answered();
+            }
             Ok(response)
         })
     }
@@ -113,7 +119,7 @@ impl Edge {
         request: Request<Incoming>,
         peer: SocketAddr,
         content_lengths: u8,
-        hold: &Hold,
+        (hold, stays): (&Hold, bool),
     ) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let allowed = cors::allowed(&self.settings.cors, &head.headers);
@@ -163,7 +169,6 @@ impl Edge {
             Begun::Answered(answer) => return response(answer, allowed, self.drain.is_closing()),
             Begun::Exchange(exchange) => exchange,
         };
-        let stays = head.version == Version::HTTP_11 && !says_close(&head.headers);
         drop(head);
         hold.put(Held { exchange, allowed });
         let (answer, allowed) = hold.wait(stays).await;

@@ -56,7 +56,7 @@ impl Downstream for TcpStream {
 /// What the connection's task and hyper's side of the socket tell each other. All in one task.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// The service has answered, and the next request has not begun.
+    /// The service has answered for good, and the next request has not begun.
     answered: AtomicBool,
     /// hyper has written since then and its last write was taken whole.
     written: AtomicBool,
@@ -73,9 +73,12 @@ impl Signals {
         self.content_lengths.swap(0, Ordering::Relaxed)
     }
 
-    /// The service has answered.
+    /// The service has answered a request that was read to its end, on a connection that stays
+    /// open. Only what hyper does from now on shows that it is idle: while it waits for the rest of
+    /// a body it waits for bytes, too, and those are no new request.
     pub(super) fn answered(&self) {
         self.written.store(false, Ordering::Relaxed);
+        self.waiting.store(false, Ordering::Relaxed);
         self.answered.store(true, Ordering::Relaxed);
     }
 
@@ -112,8 +115,10 @@ impl<S> Wire<S> {
         }
     }
 
-    /// What it tells.
-    pub(super) fn signals(&self) -> Arc<Signals> {
+    /// Begins a phase with hyper: the next byte is the first of a head. What it will tell.
+    pub(super) fn begin(&mut self) -> Arc<Signals> {
+        self.scan = HeadScan::default();
+        self.signals = Arc::default();
         Arc::clone(&self.signals)
     }
 }

@@ -312,3 +312,46 @@ fn chunk(body: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"0\r\n\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::node::profile::Profile;
+
+    fn voice(seed: u64) -> Voice {
+        let profile = Profile::tigase("t1");
+        Voice::new(&profile.name, &profile.domain, &profile.rules, seed)
+    }
+
+    #[test]
+    fn the_attribute_order_is_that_of_the_start() {
+        let names = || vec![("from", "a".to_owned()), ("ack", "1".to_owned())];
+        let order = |seed| voice(seed).wrapper(names(), &[]);
+        assert_eq!(order(1), order(1));
+        assert!((2..20).any(|seed| order(seed) != order(1)));
+    }
+
+    #[test]
+    fn chunks_end_with_an_empty_one() {
+        let mut out = Vec::new();
+        chunk(&"x".repeat(65), &mut out);
+        assert_eq!(
+            out,
+            format!("40\r\n{}\r\n1\r\nx\r\n0\r\n\r\n", "x".repeat(64)).as_bytes()
+        );
+    }
+
+    #[test]
+    fn a_lost_answer_is_only_an_end() {
+        let voice = voice(1);
+        let manner = Manner {
+            lost: Some(Ending::Reset),
+            ..Manner::default()
+        };
+        let outs = voice.write(&voice.unknown_sid(), &manner);
+        assert!(matches!(
+            outs.iter().collect::<Vec<_>>()[..],
+            [Out::End(Ending::Reset)]
+        ));
+    }
+}

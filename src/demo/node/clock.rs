@@ -76,3 +76,26 @@ impl Clock {
         (due, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_earlier_appointment_wakes_the_waiting() {
+        let clock = Arc::new(Clock::default());
+        let start = Instant::now();
+        clock.arm(start + Duration::from_secs(60), "late".into());
+        let waiting = tokio::spawn({
+            let clock = Arc::clone(&clock);
+            async move { clock.due().await }
+        });
+        tokio::task::yield_now().await;
+        clock.arm(start + Duration::from_secs(1), "early".into());
+        assert_eq!(waiting.await.expect("no panic"), [Arc::from("early")]);
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        assert_eq!(clock.due().await, [Arc::from("late")]);
+    }
+}

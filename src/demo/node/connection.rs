@@ -199,9 +199,18 @@ impl Reader {
 }
 
 /// Takes the connection out of the hub when its task ends, however it ends.
-struct Presence {
+pub(super) struct Presence {
     connection: Option<Arc<Connection>>,
     server: Arc<Server>,
+}
+
+impl Presence {
+    pub(super) fn new(connection: Arc<Connection>, server: &Arc<Server>) -> Self {
+        Self {
+            connection: Some(connection),
+            server: Arc::clone(server),
+        }
+    }
 }
 
 impl Drop for Presence {
@@ -216,14 +225,10 @@ impl Drop for Presence {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(connection: Arc<Connection>, server: Arc<Server>) {
-    let presence = Presence {
-        connection: Some(connection),
-        server: Arc::clone(&server),
-    };
+pub(super) async fn serve(presence: Presence) {
     if let Some(connection) = &presence.connection {
         // An error is an end like any other here.
-        let _ = converse(connection, &server).await;
+        let _ = converse(connection, &presence.server).await;
     }
 }
 

@@ -35,7 +35,7 @@ pub use fault::{Ending, Fault, Manner, Reaction};
 pub use hub::Hub;
 pub use profile::{Profile, Software};
 pub use record::{Fate, Kind, Seen};
-use server::Server;
+use server::{Door, Server};
 
 /// How long [`Node::wait_until`] waits.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -151,11 +151,7 @@ impl Node {
     /// Whether it accepts connections.
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        let accepting = self
-            .accepting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        accepting.as_ref().is_some_and(|task| !task.is_finished())
+        self.server.is_listening()
     }
 
     /// Waits until the condition holds; it is looked at whenever something changes here.
@@ -208,7 +204,8 @@ impl Node {
     pub async fn listen(&self) -> io::Result<()> {
         stop(&self.accepting).await;
         let listener = socket(self.address)?.listen(BACKLOG)?;
-        let task = tokio::spawn(Arc::clone(&self.server).accept(listener));
+        let door = Door::new(listener, &self.server);
+        let task = tokio::spawn(Arc::clone(&self.server).accept(door));
         *self
             .accepting
             .lock()
@@ -293,11 +290,7 @@ impl Node {
                 connection.reset_at_end();
             }
         }
-        for task in self.server.take_tasks() {
-            task.abort();
-            // Aborted or ended: its socket is closed either way.
-            let _ = task.await;
-        }
+        self.server.close_all().await;
     }
 
     fn take(&self, task: &Mutex<Option<JoinHandle<()>>>) -> Option<JoinHandle<()>> {
@@ -333,10 +326,7 @@ async fn last_accepts(server: Arc<Server>, accepting: Option<JoinHandle<()>>) {
     let accepting = Aborting(accepting);
     sleep(LAST_ACCEPTS).await;
     drop(accepting);
-    for task in server.take_tasks() {
-        task.abort();
-        let _ = task.await;
-    }
+    server.close_all().await;
     server.changed.notify_waiters();
 }
 

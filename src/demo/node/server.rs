@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep};
 
 use super::answer::{Out, Voice};
 use super::clock::Clock;
-use super::connection::{Connection, serve};
+use super::connection::{Connection, Presence, serve};
 use super::fault::{Effect, Ending, Fault, Manner, Reaction};
 use super::hub::{Asker, Hub};
 use super::profile::{Profile, Software};
-use super::record::{Fate, Kind, Seen};
+use super::record::{Fate, Seen};
 use super::session::{Line, Request};
 use super::xml::Element;
 use hearing::Heard;
@@ -48,6 +48,32 @@ pub(super) struct Server {
     tasks: Mutex<AHashMap<Line, JoinHandle<()>>>,
     frozen: watch::Sender<bool>,
     deaf: AtomicBool,
+    listening: AtomicBool,
+}
+
+/// A listener that the node knows of until it is closed.
+pub(super) struct Door {
+    listener: Option<TcpListener>,
+    server: Arc<Server>,
+}
+
+impl Door {
+    /// Opens it.
+    pub(super) fn new(listener: TcpListener, server: &Arc<Server>) -> Self {
+        server.listening.store(true, Ordering::Relaxed);
+        Self {
+            listener: Some(listener),
+            server: Arc::clone(server),
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        drop(self.listener.take());
+        self.server.listening.store(false, Ordering::Relaxed);
+        self.server.changed.notify_waiters();
+    }
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -70,6 +96,7 @@ impl Server {
             tasks: Mutex::default(),
             frozen: watch::Sender::new(false),
             deaf: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
             profile,
         }
     }
@@ -118,6 +145,10 @@ impl Server {
     /// Makes it read no more.
     pub(super) fn deafen(&self) {
         self.deaf.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_deaf(&self) -> bool {
@@ -178,6 +209,16 @@ impl Server {
         guard(&self.tasks).drain().map(|(_, task)| task).collect()
     }
 
+    /// Closes every connection without a byte.
+    pub(super) async fn close_all(&self) {
+        let tasks = self.take_tasks();
+        tasks.iter().for_each(JoinHandle::abort);
+        for task in tasks {
+            // Aborted or ended: its socket is closed either way.
+            let _ = task.await;
+        }
+    }
+
     /// Notes that a connection is closed.
     pub(super) fn closed(&self, line: Line) {
         guard(&self.tasks).remove(&line);
@@ -185,8 +226,8 @@ impl Server {
     }
 
     /// Accepts until it is aborted.
-    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
-        loop {
+    pub(super) async fn accept(self: Arc<Self>, door: Door) {
+        while let Some(listener) = &door.listener {
             self.thawed().await;
             match listener.accept().await {
                 Ok((stream, _)) => {
@@ -210,8 +251,9 @@ impl Server {
             connection.put([Out::End(Ending::Reset)]);
         }
         let line = connection.line;
+        let presence = Presence::new(connection, self);
         let mut tasks = guard(&self.tasks);
-        tasks.insert(line, tokio::spawn(serve(connection, Arc::clone(self))));
+        tasks.insert(line, tokio::spawn(serve(presence)));
         drop(tasks);
         self.changed.notify_waiters();
     }

@@ -466,3 +466,6 @@ impl Session {
         self.rules.second * self.rules.inactivity
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! A balancer before simulated nodes, in this process, on free ports.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::config::{NodeSettings, Settings};
+use bowline::demo::client::{Client, Reply};
+use bowline::demo::node::{Fate, Kind, Node, Profile, Seen};
+use bowline::proxy::Proxy;
+use bowline::server::Server;
+use tokio::time::{Instant, sleep};
+
+/// How long a condition may take to come true.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running balancer.
+pub struct Balancer {
+    pub server: Server,
+}
+
+/// Tigase nodes t1 to tn.
+pub async fn tigase_nodes(count: usize) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for number in 1..=count {
+        let profile = Profile::tigase(format!("t{number}"));
+        nodes.push(Node::start(profile).await.unwrap());
+    }
+    nodes
+}
+
+/// Settings for these nodes, with probes so quick that tests need not wait for them.
+pub fn settings(nodes: &[Node]) -> Settings {
+    let nodes = nodes.iter().map(|node| NodeSettings {
+        name: node.name().to_owned(),
+        address: node.address().to_string(),
+        weight: 1,
+    });
+    let mut settings = Settings::for_nodes(nodes.collect());
+    settings.threads = 1;
+    settings.health.interval = Duration::from_millis(100);
+    settings.health.timeout = Duration::from_millis(100);
+    settings.health.rise = 1;
+    settings.health.fall = 2;
+    settings
+}
+
+/// The same, with probes so rare that only the request path and what it triggers act.
+pub fn patient(nodes: &[Node]) -> Settings {
+    let mut settings = settings(nodes);
+    settings.health.interval = Duration::from_secs(3600);
+    settings.health.fall = 100;
+    settings
+}
+
+impl Balancer {
+    /// Starts a balancer and waits for the first verdict on every node.
+    pub async fn start(settings: &Settings) -> Self {
+        let balancer = Self {
+            server: Server::start(settings).unwrap(),
+        };
+        eventually("every node has a verdict", || {
+            balancer.proxy().cluster.ready()
+        })
+        .await;
+        balancer
+    }
+
+    pub async fn before(nodes: &[Node]) -> Self {
+        Self::start(&settings(nodes)).await
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.addresses()[0]
+    }
+
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        self.server.proxy()
+    }
+
+    pub fn client(&self) -> Client {
+        Client::to(self.address()).deadline(PATIENCE)
+    }
+
+    /// A client with a session.
+    pub async fn session(&self) -> Client {
+        let mut client = self.client();
+        client.create().await.unwrap();
+        client
+    }
+
+    /// The exposition of the metrics.
+    pub fn metrics(&self) -> String {
+        self.proxy().metrics.exposition()
+    }
+
+    /// The value of the series that begins with `series`, 0 where there is none.
+    pub fn metric(&self, series: &str) -> u64 {
+        let text = self.metrics();
+        let line = text.lines().find(|line| line.starts_with(series));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Requests under way at nodes, by the gauges.
+    pub fn held(&self) -> i64 {
+        self.proxy()
+            .cluster
+            .nodes()
+            .iter()
+            .map(|node| node.metrics.held.get())
+            .sum()
+    }
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < give_up, "not in time: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The node that owns `sid`, by its place.
+pub fn owner(nodes: &[Node], sid: &str) -> usize {
+    let owners: Vec<usize> = (0..nodes.len()).filter(|at| nodes[*at].owns(sid)).collect();
+    assert_eq!(owners.len(), 1, "one owner of {sid}: {owners:?}");
+    owners[0]
+}
+
+/// The requests of the session `sid` that `node` saw, in order.
+pub fn seen_of(node: &Node, sid: &str) -> Vec<Seen> {
+    let record = node.record().into_iter();
+    record
+        .filter(|seen| seen.sid.as_deref() == Some(sid))
+        .collect()
+}
+
+/// A session's request that is no creation: probes name a sid, too, but their sids are nobody's.
+pub fn is_poll(seen: &Seen) -> bool {
+    seen.kind == Kind::Poll && seen.fate != Fate::Refused
+}
+
+/// The client is told cleanly that its session is gone.
+pub fn assert_item_not_found(reply: &Reply) {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(reply.is_terminate(), "{reply:?}");
+    assert_eq!(
+        reply.condition().as_deref(),
+        Some("item-not-found"),
+        "{reply:?}"
+    );
+    assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+}
+
+/// The client got an ordinary answer.
+pub fn assert_goes_on(reply: &Reply) {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(!reply.is_terminate(), "{reply:?}");
+}

@@ -1,0 +1,92 @@
+//! The end of the balancer: in order, or at the deadline; and starts that fail.
+
+use std::time::Duration;
+
+use bowline::server::{Server, StartError};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::balancer::*;
+
+#[tokio::test]
+async fn held_polls_are_answered_and_idle_connections_close() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let address = balancer.address();
+    let mut client = balancer.session().await;
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    eventually("it is accepted", || {
+        balancer.proxy().metrics.connections.get() >= 2
+    })
+    .await;
+
+    let drained = tokio::spawn(balancer.server.drain());
+    assert_eq!(
+        idle.read(&mut [0; 8]).await.unwrap(),
+        0,
+        "the idle connection closes"
+    );
+    let refused = async { while TcpStream::connect(address).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, refused)
+        .await
+        .expect("the listener closes");
+    assert!(!drained.is_finished(), "a poll is still held");
+    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='last'/>");
+    let reply = poll.reply().await.unwrap();
+    assert!(reply.text().contains("last"));
+    assert_eq!(reply.header("connection"), Some("close"));
+    assert_eq!(drained.await.unwrap(), 0, "nothing was cut");
+}
+
+#[tokio::test]
+async fn the_deadline_cuts_what_is_still_held() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.timeouts.drain = Duration::from_millis(200);
+    let balancer = Balancer::start(&settings).await;
+    let mut client = balancer.session().await;
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(balancer.server.drain().await, 1);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(poll.reply().await.is_err());
+    nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn ready_says_no_from_the_first_moment_and_clients_are_served_during_the_notice() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.timeouts.drain_notice = Duration::from_millis(500);
+    let balancer = Balancer::start(&settings).await;
+    let admin = bowline::demo::client::Client::to(balancer.server.admin_address().unwrap());
+    let ready = b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(admin.post_raw(ready).await.unwrap().status, 200);
+    let mut client = balancer.client();
+    let drained = tokio::spawn(balancer.server.drain());
+    tokio::task::yield_now().await;
+    assert_eq!(admin.post_raw(ready).await.unwrap().status, 503);
+    client.create().await.unwrap();
+    drained.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_and_nothing_is_started() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut settings = settings(&nodes);
+    settings.listen.push(bowline::config::Listen {
+        address: balancer.address(),
+    });
+    match Server::start(&settings) {
+        Err(error @ StartError::Bind { address, .. }) => {
+            assert_eq!(address, balancer.address());
+            assert!(error.to_string().contains(&address.to_string()), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

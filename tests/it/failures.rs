@@ -1,0 +1,472 @@
+//! What the client sees of a node that fails: every row of the table in docs/protocol.md.
+
+use std::time::Duration;
+
+use bowline::config::Placement;
+use bowline::demo::node::{Ending, Fate, Fault, Hub, Kind, Node, Profile};
+use tokio::time::Instant;
+
+use crate::balancer::*;
+use crate::routing::creation;
+
+#[tokio::test]
+async fn refuses_the_connection_at_a_creation_the_next_node_takes_it() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let first = balancer
+        .proxy()
+        .cluster
+        .place("127.0.0.1".parse().unwrap(), &[])
+        .unwrap()
+        .index();
+    nodes[first].refuse().await;
+    let client = balancer.session().await;
+    assert_eq!(owner(&nodes, client.sid()), 1 - first);
+    let name = nodes[first].name();
+    assert_eq!(
+        balancer.metric(&format!(
+            "bowline_upstream_connects_total{{node=\"{name}\",outcome=\"failed\"}}"
+        )),
+        1
+    );
+}
+
+#[tokio::test]
+async fn refuses_the_connection_at_a_pinned_sid_the_session_moves_at_once() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    nodes[home].kill(Ending::Eof).await;
+    let asked = Instant::now();
+    assert_item_not_found(&client.poll().await.unwrap());
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "no waiting for a verdict"
+    );
+    assert_eq!(
+        seen_of(&nodes[1 - home], client.sid()).len(),
+        1,
+        "the survivor answered"
+    );
+    let failed = &balancer.proxy().cluster.nodes()[home];
+    assert_eq!(failed.metrics.reassigned.get(), 1);
+    eventually("a probe went out at once", || {
+        failed.metrics.probe_failures.get() > 0
+    })
+    .await;
+    client.create().await.unwrap();
+    assert_eq!(owner(&nodes, client.sid()), 1 - home);
+}
+
+#[tokio::test]
+async fn a_cluster_that_shares_sessions_just_goes_on() {
+    let hub = Hub::default();
+    let mut nodes = Vec::new();
+    for name in ["e1", "e2"] {
+        let profile = Profile::shared(name, &hub).sessions_outlive_nodes();
+        nodes.push(Node::start(profile).await.unwrap());
+    }
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    let first = nodes
+        .iter()
+        .position(|node| node.requests_of(client.sid()) == 1)
+        .unwrap();
+    nodes[first].kill(Ending::Eof).await;
+    assert_goes_on(&client.ping("a").await.unwrap());
+    assert_goes_on(&client.ping("b").await.unwrap());
+    assert_eq!(seen_of(&nodes[1 - first], client.sid()).len(), 2);
+}
+
+#[tokio::test]
+async fn closes_a_reused_idle_connection_the_same_node_is_asked_again() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    nodes[home].misbehave(Fault::closing_reused());
+    for _ in 0..5 {
+        assert_goes_on(&client.ping("p").await.unwrap());
+    }
+    assert!(seen_of(&nodes[1 - home], client.sid()).is_empty());
+    let served = |fate| {
+        seen_of(&nodes[home], client.sid())
+            .iter()
+            .filter(|s| s.fate == fate)
+            .count()
+    };
+    assert_eq!(served(Fate::Served), 5);
+    assert!(served(Fate::Misbehaved("closing_reused")) >= 1);
+    let metrics = &balancer.proxy().cluster.nodes()[home].metrics;
+    assert_eq!(metrics.exchange_failures.get(), 0, "that is no failure");
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_its_node_closed_is_not_used() {
+    let nodes = tigase_nodes(1).await;
+    nodes[0].misbehave(Fault::closing_when_idle(Duration::from_millis(1)));
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    for _ in 0..5 {
+        nodes[0]
+            .wait_until(|node| node.connections() == 0)
+            .await
+            .unwrap();
+        assert_goes_on(&client.ping("p").await.unwrap());
+    }
+    assert_eq!(
+        seen_of(&nodes[0], client.sid()).len(),
+        5,
+        "none was sent twice"
+    );
+}
+
+#[tokio::test]
+async fn closes_a_fresh_connection_with_no_answer_the_same_rid_is_sent_once_more() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    nodes[home].misbehave(Fault::connection_close().once());
+    assert_goes_on(&client.ping("a").await.unwrap());
+    nodes[home].misbehave(Fault::closing_fresh().once());
+    assert_goes_on(&client.ping("b").await.unwrap());
+    assert!(seen_of(&nodes[1 - home], client.sid()).is_empty());
+    let rids: Vec<_> = seen_of(&nodes[home], client.sid())
+        .iter()
+        .map(|seen| seen.rid)
+        .collect();
+    assert_eq!(rids.len(), 3);
+    assert_eq!(rids[1], rids[2], "the same rid");
+}
+
+#[tokio::test]
+async fn closes_with_no_answer_and_then_refuses_the_session_moves() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    let poll = client.begin_poll().await.unwrap();
+    nodes[home]
+        .wait_until(|node| node.held() == 1)
+        .await
+        .unwrap();
+    nodes[home].kill(Ending::Eof).await;
+    assert_item_not_found(&poll.reply().await.unwrap());
+    assert_eq!(seen_of(&nodes[1 - home], client.sid()).len(), 1);
+}
+
+#[tokio::test]
+async fn resets_every_connection_the_session_moves() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    nodes[home].misbehave(Fault::resetting());
+    assert_item_not_found(&client.poll().await.unwrap());
+    assert_eq!(seen_of(&nodes[1 - home], client.sid()).len(), 1);
+}
+
+#[tokio::test]
+async fn writes_bytes_that_are_no_http_the_client_gets_a_bosh_error() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    for fault in [
+        Fault::answering_stream_error(),
+        Fault::answering_rubbish("SSH-2.0-x\r\n"),
+    ] {
+        let mut client = balancer.session().await;
+        nodes[0].misbehave(fault.once());
+        assert_item_not_found(&client.poll().await.unwrap());
+    }
+    assert_eq!(
+        balancer.metric("bowline_rejects_total{cause=\"node_garbage\"}"),
+        2
+    );
+}
+
+#[tokio::test]
+async fn answers_html_the_client_gets_a_bosh_error() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    nodes[0].misbehave(Fault::answering_status(502).once());
+    assert_item_not_found(&client.poll().await.unwrap());
+}
+
+#[tokio::test]
+async fn garbage_at_a_creation_the_next_node_takes_it() {
+    for fault in [
+        Fault::answering_status(500),
+        Fault::answering_stream_error(),
+        Fault::cutting_the_body(),
+        Fault::closing_fresh(),
+    ] {
+        let nodes = tigase_nodes(2).await;
+        let balancer = Balancer::start(&patient(&nodes)).await;
+        nodes[0].misbehave(fault.on(|seen| seen.kind == Kind::Create));
+        for _ in 0..4 {
+            let client = balancer.session().await;
+            assert_eq!(owner(&nodes, client.sid()), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn garbage_from_every_node_a_creation_ends_with_a_wrapper() {
+    let nodes = tigase_nodes(2).await;
+    for node in &nodes {
+        node.misbehave(Fault::answering_status(500).on(|seen| seen.kind == Kind::Create));
+    }
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let reply = balancer.client().post(&creation()).await.unwrap();
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.condition().as_deref(), Some("internal-server-error"));
+}
+
+#[tokio::test]
+async fn sends_surplus_bytes_that_connection_is_dropped() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    nodes[0].misbehave(Fault::surplus_bytes());
+    for _ in 0..4 {
+        let reply = client.ping("p").await.unwrap();
+        assert_goes_on(&reply);
+    }
+    let mut connections: Vec<_> = seen_of(&nodes[0], client.sid())
+        .iter()
+        .map(|seen| seen.connection)
+        .collect();
+    connections.dedup();
+    assert_eq!(connections.len(), 4, "each on a connection of its own");
+}
+
+#[tokio::test]
+async fn cuts_an_answer_the_same_rid_is_sent_once_more() {
+    for fault in [Fault::cutting_the_body(), Fault::losing_the_answer()] {
+        let nodes = vec![Node::start(Profile::prosody("p1")).await.unwrap()];
+        let balancer = Balancer::start(&patient(&nodes)).await;
+        let mut client = balancer.session().await;
+        nodes[0].misbehave(fault.once());
+        let reply = client.ping("p").await.unwrap();
+        assert_goes_on(&reply);
+        assert!(
+            reply.text().contains("id='p'") || reply.text().contains("id=\"p\""),
+            "{reply:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_honest_form_of_an_answer_is_passed_on() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    for fault in [
+        Fault::chunked(),
+        Fault::close_delimited(),
+        Fault::one_byte_at_a_time(),
+        Fault::continue_first(),
+        Fault::connection_close(),
+        Fault::slow(Duration::from_millis(60)),
+    ] {
+        nodes[0].misbehave(fault.times(2));
+        for _ in 0..2 {
+            assert_goes_on(&client.ping("p").await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn does_not_answer_in_time_the_request_is_sent_again_and_then_given_up() {
+    let profile = Profile::tigase("t1").inactivity(60);
+    let nodes = [Node::start(profile).await.unwrap()];
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.client().wait(0).deadline(Duration::from_secs(40));
+    client.create().await.unwrap();
+    nodes[0].misbehave(
+        Fault::never_answering()
+            .on(|seen| seen.kind == Kind::Poll)
+            .once(),
+    );
+    let asked = Instant::now();
+    let reply = client.poll().await.unwrap();
+    let took = asked.elapsed();
+    assert_goes_on(&reply);
+    assert!((10..13).contains(&took.as_secs()), "wait + 10 s: {took:?}");
+    let node = &balancer.proxy().cluster.nodes()[0];
+    assert!(
+        node.last_failure().unwrap().what.contains("overdue"),
+        "{:?}",
+        node.last_failure()
+    );
+}
+
+#[tokio::test]
+async fn does_not_answer_a_creation_a_probe_looks_after_it_and_the_next_node_takes_it() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.health.interval = Duration::from_secs(3600);
+    settings.health.fall = 1;
+    let balancer = Balancer::start(&settings).await;
+    let first = balancer
+        .proxy()
+        .cluster
+        .place("127.0.0.1".parse().unwrap(), &[])
+        .unwrap()
+        .index();
+    nodes[first].freeze();
+    let asked = Instant::now();
+    let client = balancer.session().await;
+    let took = asked.elapsed();
+    assert_eq!(owner(&nodes, client.sid()), 1 - first);
+    assert!(
+        (3..6).contains(&took.as_secs()),
+        "a probe after 3 s: {took:?}"
+    );
+}
+
+#[tokio::test]
+async fn is_marked_down_while_polls_are_held_their_sessions_move() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.placement = Placement::RoundRobin;
+    let balancer = Balancer::start(&settings).await;
+    let mut clients = Vec::new();
+    let mut polls = Vec::new();
+    for _ in 0..10 {
+        let mut client = balancer.session().await;
+        polls.push(client.begin_poll().await.unwrap());
+        clients.push(client);
+    }
+    for node in &nodes {
+        node.wait_until(|node| node.held() == 5).await.unwrap();
+    }
+    nodes[0].freeze();
+    let mut survivors = Vec::new();
+    for (client, poll) in clients.iter().zip(polls) {
+        if nodes[0].owns(client.sid()) {
+            assert_item_not_found(&poll.reply().await.unwrap());
+        } else {
+            survivors.push(poll);
+        }
+    }
+    assert_eq!(survivors.len(), 5);
+    assert_eq!(
+        nodes[1].held(),
+        5,
+        "the survivor's sessions noticed nothing"
+    );
+    assert_eq!(balancer.proxy().cluster.nodes()[0].metrics.held.get(), 0);
+    assert_eq!(
+        balancer.metric("bowline_reassignments_total{node=\"t1\"}"),
+        5
+    );
+    drop(survivors);
+    eventually("nothing is held any more", || balancer.held() == 0).await;
+}
+
+#[tokio::test]
+async fn answers_404_with_a_wrapper_the_client_gets_200_unless_it_is_legacy() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    for (ver, status) in [("ver='1.6'", 200), ("", 404)] {
+        let body = format!(
+            "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' to='example.com' \
+             wait='5' hold='1' {ver}/>"
+        );
+        let mut client = balancer.client();
+        let created = client.post(&body).await.unwrap();
+        client.adopt(&created.attribute("sid").unwrap(), 1);
+        nodes[0].revive().await.unwrap();
+        let reply = client.poll().await.unwrap();
+        assert_eq!(reply.status, status, "{ver}: {reply:?}");
+        assert_eq!(reply.condition().as_deref(), Some("item-not-found"));
+    }
+}
+
+#[tokio::test]
+async fn no_node_is_up_a_creation_waits_and_then_gets_503() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.placement_wait = Duration::from_millis(300);
+    let balancer = Balancer::start(&settings).await;
+    nodes[0].kill(Ending::Eof).await;
+    let down = || !balancer.proxy().cluster.any_up();
+    eventually("the node is down", down).await;
+    let asked = Instant::now();
+    let reply = balancer.client().post(&creation()).await.unwrap();
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+    assert_eq!(reply.status, 503);
+    assert!(reply.header("retry-after").is_some());
+    assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+    assert!(reply.is_terminate());
+    assert_ne!(
+        reply.condition().as_deref(),
+        Some("remote-connection-failed")
+    );
+    assert_eq!(
+        balancer.metric("bowline_rejects_total{cause=\"no_node\"}"),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_comes_in_time_takes_the_waiting_creation() {
+    let nodes = vec![Node::start(Profile::tigase("t1").refusing()).await.unwrap()];
+    let balancer = Balancer::before(&nodes).await;
+    let waiting = balancer.client().begin_post(&creation()).await.unwrap();
+    nodes[0].listen().await.unwrap();
+    let reply = waiting.reply().await.unwrap();
+    assert!(reply.attribute("sid").is_some(), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_session_waits_for_its_only_node() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    nodes[0].refuse().await;
+    let down = || !balancer.proxy().cluster.any_up();
+    eventually("the node is down", down).await;
+    let ping = "<iq type='get' id='p' xmlns='jabber:client'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let waiting = client.begin("", ping).await.unwrap();
+    nodes[0].listen().await.unwrap();
+    assert_goes_on(&waiting.reply().await.unwrap());
+}
+
+#[tokio::test]
+async fn another_nodes_sid_is_an_alarm_and_the_first_pin_stays() {
+    let hub = Hub::default();
+    let nodes = [
+        Node::start(Profile::tigase("t1").in_hub(&hub).seed(1))
+            .await
+            .unwrap(),
+        Node::start(Profile::tigase("t2").seed(2)).await.unwrap(),
+    ];
+    let mut settings = patient(&nodes);
+    settings.placement = Placement::RoundRobin;
+    let balancer = Balancer::start(&settings).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    let body = format!(
+        "<body xmlns='http://jabber.org/protocol/httpbind' sid='{}' wait='5'/>",
+        client.sid()
+    );
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    nodes[1 - home]
+        .misbehave(Fault::answering_rubbish(answer).on(|seen| seen.kind == Kind::Create));
+    let thief = balancer.client().post(&creation()).await.unwrap();
+    assert!(thief.is_terminate(), "{thief:?}");
+    assert_eq!(
+        balancer.metric("bowline_rejects_total{cause=\"sid_conflict\"}"),
+        1
+    );
+    assert_goes_on(&client.ping("still at home").await.unwrap());
+    assert_eq!(seen_of(&nodes[home], client.sid()).len(), 1);
+}
