@@ -27,11 +27,11 @@ use tokio::time::timeout;
 
 use super::Edge;
 use super::answer::{bytes_of, response};
+use super::head::LARGEST_HEAD;
 use super::service::{Held, Hold, Requests};
 use super::wire::{Downstream, Next, Wire};
 
-/// Bounds of a request head (RFC 9112 §2.3 leaves them to the server).
-const LARGEST_HEAD: usize = 32 * 1024;
+/// Fields of a request head, at most (RFC 9110 §5.4 leaves it to the server).
 const MOST_FIELDS: usize = 100;
 
 /// How long, and for how many bytes, a closed connection is still read from.

@@ -129,6 +129,12 @@ pub(super) fn suspect(node: &Node, error: &Error) {
     node.suspect(error.to_string(), SystemTime::now());
 }
 
+/// The same for an answer that did not come in its time.
+pub(super) fn overdue(node: &Node) {
+    node.metrics.exchange_failures.inc();
+    node.suspect("an answer is overdue", SystemTime::now());
+}
+
 /// The same for an exchange that failed when the connection was open.
 pub(super) fn exchange_failed(node: &Node, error: &Error) {
     node.metrics.exchange_failures.inc();
