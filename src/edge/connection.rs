@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -129,11 +130,12 @@ async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAd
 fn take_back<S: Downstream>(connection: &mut Option<Http<S>>) -> Option<Wire<S>> {
     let parts = connection.take()?.into_parts();
     let mut wire = parts.io.into_inner();
-    if wire.early.is_empty() {
-        wire.early = parts.read_buf;
-    } else if !parts.read_buf.is_empty() {
-        wire.early = [&parts.read_buf[..], &wire.early[..]].concat().into();
-    }
+    // Copied even if there is nothing to copy: an empty view would keep hyper's 8 KiB alive.
+    wire.early = if parts.read_buf.is_empty() && wire.early.is_empty() {
+        Bytes::new()
+    } else {
+        [&parts.read_buf[..], &wire.early[..]].concat().into()
+    };
     Some(wire)
 }
 
