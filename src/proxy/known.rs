@@ -16,6 +16,7 @@ use super::{Answer, Cause, Job, Proxy};
 use crate::bosh::{self, Condition};
 use crate::cluster::NodeId;
 use crate::sessions::{Session, Turn};
+use crate::timers::Coarse;
 use crate::upstream::{self, Connection};
 
 /// How long a request waits for one with a lower rid that has not been seen.
@@ -115,7 +116,9 @@ impl UnderWay {
         let patience = Instant::now() + TURN_PATIENCE;
         loop {
             match turn {
-                Turn::At(at) => return sleep_until(self.proxy.started + at.since_start()).await,
+                Turn::At(at) => {
+                    return Coarse::until(self.proxy.started + at.since_start()).await;
+                }
                 Turn::After(lower) => {
                     turn = tokio::select! {
                         _ = lower => self.session.turn(rid, self.proxy.now()),
