@@ -1,5 +1,6 @@
 //! One session: its sid, its node, the terms that its node set, and its requests under way.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,8 +56,7 @@ pub enum Refusal {
     TooMany,
 }
 
-/// One session.
-#[derive(Debug)]
+/// One session. Its sid is a credential, so that `{:?}` leaves it out.
 pub struct Session {
     sid: Box<str>,
     terms: Terms,
@@ -89,6 +89,15 @@ pub(super) enum Stage {
     Ended,
     /// It is out of the table.
     Gone,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("node", &self.node())
+            .field("terms", &self.terms)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
