@@ -22,6 +22,7 @@
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
 //! 0  metrics    counters and gauges
+//! 0  timers     many short waits on one timer
 //! ```
 
 pub mod admin;
@@ -36,4 +37,5 @@ pub mod metrics;
 pub mod proxy;
 pub mod server;
 pub mod sessions;
+pub mod timers;
 pub mod upstream;

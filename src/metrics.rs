@@ -164,8 +164,8 @@ pub struct Metrics {
     pub unknown_sids: Counter,
     /// Client connections open now.
     pub connections: Gauge,
-    /// Client connections turned away because of `limits.connections`.
-    pub connections_refused: Counter,
+    /// Times that accepting had to wait because of `limits.connections`.
+    pub accept_waits: Counter,
     nodes: NodeFamilies,
 }
 
@@ -234,10 +234,10 @@ impl Metrics {
                 "Requests with a sid that had no pin",
             ),
             connections: gauge(&mut registry, "connections", "Client connections open now"),
-            connections_refused: counter(
+            accept_waits: counter(
                 &mut registry,
-                "connections_refused",
-                "Client connections turned away because of limits.connections",
+                "accept_waits",
+                "Times that accepting had to wait because of limits.connections",
             ),
             nodes: NodeFamilies::register(&mut registry),
             registry,

@@ -277,21 +277,22 @@ fn start_workers(
         let cut = Arc::clone(cut);
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || {
-                runtime.block_on(work(edge, own, &cut));
-                drop(runtime);
-                // Nobody may be waiting any more.
-                let _ = ended.send(());
-            })
+            .spawn(move || runtime.block_on(work(edge, own, &cut, ended)))
             .map_err(StartError::Worker)?;
         workers.push(end);
     }
     Ok(workers)
 }
 
-/// Serves clients until the drain is complete or everything is cut.
-async fn work(edge: Arc<Edge>, listeners: Vec<TcpListener>, cut: &Notify) {
-    let cut = cut.notified();
+/// Serves clients until the drain is complete, and stays until everything is cut: a session's
+/// connections to its node belong to the runtime that opened them, whichever uses them.
+async fn work(
+    edge: Arc<Edge>,
+    listeners: Vec<TcpListener>,
+    cut: &Notify,
+    drained: oneshot::Sender<()>,
+) {
+    let mut cut = std::pin::pin!(cut.notified());
     let mut accepting = tokio::task::JoinSet::new();
     for listener in listeners {
         match tokio::net::TcpListener::from_std(listener) {
@@ -299,8 +300,12 @@ async fn work(edge: Arc<Edge>, listeners: Vec<TcpListener>, cut: &Notify) {
             Err(error) => warn!(%error, "a worker cannot watch its listener"),
         }
     }
+    let accepted = async { while accepting.join_next().await.is_some() {} };
     tokio::select! {
-        () = cut => {}
-        _ = async { while accepting.join_next().await.is_some() {} } => {}
+        () = cut.as_mut() => return,
+        () = accepted => {}
     }
+    // Nobody may be waiting any more.
+    let _ = drained.send(());
+    cut.await;
 }

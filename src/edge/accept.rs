@@ -1,9 +1,12 @@
 //! Accepting client connections.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -23,16 +26,12 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
     let mut failing = false;
     loop {
         while connections.try_join_next().is_some() {}
-        let place = tokio::select! {
-            () = edge.drain.begun() => break,
-            place = place(&edge) => place,
-        };
         let accepted = tokio::select! {
             () = edge.drain.begun() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&edge, &listener) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer, place)) => {
                 failing = false;
                 let edge = Arc::clone(&edge);
                 connections.spawn(async move {
@@ -57,12 +56,18 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn place(edge: &Edge) -> tokio::sync::OwnedSemaphorePermit {
-    let places = Arc::clone(&edge.places);
-    let place = match Arc::clone(&places).try_acquire_owned() {
-        Ok(place) => return place,
-        Err(_) => places.acquire_owned(),
-    };
-    edge.proxy.metrics.connections_refused.inc();
-    place.await.expect("the semaphore is never closed")
+/// Accepts one connection when there is a place for it. The place is taken only then, so that
+/// several listeners and workers that wait hold none.
+async fn accept_one(
+    edge: &Edge,
+    listener: &TcpListener,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    if edge.places.available_permits() == 0 {
+        edge.proxy.metrics.accept_waits.inc();
+    }
+    drop(edge.places.acquire().await);
+    let (stream, peer) = listener.accept().await?;
+    let place = Arc::clone(&edge.places).acquire_owned().await;
+    let place = place.expect("the semaphore is never closed");
+    Ok((stream, peer, place))
 }

@@ -15,23 +15,27 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Edge;
 use super::answer::{bytes_of, response};
-use super::service::{Held, Hold, Requests};
+use super::head::LARGEST_HEAD;
+use super::head_timer::HeadTimer;
+use super::service::{Held, Hold, PARK_AFTER, Requests};
 use super::wire::{Downstream, Next, Wire};
+use crate::timers::Coarse;
 
-/// Bounds of a request head (RFC 9112 §2.3 leaves them to the server).
-const LARGEST_HEAD: usize = 32 * 1024;
+/// Fields of a request head, at most (RFC 9110 §5.4 leaves it to the server).
 const MOST_FIELDS: usize = 100;
 
 /// How long, and for how many bytes, a closed connection is still read from.
@@ -55,8 +59,9 @@ enum Parted<S> {
 /// Serves one connection to its end.
 pub(super) async fn serve<S: Downstream>(edge: &Arc<Edge>, stream: S, peer: SocketAddr) {
     let mut wire = Wire::new(stream, edge.settings.timeouts.write_stall);
+    let mut idle = std::pin::pin!(sleep(edge.settings.timeouts.idle));
     loop {
-        if wire.early.is_empty() && await_bytes(edge, &wire).await == Next::End {
+        if wire.early.is_empty() && await_bytes(edge, &wire, idle.as_mut()).await == Next::End {
             return;
         }
         wire = match Box::pin(http(edge, wire, peer)).await {
@@ -71,14 +76,28 @@ pub(super) async fn serve<S: Downstream>(edge: &Arc<Edge>, stream: S, peer: Sock
     }
 }
 
-/// Waits for the next request with nothing but the socket.
-async fn await_bytes<S: Downstream>(edge: &Edge, wire: &Wire<S>) -> Next {
+/// Waits for the next request with nothing but the socket. `timer` runs on from one wait to the
+/// next, and is set anew only when it has ended too early: a busy connection sets none.
+async fn await_bytes<S: Downstream>(
+    edge: &Edge,
+    wire: &Wire<S>,
+    mut timer: Pin<&mut Sleep>,
+) -> Next {
     let next = std::future::poll_fn(|context| wire.stream.poll_next(context));
-    tokio::select! {
-        biased;
-        next = next => next,
-        () = edge.drain.begun() => Next::End,
-        () = tokio::time::sleep(edge.settings.timeouts.idle) => Next::End,
+    let mut next = std::pin::pin!(next);
+    let give_up = Instant::now() + edge.settings.timeouts.idle;
+    loop {
+        tokio::select! {
+            biased;
+            next = next.as_mut() => return next,
+            () = edge.drain.begun() => return Next::End,
+            () = timer.as_mut() => {
+                if Instant::now() >= give_up {
+                    return Next::End;
+                }
+                timer.as_mut().reset(give_up);
+            }
+        }
     }
 }
 
@@ -94,13 +113,14 @@ async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAd
     };
     let mut connection: Option<Http<S>> = Some(
         http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(HeadTimer(Arc::clone(&signals)))
             .header_read_timeout(edge.settings.timeouts.head)
             .max_buf_size(LARGEST_HEAD)
             .max_headers(MOST_FIELDS)
             .auto_date_header(false)
             .serve_connection(TokioIo::new(wire), requests),
     );
+    let mut linger: Option<Coarse> = None;
     std::future::poll_fn(move |context| {
         let Some(running) = connection.as_mut() else {
             return Poll::Ready(Parted::Over);
@@ -117,10 +137,14 @@ async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAd
                 None => Parted::Over,
             });
         }
-        if signals.is_idle() {
-            return Poll::Ready(take_back(&mut connection).map_or(Parted::Over, Parted::Idle));
+        if !signals.is_idle() {
+            linger = None;
+            return Poll::Pending;
         }
-        Poll::Pending
+        // A client that sends its next request at once finds hyper still there.
+        let lingered = linger.get_or_insert_with(|| Coarse::after(PARK_AFTER));
+        ready!(Pin::new(lingered).poll(context));
+        Poll::Ready(take_back(&mut connection).map_or(Parted::Over, Parted::Idle))
     })
     .await
 }
@@ -129,11 +153,12 @@ async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAd
 fn take_back<S: Downstream>(connection: &mut Option<Http<S>>) -> Option<Wire<S>> {
     let parts = connection.take()?.into_parts();
     let mut wire = parts.io.into_inner();
-    if wire.early.is_empty() {
-        wire.early = parts.read_buf;
-    } else if !parts.read_buf.is_empty() {
-        wire.early = [&parts.read_buf[..], &wire.early[..]].concat().into();
-    }
+    // Copied even if there is nothing to copy: an empty view would keep hyper's 8 KiB alive.
+    wire.early = if parts.read_buf.is_empty() && wire.early.is_empty() {
+        Bytes::new()
+    } else {
+        [&parts.read_buf[..], &wire.early[..]].concat().into()
+    };
     Some(wire)
 }
 

@@ -10,6 +10,9 @@ use hyper::{Method, Version};
 use crate::proxy::Cause;
 use crate::upstream::Authority;
 
+/// The largest head, in bytes.
+pub(super) const LARGEST_HEAD: usize = 32 * 1024;
+
 /// A host name takes 253 bytes, an address in brackets less; the rest is for the port.
 const LONGEST_HOST: usize = 261;
 
@@ -20,6 +23,9 @@ const LONGEST_HOST: usize = 261;
 ///
 /// [`Cause::BadHead`] and [`Cause::Coding`].
 pub(super) fn check(head: &Parts, content_lengths: u8) -> Result<Authority<'_>, Cause> {
+    if size(head) > LARGEST_HEAD {
+        return Err(Cause::BadHead);
+    }
     let host = host(head).ok_or(Cause::BadHead)?;
     let framing = framing(head, content_lengths).ok_or(Cause::BadHead)?;
     if framing && head.method != Method::POST {
@@ -33,6 +39,19 @@ pub(super) fn check(head: &Parts, content_lengths: u8) -> Result<Authority<'_>, 
         return Err(Cause::Coding);
     }
     Ok(host)
+}
+
+/// The head's bytes, as far as they are left after parsing; hyper's own bound is a loose one.
+fn size(head: &Parts) -> usize {
+    let fields = head.headers.iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    fields + target
 }
 
 /// Exactly one valid `Host` (RFC 9112 §3.2), and the same one in an absolute-form target.

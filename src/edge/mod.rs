@@ -13,6 +13,7 @@ mod connection;
 mod cors;
 mod drain;
 mod head;
+mod head_timer;
 mod service;
 mod wire;
 

@@ -14,7 +14,6 @@ use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, Response, Version};
-use tokio::time::timeout;
 
 use super::answer::response;
 use super::cors::{self, Allowed};
@@ -22,11 +21,12 @@ use super::wire::Signals;
 use super::{Edge, body, client, head};
 use crate::metrics::Kind;
 use crate::proxy::{Answer, Ask, Begun, Cause, Exchange, Note};
+use crate::timers::Coarse;
 use crate::upstream::Path;
 
 /// An exchange that is answered within this stays with hyper; a longer one is held, and hyper's
-/// buffers are given up.
-const PARK_AFTER: Duration = Duration::from_millis(20);
+/// buffers are given up. As long hyper stays behind an answer, for a client that goes on at once.
+pub(super) const PARK_AFTER: Duration = Duration::from_millis(20);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -215,8 +215,10 @@ impl Hold {
     /// connection `stays` open behind it.
     async fn wait(&self, stays: bool) -> (Answer, Allowed) {
         let mut answer = std::pin::pin!(std::future::poll_fn(|context| self.poll(context)));
-        if let Ok(answered) = timeout(PARK_AFTER, answer.as_mut()).await {
-            return answered;
+        tokio::select! {
+            biased;
+            answered = answer.as_mut() => return answered,
+            () = Coarse::after(PARK_AFTER) => {}
         }
         if stays {
             *lock(&self.ripe) = true;

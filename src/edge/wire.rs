@@ -56,7 +56,7 @@ impl Downstream for TcpStream {
 /// What the connection's task and hyper's side of the socket tell each other. All in one task.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// The service has answered for good, and the next request has not begun.
+    /// The service has answered for good, and no byte of the next request has come.
     answered: AtomicBool,
     /// hyper has written since then and its last write was taken whole.
     written: AtomicBool,
@@ -125,7 +125,10 @@ impl<S> Wire<S> {
 
 impl<S: Downstream> Wire<S> {
     fn see(&mut self, bytes: &[u8]) {
-        if self.signals.answered.load(Ordering::Relaxed) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.signals.answered.swap(false, Ordering::Relaxed) {
             self.scan = HeadScan::default();
         }
         let found = self.scan.count(bytes);

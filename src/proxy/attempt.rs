@@ -1,10 +1,12 @@
 //! One try to get one answer from one node, with the three ways in which waiting ends: the answer
 //! (or the connection's end), the deadline, and the verdict that the node is down.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::Proxy;
 use crate::cluster::Node;
@@ -34,6 +36,38 @@ pub(super) enum Ended {
     Overdue,
     /// With the verdict that the node is down.
     NodeDown,
+}
+
+/// A deadline that costs nothing until the second time it is asked for: most answers are there by
+/// then. Whoever drives an exchange polls it again once it has taken a while, whether something
+/// woke it or not (`edge` does so when it parks the connection).
+struct Deadline {
+    at: Instant,
+    asked: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    const fn at(at: Instant) -> Self {
+        Self {
+            at,
+            asked: false,
+            timer: None,
+        }
+    }
+}
+
+impl Future for Deadline {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.asked, true) {
+            return Poll::Pending;
+        }
+        let at = self.at;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        timer.as_mut().poll(context)
+    }
 }
 
 /// A request counted as held at its node, until dropped.
@@ -103,7 +137,7 @@ impl Proxy {
             sent();
             connection.receive(self.max_answer, FINISH_LIMIT).await
         });
-        let mut timer = std::pin::pin!(sleep_until(nudge.unwrap_or(deadline)));
+        let mut timer = Deadline::at(nudge.unwrap_or(deadline));
         loop {
             tokio::select! {
                 biased;
@@ -112,12 +146,12 @@ impl Proxy {
                     Err(error) => Ended::Failed(error),
                 },
                 () = down.as_mut() => return Ended::NodeDown,
-                () = timer.as_mut() => {
-                    if timer.deadline() >= deadline {
+                () = &mut timer => {
+                    if timer.at >= deadline {
                         return Ended::Overdue;
                     }
                     node.suspect("an answer is late", SystemTime::now());
-                    timer.as_mut().reset(deadline);
+                    timer = Deadline { asked: true, ..Deadline::at(deadline) };
                 }
             }
         }
@@ -127,6 +161,12 @@ impl Proxy {
 /// Notes what went wrong at `node`, and asks for a probe at once.
 pub(super) fn suspect(node: &Node, error: &Error) {
     node.suspect(error.to_string(), SystemTime::now());
+}
+
+/// The same for an answer that did not come in its time.
+pub(super) fn overdue(node: &Node) {
+    node.metrics.exchange_failures.inc();
+    node.suspect("an answer is overdue", SystemTime::now());
 }
 
 /// The same for an exchange that failed when the connection was open.

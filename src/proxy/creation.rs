@@ -89,8 +89,12 @@ impl Proxy {
         let node = self.cluster.node(id);
         let mut repeated = false;
         loop {
-            let Ok(mut connection) = Box::pin(self.open(node)).await else {
-                return Try::NextNode;
+            let mut connection = match Box::pin(self.open(node)).await {
+                Ok(connection) => connection,
+                Err(error) if error.is_local() => {
+                    return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
+                }
+                Err(_) => return Try::NextNode,
             };
             let now = Instant::now();
             let deadline = now + Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
@@ -102,10 +106,7 @@ impl Proxy {
                 Ended::Answered(answer) => return self.learn_creation(id, job, answer, connection),
                 Ended::NodeDown => return Try::NextNode,
                 Ended::Overdue => {
-                    node.suspect(
-                        "a creation was not answered in its wait",
-                        std::time::SystemTime::now(),
-                    );
+                    attempt::overdue(node);
                     return Try::Garbage;
                 }
                 Ended::Failed(error) => {
@@ -118,8 +119,10 @@ impl Proxy {
                     };
                     match resend::after(&error, now) {
                         Next::Again => repeated = true,
-                        Next::Reassign | Next::Terminated => return Try::NextNode,
                         Next::Garbage => return Try::Garbage,
+                        Next::Reassign | Next::Terminated | Next::Overloaded => {
+                            return Try::NextNode;
+                        }
                     }
                 }
             }

@@ -5,7 +5,7 @@
 //! at its rendezvous node, and becomes a pin when the node answers it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -16,6 +16,7 @@ use super::{Answer, Cause, Job, Proxy};
 use crate::bosh::{self, Condition};
 use crate::cluster::NodeId;
 use crate::sessions::{Session, Turn};
+use crate::timers::Coarse;
 use crate::upstream::{self, Connection};
 
 /// How long a request waits for one with a lower rid that has not been seen.
@@ -115,7 +116,9 @@ impl UnderWay {
         let patience = Instant::now() + TURN_PATIENCE;
         loop {
             match turn {
-                Turn::At(at) => return sleep_until(self.proxy.started + at.since_start()).await,
+                Turn::At(at) => {
+                    return Coarse::until(self.proxy.started + at.since_start()).await;
+                }
                 Turn::After(lower) => {
                     turn = tokio::select! {
                         _ = lower => self.session.turn(rid, self.proxy.now()),
@@ -140,7 +143,7 @@ impl UnderWay {
             Some(connection) => connection,
             None => match Box::pin(self.proxy.open(node)).await {
                 Ok(connection) => connection,
-                Err(_) => return Step::Reassign,
+                Err(error) => return self.failed(id, &error, false, job, past),
             },
         };
         let sent = || self.session.sent(job.rid, self.proxy.now());
@@ -154,7 +157,7 @@ impl UnderWay {
             Ended::Answered(answer) => self.learn(id, job, answer, connection),
             Ended::NodeDown => Step::Reassign,
             Ended::Overdue => {
-                node.suspect("an answer is overdue", SystemTime::now());
+                attempt::overdue(node);
                 past.repeated = true;
                 if std::mem::replace(&mut past.overdue, true) {
                     Step::Rejected(Cause::SessionLost)
@@ -184,7 +187,7 @@ impl UnderWay {
             company: self.session.under_way() > 1,
         };
         let next = resend::after(error, now);
-        if !now.reused && next != Next::Terminated {
+        if !now.reused && next != Next::Terminated && !error.is_connect() {
             attempt::exchange_failed(self.proxy.cluster.node(id), error);
         }
         match next {
@@ -200,6 +203,10 @@ impl UnderWay {
                     .sessions
                     .terminate(&self.session, self.proxy.now());
                 Step::Done(Answer::ok(bosh::terminate(None)))
+            }
+            Next::Overloaded => {
+                let legacy = self.session.terms().legacy;
+                Step::Done(Answer::reject(Cause::Overloaded, legacy))
             }
             Next::Garbage => Step::Rejected(Cause::NodeGarbage),
         }

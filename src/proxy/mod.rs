@@ -147,6 +147,9 @@ impl Proxy {
             }
             return Begun::Exchange(Box::pin(creation::run(Arc::clone(self), job)));
         };
+        if let Some(addresses) = &self.addresses {
+            addresses.renew(ask.client, self.now());
+        }
         match self.begin_known(sid, ask.client) {
             Ok((session, late)) => {
                 let under_way = known::UnderWay::new(Arc::clone(self), session, job.pause, late);
@@ -175,7 +178,8 @@ impl Proxy {
             rid: wrapper.rid,
             pause: wrapper.pause,
             wait: seconds(wrapper.wait.unwrap_or(60)),
-            terminate: wrapper.terminate,
+            // With `stream` it ends one stream of several (XEP-0124 §16), not the session.
+            terminate: wrapper.terminate && wrapper.stream.is_none(),
             legacy: wrapper.sid.is_none() && !wrapper.ver,
             note: Note::new(Arc::clone(&self.metrics), kind, ask.client),
         }
@@ -227,7 +231,7 @@ fn refuse(cause: Cause, legacy: bool, note: Note) -> Answer {
 fn kind_of(wrapper: &bosh::Request<'_>) -> Kind {
     if wrapper.sid.is_none() {
         Kind::Creation
-    } else if wrapper.terminate {
+    } else if wrapper.terminate && wrapper.stream.is_none() {
         Kind::Terminate
     } else if wrapper.restart {
         Kind::Restart

@@ -32,6 +32,9 @@ pub enum Cause {
     NoNode,
     /// The table of sessions is full.
     Full,
+    /// This machine could open no connection: out of file descriptors or ports. The session stays
+    /// where it is.
+    Overloaded,
     /// No node gave a creation an answer that can be passed on.
     CreationFailed,
     /// A node answered a creation with the sid of another node's session.
@@ -79,6 +82,7 @@ impl Cause {
             Self::Method => row(405, BadRequest, "method").closing(),
             Self::NoNode => row(503, SystemShutdown, "no_node").retrying(2),
             Self::Full => row(503, SystemShutdown, "full").retrying(5),
+            Self::Overloaded => row(503, SystemShutdown, "overloaded").retrying(1),
             Self::CreationFailed => row(200, InternalServerError, "creation_failed").legacy(503),
             Self::SidConflict => row(200, InternalServerError, "sid_conflict")
                 .legacy(503)
@@ -141,7 +145,7 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ALL: [Cause; 14] = [
+    const ALL: [Cause; 15] = [
         Cause::Malformed,
         Cause::BadHead,
         Cause::Coding,
@@ -151,6 +155,7 @@ mod tests {
         Cause::Method,
         Cause::NoNode,
         Cause::Full,
+        Cause::Overloaded,
         Cause::CreationFailed,
         Cause::SidConflict,
         Cause::SessionLost,

@@ -29,6 +29,8 @@ pub(super) enum Next {
     Reassign,
     /// The session is over, as the client wanted.
     Terminated,
+    /// The cause is this machine; the node and the session are not to suffer for it.
+    Overloaded,
     /// The node answers what nobody can pass on.
     Garbage,
 }
@@ -36,11 +38,10 @@ pub(super) enum Next {
 /// The table of design §5.
 pub(super) const fn after(error: &Error, now: Circumstances) -> Next {
     match error {
-        Error::Refused(_)
-        | Error::Unreachable(_)
-        | Error::ConnectTimeout
-        | Error::NoAddress
-        | Error::Local(_) => Next::Reassign,
+        Error::Refused(_) | Error::Unreachable(_) | Error::ConnectTimeout | Error::NoAddress => {
+            Next::Reassign
+        }
+        Error::Local(_) => Next::Overloaded,
         // Tigase answers the held poll and closes both sockets.
         Error::Closed(_) | Error::Send { .. } if now.terminate && now.company => Next::Terminated,
         Error::Closed(_) | Error::Send { .. } if now.reused || !now.repeated => Next::Again,
@@ -150,6 +151,12 @@ mod tests {
                 &Error::Invalid("x"),
                 FIRST,
                 Next::Garbage,
+            ),
+            (
+                "is not to blame",
+                &Error::Local(io::ErrorKind::AddrInUse.into()),
+                FIRST,
+                Next::Overloaded,
             ),
             ("writes too much", &Error::TooLarge, FIRST, Next::Garbage),
         ];

@@ -43,6 +43,11 @@ impl Addresses {
         Some(tie.node)
     }
 
+    /// A request of `client` came: its tie, if there is one, lives for another time to live.
+    pub fn renew(&self, client: IpAddr, now: Time) {
+        self.find(client, now);
+    }
+
     /// Ties `client` to `node`. When the table is full a new address stays untied: the hash then
     /// places it as it would have anyway.
     pub fn tie(&self, client: IpAddr, node: NodeId, now: Time) {

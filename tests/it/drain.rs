@@ -90,3 +90,33 @@ async fn a_port_in_use_is_named_and_nothing_is_started() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn a_worker_that_is_done_leaves_the_others_their_connections() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.threads = 4;
+    let balancer = Balancer::start(&settings).await;
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        // The creation's connection to the node belongs to the worker that accepted its client;
+        // the poll goes over it from whichever worker accepts the second client.
+        let mut client = balancer.session().await;
+        client.hang_up();
+        let poll = client.begin_poll().await.unwrap();
+        held.push((client, poll));
+    }
+    nodes[0].wait_until(|node| node.held() == 16).await.unwrap();
+    let drained = tokio::spawn(balancer.server.drain());
+    while held.len() > 1 {
+        let (client, poll) = held.remove(0);
+        nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
+        assert!(poll.reply().await.unwrap().text().contains("id='m'"));
+        assert_eq!(seen_of(&nodes[0], client.sid()).len(), 1, "sent once");
+    }
+    let (client, poll) = held.remove(0);
+    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
+    poll.reply().await.unwrap();
+    assert_eq!(seen_of(&nodes[0], client.sid()).len(), 1, "sent once");
+    assert_eq!(drained.await.unwrap(), 0);
+}

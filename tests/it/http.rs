@@ -339,7 +339,7 @@ async fn connections_over_the_limit_wait_their_turn() {
     let waiting = balancer.client();
     let pending = waiting.begin_post(&creation()).await.unwrap();
     eventually("the limit is met", || {
-        balancer.metric("bowline_connections_refused_total") > 0
+        balancer.metric("bowline_accept_waits_total") > 0
     })
     .await;
     drop(first);

@@ -2,7 +2,7 @@
 
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { Process, freePorts } from './processes.mjs';
+import { Process, freePorts, until } from './processes.mjs';
 
 function bowlineConfiguration(port, admin, nodes) {
   const lines = nodes.map(({ name, port: at }) => `  - { name: ${name}, address: 127.0.0.1:${at} }`);
@@ -52,7 +52,12 @@ ${servers.join('\n')}
 `;
 }
 
-/** The kinds of balancer: each starts before `nodes` and gives `{ url, process, admin }`. */
+async function health(admin) {
+  const answer = await fetch(`${admin}/health`, { signal: AbortSignal.timeout(2000) });
+  return answer.json();
+}
+
+/** The kinds of balancer: each starts before `nodes` and gives `{ url, process, health }`. */
 export const BALANCERS = {
   async none(folder, nodes) {
     return { url: `http://127.0.0.1:${nodes[0].port}/http-bind` };
@@ -73,6 +78,9 @@ export const BALANCERS = {
     writeFileSync(file, bowlineConfiguration(port, admin, nodes));
     const process = new Process('bowline', binary, ['run', '--config', file], path.join(folder, 'bowline.log'));
     await process.listens(port);
-    return { url: `http://127.0.0.1:${port}/http-bind`, process, admin: `http://127.0.0.1:${admin}` };
+    await process.listens(admin);
+    const told = `http://127.0.0.1:${admin}`;
+    await until('bowline has found every node up', 5, async () => (await health(told)).status === 'ok');
+    return { url: `http://127.0.0.1:${port}/http-bind`, process, health: () => health(told) };
   },
 };

@@ -67,11 +67,12 @@ export class Prosody {
     return new Set(this.record().filter(({ what, sid }) => what === 'request' && sid !== '-').map(({ sid }) => sid));
   }
 
-  /** The sids on each of its connections that carried any. */
+  /** The sids on each connection that carried a session of its own; a probe's made-up sid is none. */
   sidsByConnection() {
+    const created = this.created();
     const connections = new Map();
     for (const { connection, sid } of this.record()) {
-      if (sid === '-') continue;
+      if (!created.has(sid)) continue;
       if (!connections.has(connection)) connections.set(connection, new Set());
       connections.get(connection).add(sid);
     }

@@ -88,7 +88,7 @@ async function kill({ nodes, clients, homes, front }) {
     };
   }
   await sleep(AFTERMATH);
-  const health = front.admin && await fetch(`${front.admin}/health`).then((answer) => answer.json());
+  const health = await front.health?.();
   for (const client of clients) client.pause();
   await sleep(SETTLE);
   const created = nodes[1].created();
