@@ -17,6 +17,7 @@ use crate::{plot, report};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Steady,
+    Wide,
     Fresh,
     Payload,
     Rate,
@@ -25,8 +26,9 @@ enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Steady,
+        Self::Wide,
         Self::Fresh,
         Self::Payload,
         Self::Rate,
@@ -37,6 +39,7 @@ impl Column {
     const fn name(self) -> &'static str {
         match self {
             Self::Steady => "steady",
+            Self::Wide => "wide",
             Self::Fresh => "fresh",
             Self::Payload => "payload",
             Self::Rate => "rate",
@@ -112,7 +115,7 @@ async fn measure(
     let before = nodes.seen().await?;
     let (values, failures, first) = match column {
         Column::Held | Column::Idle => grown(run, column, &running, &nodes).await?,
-        Column::Steady | Column::Fresh | Column::Payload | Column::Rate => {
+        Column::Steady | Column::Wide | Column::Fresh | Column::Payload | Column::Rate => {
             let outcome = load::run(plan(run, column, &running), running.process()).await?;
             (
                 values(column, &outcome),
@@ -157,7 +160,10 @@ async fn grown(
 fn plan(run: &Run, column: Column, running: &Running) -> Plan {
     Plan {
         target: running.target,
-        connections: run.connections,
+        connections: match column {
+            Column::Wide | Column::Rate => run.sessions,
+            _ => run.connections,
+        },
         per_session: if column == Column::Fresh { 5 } else { 200 },
         payload: if column == Column::Payload { 2048 } else { 150 },
         warm_up: Duration::from_millis(if run.quick { 100 } else { 400 }),
@@ -170,6 +176,7 @@ fn values(column: Column, outcome: &Outcome) -> Values {
     let cpu = outcome.cpu_per_request();
     match column {
         Column::Steady => vec![("steady_cpu", cpu), ("steady_rate", outcome.rate())],
+        Column::Wide => vec![("wide_cpu", cpu), ("wide_rate", outcome.rate())],
         Column::Fresh => vec![("fresh_cpu", cpu), ("fresh_rate", outcome.rate())],
         Column::Payload => vec![("payload_cpu", cpu)],
         Column::Rate => vec![
@@ -212,7 +219,7 @@ fn tell(run: &Run, table: &Table, balancers: &[Balancer], complaints: &[String])
             .collect();
         all["run"] = json!({
             "rounds": run.rounds(), "seconds": run.span().as_secs_f64(),
-            "connections": run.connections, "rate": run.rate(), "held": run.held(),
+            "connections": run.connections, "sessions": run.sessions, "rate": run.rate(), "held": run.held(),
             "pinned": !run.unpinned,
             "cores": run.cores,
         });

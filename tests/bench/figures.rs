@@ -30,8 +30,9 @@ const fn cost(key: &'static str, title: &'static str, digits: usize) -> Figure {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const FIGURES: [Figure; 11] = [
+pub(crate) const FIGURES: [Figure; 13] = [
     cost("steady_cpu", "steady: CPU µs a request", 1),
+    cost("wide_cpu", "many sessions: CPU µs a request", 1),
     cost("fresh_cpu", "new sessions: CPU µs a request", 1),
     cost("payload_cpu", "2 kB payload: CPU µs a request", 1),
     cost("held_kib", "KiB a held session", 2),
@@ -43,6 +44,10 @@ pub(crate) const FIGURES: [Figure; 11] = [
     Figure {
         cost: false,
         ..cost("steady_rate", "steady: requests/s", 0)
+    },
+    Figure {
+        cost: false,
+        ..cost("wide_rate", "many sessions: requests/s", 0)
     },
     Figure {
         cost: false,

@@ -59,6 +59,9 @@ pub(crate) struct Run {
     /// Client connections under load.
     #[arg(long, default_value_t = 64)]
     pub(crate) connections: usize,
+    /// Client connections of the columns with many sessions: `wide` and `rate`.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) sessions: usize,
     /// Requests per second of the open loop.
     #[arg(long, default_value_t = 20_000)]
     pub(crate) rate: u64,
