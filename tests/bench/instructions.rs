@@ -1,0 +1,173 @@
+//! Instructions of a request, counted by callgrind, against a committed figure.
+//!
+//! The release binary serves a driver under callgrind, once with few requests and once with more;
+//! the difference, divided by the difference of the requests, is what one request takes: all of
+//! the balancer's user space from accept to the last write, with the runtime, hyper and libc, but
+//! nothing of the kernel. One request is under way at a time, sessions take turns so that no
+//! request waits for its session's, and probes are too rare to matter: so the figure repeats.
+
+use std::fs;
+use std::path::Path;
+
+use crate::Result;
+use crate::balancer::{Launch, Running};
+use crate::client::{Client, Failure};
+use crate::nodes::Nodes;
+use crate::options::Check;
+
+/// How far a figure may be above the committed one.
+const TOLERANCE: f64 = 0.03;
+
+/// Sessions that take turns.
+const SESSIONS: usize = 8;
+
+/// What is counted.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    name: &'static str,
+    few: usize,
+    many: usize,
+    payload: usize,
+    /// A session of its own, on a connection of its own, for each three requests.
+    fresh: bool,
+}
+
+const CASES: [Case; 3] = [
+    Case {
+        name: "message",
+        few: 400,
+        many: 2_000,
+        payload: 150,
+        fresh: false,
+    },
+    Case {
+        name: "message-2k",
+        few: 400,
+        many: 2_000,
+        payload: 2048,
+        fresh: false,
+    },
+    Case {
+        name: "session",
+        few: 100,
+        many: 500,
+        payload: 150,
+        fresh: true,
+    },
+];
+
+/// Counts every case and compares, or writes what was counted.
+pub(crate) async fn run(check: &Check) -> Result<()> {
+    let mut counted = Vec::new();
+    for case in CASES {
+        let few = count(check, case, case.few).await?;
+        let many = count(check, case, case.many).await?;
+        let each = (many - few) / (case.many - case.few) as u64;
+        counted.push((case.name, each));
+    }
+    if check.accept {
+        let lines: Vec<_> = counted
+            .iter()
+            .map(|(name, each)| format!("{name} {each}\n"))
+            .collect();
+        fs::write(&check.figures, lines.concat())?;
+    }
+    compare(&counted, &fs::read_to_string(&check.figures)?)
+}
+
+fn compare(counted: &[(&str, u64)], committed: &str) -> Result<()> {
+    let mut regressed = false;
+    println!("| case | instructions | committed | |\n|---|---|---|---|");
+    for (name, now) in counted {
+        let line = committed
+            .lines()
+            .find_map(|line| line.strip_prefix(*name)?.strip_prefix(' '));
+        let before: u64 = line
+            .ok_or_else(|| format!("no figure for {name}"))?
+            .parse()?;
+        let change = *now as f64 / before as f64 - 1.0;
+        let verdict = if change > TOLERANCE {
+            regressed = true;
+            "regressed"
+        } else if change < -TOLERANCE {
+            "better: commit it with --accept"
+        } else {
+            "as before"
+        };
+        println!(
+            "| {name} | {now} | {before} | {:+.1} %, {verdict} |",
+            change * 100.0
+        );
+    }
+    if regressed {
+        return Err("a request takes more instructions than was committed".into());
+    }
+    Ok(())
+}
+
+/// The instructions of a whole run with `units` of load.
+async fn count(check: &Check, case: Case, units: usize) -> Result<u64> {
+    let nodes = Nodes::start(2)?;
+    let out = std::env::temp_dir().join(format!("bowline-callgrind-{}", std::process::id()));
+    let launch = Launch {
+        prefix: vec![
+            "valgrind".into(),
+            "--tool=callgrind".into(),
+            format!("--callgrind-out-file={}", out.display()),
+        ],
+        program: check.bowline.clone(),
+        arguments: &["run", "--config"],
+        template: check.configurations.join("bowline-callgrind.yaml"),
+        threads: 1,
+    };
+    let mut running = Running::start(&launch, &nodes).await?;
+    let driven = if case.fresh {
+        sessions(&running, case, units).await
+    } else {
+        messages(&running, case, units).await
+    };
+    driven.map_err(|failure| format!("{}: {failure}", case.name))?;
+    running.end()?;
+    let total = total(&out);
+    fs::remove_file(&out)?;
+    total
+}
+
+async fn messages(running: &Running, case: Case, units: usize) -> std::result::Result<(), Failure> {
+    let mut clients = Vec::new();
+    for number in 0..SESSIONS {
+        clients.push(Client::with_session(running.target, number, case.payload).await?);
+    }
+    for number in 0..units {
+        clients[number % SESSIONS].send().await?;
+    }
+    Ok(())
+}
+
+async fn sessions(running: &Running, case: Case, units: usize) -> std::result::Result<(), Failure> {
+    let mut clients = Vec::new();
+    for number in 0..units {
+        let mut client = Client::with_session(running.target, number, case.payload).await?;
+        client.send().await?;
+        clients.push(client);
+        if clients.len() == SESSIONS {
+            clients.remove(0).terminate().await?;
+        }
+    }
+    Ok(())
+}
+
+/// The sum that callgrind has written.
+fn total(file: &Path) -> Result<u64> {
+    let text = fs::read_to_string(file)?;
+    let sums = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("totals: "));
+    let sums: Vec<u64> = sums
+        .map(str::parse)
+        .collect::<std::result::Result<_, _>>()?;
+    if sums.is_empty() {
+        return Err("callgrind counted nothing".into());
+    }
+    Ok(sums.iter().sum())
+}

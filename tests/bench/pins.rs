@@ -1,0 +1,145 @@
+//! A table of pins in this process: what a pin takes, how long a sweep is, and how long a sweep
+//! keeps a look-up waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bowline::cluster::{Cluster, NodeId};
+use bowline::config::{NodeSettings, Settings};
+use bowline::metrics::Metrics;
+use bowline::sessions::{Insert, Sessions, Terms, Time};
+use tokio::time::Instant;
+
+use crate::Result;
+use crate::process::Process;
+
+/// How often the table is swept while look-ups go on.
+const SWEEPS: usize = 20;
+
+const TERMS: Terms = Terms {
+    wait: 60,
+    inactivity: 60,
+    maxpause: 120,
+    legacy: false,
+};
+
+/// Look-ups that went on beside something else.
+#[derive(Debug)]
+struct Finds {
+    count: u64,
+    longest: Duration,
+    span: Duration,
+}
+
+/// Makes `count` pins and prints one row of the table.
+pub(crate) fn measure(count: usize) -> Result<()> {
+    let sessions = table(count);
+    let process = Process(std::process::id());
+    let empty = process.resident()?;
+    let now = Time::after(Duration::from_secs(1));
+    for number in 0..count {
+        let node = NodeId(u16::from(number % 2 == 1));
+        let made = sessions.insert(&sid(number), node, TERMS, 1, now);
+        if !matches!(made, Insert::Made(_)) {
+            return Err("a pin was not taken".into());
+        }
+    }
+    let made = process.resident()?;
+    for number in 0..count {
+        request(&sessions, &sid(number), now)?;
+    }
+    sessions.sweep(now);
+    let used = process.resident()?;
+
+    let quiet = beside(&sessions, count, |over| {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(300) {
+            std::thread::yield_now();
+        }
+        over.store(true, Ordering::Relaxed);
+    })?;
+    let mut swept = Duration::ZERO;
+    let sweeping = beside(&sessions, count, |over| {
+        let begun = Instant::now();
+        for _ in 0..SWEEPS {
+            sessions.sweep(now);
+        }
+        swept = begun.elapsed();
+        over.store(true, Ordering::Relaxed);
+    })?;
+    if sessions.len() != count {
+        return Err("a sweep took a pin that had not expired".into());
+    }
+    let each = |kib: u64| (kib - empty) as f64 * 1024.0 / count as f64;
+    println!(
+        "| {count} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} |",
+        each(made),
+        each(used),
+        swept.as_secs_f64() * 1e3 / SWEEPS as f64,
+        quiet.longest.as_secs_f64() * 1e6,
+        sweeping.longest.as_secs_f64() * 1e6,
+        sweeping.count as f64 / sweeping.span.as_secs_f64(),
+    );
+    Ok(())
+}
+
+fn table(limit: usize) -> Arc<Sessions> {
+    let node = |number: u16| NodeSettings {
+        name: format!("t{number}"),
+        address: format!("127.0.0.1:{number}"),
+        weight: 1,
+    };
+    let settings = Settings::for_nodes(vec![node(1), node(2)]);
+    let metrics = Arc::new(Metrics::new());
+    let cluster = Arc::new(Cluster::new(&settings, &metrics));
+    Arc::new(Sessions::new(limit, cluster, metrics))
+}
+
+/// As long as the sids of Tigase and Prosody.
+fn sid(number: usize) -> String {
+    format!("{number:08x}-9e37-4b5a-8c3d-{:012x}", number * 7919)
+}
+
+/// What a request does with a pin.
+fn request(sessions: &Sessions, sid: &str, now: Time) -> Result<()> {
+    let session = sessions.find(sid).ok_or("a pin is lost")?;
+    session.begin().map_err(|refusal| format!("{refusal:?}"))?;
+    session.turn(2, now);
+    session.sent(2, now);
+    sessions.end(&session, None, now);
+    Ok(())
+}
+
+/// Looks pins up, one after the other, in a thread of its own until `work` says that it is over.
+fn beside(sessions: &Arc<Sessions>, count: usize, work: impl FnOnce(&AtomicBool)) -> Result<Finds> {
+    let over = Arc::new(AtomicBool::new(false));
+    let finder = {
+        let (sessions, over) = (Arc::clone(sessions), Arc::clone(&over));
+        let sids: Vec<String> = (0..count.min(10_000))
+            .map(|number| sid(number * (count / count.min(10_000))))
+            .collect();
+        std::thread::spawn(move || find(&sessions, &sids, &over))
+    };
+    work(&over);
+    finder.join().map_err(|_| "a look-up panicked".into())
+}
+
+fn find(sessions: &Sessions, sids: &[String], over: &AtomicBool) -> Finds {
+    let begun = Instant::now();
+    let (mut count, mut longest) = (0, Duration::ZERO);
+    for sid in sids.iter().cycle() {
+        let asked = Instant::now();
+        let found = sessions.find(sid);
+        longest = longest.max(asked.elapsed());
+        count += u64::from(found.is_some());
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    Finds {
+        count,
+        longest,
+        span: begun.elapsed(),
+    }
+}
