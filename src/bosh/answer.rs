@@ -14,6 +14,8 @@ use super::namespaces::Namespace;
 use super::wrapper::Wrapper;
 
 /// The start tag has to end within this many bytes; what is behind them is not looked at.
+/// Where the start tag nearly always ends, in bytes.
+const USUAL_HEAD: usize = 1024;
 const MAX_HEAD: usize = 64 * 1024;
 
 /// What the start tag of an answer's wrapper says; borrows from the body.
@@ -62,7 +64,15 @@ pub struct Answer<'a> {
 /// [`Malformed::Truncated`] or [`Malformed::Empty`] if the tag does not end within the body (or its
 /// first 64 KiB); any other cause if the tag is not that of a wrapper, or its `sid` cannot be one.
 pub fn read_answer(body: &[u8]) -> Result<Answer<'_>, Malformed> {
-    let head = body.get(..MAX_HEAD).unwrap_or(body);
+    // Tags are short, bodies are not: the rest is not even looked at.
+    match read_within(body, USUAL_HEAD) {
+        Err(_) if body.len() > USUAL_HEAD => read_within(body, MAX_HEAD),
+        read => read,
+    }
+}
+
+fn read_within(body: &[u8], most: usize) -> Result<Answer<'_>, Malformed> {
+    let head = body.get(..most).unwrap_or(body);
     let (text, broken) = match std::str::from_utf8(head) {
         Ok(text) => (text, false),
         Err(error) => {

@@ -38,9 +38,6 @@ use super::wire::{Downstream, Next, Wire};
 use crate::proxy::Answer;
 use crate::timers::Coarse;
 
-/// Fields of a request head, at most (RFC 9110 §5.4 leaves it to the server).
-const MOST_FIELDS: usize = 100;
-
 /// How long, and for how many bytes, a closed connection is still read from.
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_LINGERING: usize = 1024 * 1024;
@@ -196,7 +193,6 @@ async fn http<S: Downstream>(edge: Arc<Edge>, rest: Rest<S>, peer: SocketAddr) -
             .timer(HeadTimer(Arc::clone(&signals)))
             .header_read_timeout(edge.settings.timeouts.head)
             .max_buf_size(LARGEST_HEAD)
-            .max_headers(MOST_FIELDS)
             .auto_date_header(false)
             .serve_connection(TokioIo::new(wire), requests),
     );

@@ -213,32 +213,44 @@ impl HeadScan {
     const NAME: &'static [u8] = b"content-length:";
 
     /// How many fields end their name in `bytes`.
-    fn count(&mut self, bytes: &[u8]) -> u8 {
+    fn count(&mut self, mut bytes: &[u8]) -> u8 {
         let mut found = 0_u8;
-        for &byte in bytes {
-            if self.over {
-                break;
-            }
-            if byte == b'\n' {
-                self.over = self.empty_line;
-                self.empty_line = true;
-                self.matched = Some(0);
-                continue;
-            }
-            if byte != b'\r' {
-                self.empty_line = false;
-            }
+        while let Some((&byte, rest)) = bytes.split_first()
+            && !self.over
+        {
             let Some(matched) = self.matched else {
+                // Nothing else of this line matters; all lines but one or two are such.
+                let Some(end) = memchr::memchr(b'\n', bytes) else {
+                    break;
+                };
+                self.begin_line();
+                bytes = &bytes[end + 1..];
                 continue;
             };
-            self.matched =
-                (byte.to_ascii_lowercase() == Self::NAME[matched]).then_some(matched + 1);
+            bytes = rest;
+            match byte {
+                b'\n' => {
+                    self.over = self.empty_line;
+                    self.begin_line();
+                }
+                b'\r' => self.matched = (matched == 0).then_some(0),
+                _ => {
+                    self.empty_line = false;
+                    let goes_on = byte.to_ascii_lowercase() == Self::NAME[matched];
+                    self.matched = goes_on.then_some(matched + 1);
+                }
+            }
             if self.matched == Some(Self::NAME.len()) {
                 self.matched = None;
                 found = found.saturating_add(1);
             }
         }
         found
+    }
+
+    fn begin_line(&mut self) {
+        self.empty_line = true;
+        self.matched = Some(0);
     }
 }
 
