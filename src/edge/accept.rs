@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::{Edge, connection};
+use super::Edge;
+use super::connection::Connection;
 
 /// How long accepting rests after an error: most likely the process is out of file descriptors,
 /// and to try again at once would only spin.
@@ -22,10 +23,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// At `limits.connections` accepting rests until a connection ends; the kernel's queue holds
 /// newcomers meanwhile.
 pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
-    let mut connections = JoinSet::new();
+    // Each connection holds a sender; the channel ends with the last of them.
+    let (alive, mut all_over) = mpsc::channel(1);
     let mut failing = false;
     loop {
-        while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
             () = edge.drain.begun() => break,
             accepted = accept_one(&edge, &listener) => accepted,
@@ -33,15 +34,14 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
         match accepted {
             Ok((stream, peer, place)) => {
                 failing = false;
-                let edge = Arc::clone(&edge);
-                connections.spawn(async move {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        debug!(%error, "no TCP_NODELAY");
-                    }
-                    edge.proxy.metrics.connections.inc();
-                    connection::serve(&edge, stream, peer).await;
-                    edge.proxy.metrics.connections.dec();
-                    drop(place);
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, "no TCP_NODELAY");
+                }
+                let counted = Counted::new(&edge, place, alive.clone());
+                let connection = Connection::new(Arc::clone(&edge), stream, peer);
+                tokio::spawn(async move {
+                    let _counted = counted;
+                    connection.await;
                 });
             }
             Err(error) => {
@@ -52,8 +52,34 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
             }
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    drop((listener, alive));
+    // Nothing is ever sent.
+    let _: Option<()> = all_over.recv().await;
+}
+
+/// A connection, counted as open until dropped.
+struct Counted {
+    connections: Gauge,
+    _place: OwnedSemaphorePermit,
+    _alive: mpsc::Sender<()>,
+}
+
+impl Counted {
+    fn new(edge: &Edge, place: OwnedSemaphorePermit, alive: mpsc::Sender<()>) -> Self {
+        let connections = edge.proxy.metrics.connections.clone();
+        connections.inc();
+        Self {
+            connections,
+            _place: place,
+            _alive: alive,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
 }
 
 /// Accepts one connection when there is a place for it. The place is taken only then, so that

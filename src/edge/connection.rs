@@ -11,13 +11,14 @@
 //! hyper keeps a read buffer and a head buffer of 8 KiB each; held polls are what clients do
 //! nearly all the time. So the task owns the socket, lends it to a hyper connection while there
 //! is something to parse or to write, and takes it back (`into_parts`) as soon as there is not.
-//! Bytes that hyper had read beyond the request travel along as [`Wire::early`].
+//! Bytes that hyper had read beyond the request travel along. A state machine written out, since an
+//! `async fn` keeps room for the largest of its states in all of them.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,14 +26,16 @@ use http_body_util::BodyExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::Edge;
 use super::answer::{bytes_of, response};
+use super::cors::Allowed;
 use super::head::LARGEST_HEAD;
 use super::head_timer::HeadTimer;
 use super::service::{Held, Hold, PARK_AFTER, Requests};
 use super::wire::{Downstream, Next, Wire};
+use crate::proxy::Answer;
 use crate::timers::Coarse;
 
 /// Fields of a request head, at most (RFC 9110 §5.4 leaves it to the server).
@@ -44,69 +47,146 @@ const MOST_LINGERING: usize = 1024 * 1024;
 
 type Http<S> = http1::Connection<TokioIo<Wire<S>>, Requests>;
 
+/// A phase that is over when it has made something of the connection: boxed, so that a connection
+/// takes the room of the phase that it is in, and none for the others.
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A connection between two requests: the stream, and what was read of the next one.
+type Rest<S> = (S, Bytes);
+
 /// How the phase with hyper ended.
 enum Parted<S> {
     /// The connection is over.
     Over,
     /// It is over when the client has read the last answer.
-    Closing(Wire<S>),
+    Closing(S),
     /// Everything that was asked is answered.
-    Idle(Wire<S>),
+    Idle(Rest<S>),
     /// An exchange is to be waited for.
-    Holding(Wire<S>, Held),
+    Holding(Rest<S>, Held),
 }
 
-/// Serves one connection to its end.
-pub(super) async fn serve<S: Downstream>(edge: &Arc<Edge>, stream: S, peer: SocketAddr) {
-    let mut wire = Wire::new(stream, edge.settings.timeouts.write_stall);
-    let mut idle = std::pin::pin!(sleep(edge.settings.timeouts.idle));
-    loop {
-        if wire.early.is_empty() && await_bytes(edge, &wire, idle.as_mut()).await == Next::End {
-            return;
+/// Where a connection is in its life.
+enum Phase<S> {
+    /// Nothing is asked. Ends with the first byte, or with none.
+    Idle(Boxed<Option<S>>),
+    /// hyper reads a request, or writes its answer.
+    Http(Boxed<Parted<S>>),
+    /// A request is at its node, and nothing else is there.
+    Held(S, Held, Option<Box<Bytes>>),
+    /// The answer to a held request is written. Ends with the connection, if it goes on.
+    Answering(Boxed<Option<Rest<S>>>),
+    /// The client reads the last answer.
+    Closing(Boxed<()>),
+}
+
+/// One client connection, served to its end. Dropping it cuts the connection, and ends its request
+/// at the node.
+pub(super) struct Connection<S> {
+    edge: Arc<Edge>,
+    peer: SocketAddr,
+    phase: Phase<S>,
+}
+
+impl<S: Downstream> Connection<S> {
+    /// The connection over `stream`, with nothing read yet.
+    pub(super) fn new(edge: Arc<Edge>, stream: S, peer: SocketAddr) -> Self {
+        let phase = Phase::Idle(Box::pin(await_bytes(Arc::clone(&edge), stream)));
+        Self { edge, peer, phase }
+    }
+
+    fn between(&self, (stream, early): Rest<S>) -> Phase<S> {
+        if early.is_empty() {
+            Phase::Idle(Box::pin(await_bytes(Arc::clone(&self.edge), stream)))
+        } else {
+            self.http((stream, early))
         }
-        wire = match Box::pin(http(edge, wire, peer)).await {
-            Parted::Over => return,
-            Parted::Closing(wire) => return Box::pin(linger(wire)).await,
-            Parted::Idle(wire) => wire,
-            Parted::Holding(wire, held) => match hold(edge, wire, held).await {
-                Some(wire) => wire,
-                None => return,
+    }
+
+    fn http(&self, rest: Rest<S>) -> Phase<S> {
+        Phase::Http(Box::pin(http(Arc::clone(&self.edge), rest, self.peer)))
+    }
+
+    /// The phase after the present one; none when the connection is over.
+    fn poll_phase(&mut self, context: &mut Context<'_>) -> Poll<Option<Phase<S>>> {
+        Poll::Ready(match &mut self.phase {
+            Phase::Idle(idle) => {
+                let stream = ready!(idle.as_mut().poll(context));
+                stream.map(|stream| self.http((stream, Bytes::new())))
+            }
+            Phase::Http(http) => match ready!(http.as_mut().poll(context)) {
+                Parted::Over => None,
+                Parted::Closing(stream) => Some(Phase::Closing(Box::pin(linger(stream)))),
+                Parted::Idle(rest) => Some(self.between(rest)),
+                Parted::Holding((stream, early), held) => {
+                    let early = (!early.is_empty()).then(|| Box::new(early));
+                    Some(Phase::Held(stream, held, early))
+                }
             },
-        };
+            Phase::Held(stream, held, _) => {
+                let Poll::Ready(answer) = held.exchange.as_mut().poll(context) else {
+                    // A client that goes away ends its request at the node, which then keeps the
+                    // stanzas.
+                    ready!(stream.poll_closed(context));
+                    return Poll::Ready(None);
+                };
+                Some(self.answer(answer))
+            }
+            Phase::Answering(answering) => {
+                let rest = ready!(answering.as_mut().poll(context));
+                rest.map(|rest| self.between(rest))
+            }
+            Phase::Closing(closing) => {
+                ready!(closing.as_mut().poll(context));
+                None
+            }
+        })
+    }
+
+    fn answer(&mut self, answer: Answer) -> Phase<S> {
+        let over = Phase::Closing(Box::pin(std::future::ready(())));
+        match std::mem::replace(&mut self.phase, over) {
+            Phase::Held(stream, held, early) => {
+                let rest = (stream, early.map_or_else(Bytes::new, |early| *early));
+                let edge = Arc::clone(&self.edge);
+                Phase::Answering(Box::pin(write_answer(edge, rest, answer, held.allowed)))
+            }
+            other => other,
+        }
     }
 }
 
-/// Waits for the next request with nothing but the socket. `timer` runs on from one wait to the
-/// next, and is set anew only when it has ended too early: a busy connection sets none.
-async fn await_bytes<S: Downstream>(
-    edge: &Edge,
-    wire: &Wire<S>,
-    mut timer: Pin<&mut Sleep>,
-) -> Next {
-    let next = std::future::poll_fn(|context| wire.stream.poll_next(context));
-    let mut next = std::pin::pin!(next);
-    let give_up = Instant::now() + edge.settings.timeouts.idle;
-    loop {
+impl<S: Downstream> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(phase) = ready!(self.poll_phase(context)) {
+            self.phase = phase;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Waits for the next request with nothing but the socket.
+async fn await_bytes<S: Downstream>(edge: Arc<Edge>, stream: S) -> Option<S> {
+    let next = {
+        let next = std::future::poll_fn(|context| stream.poll_next(context));
         tokio::select! {
             biased;
-            next = next.as_mut() => return next,
-            () = edge.drain.begun() => return Next::End,
-            () = timer.as_mut() => {
-                if Instant::now() >= give_up {
-                    return Next::End;
-                }
-                timer.as_mut().reset(give_up);
-            }
+            next = next => next,
+            () = edge.drain.begun() => Next::End,
+            () = sleep(edge.settings.timeouts.idle) => Next::End,
         }
-    }
+    };
+    (next == Next::Bytes).then_some(stream)
 }
 
 /// Lends the socket to hyper until there is nothing more for it to do.
-async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAddr) -> Parted<S> {
-    let signals = wire.begin();
+async fn http<S: Downstream>(edge: Arc<Edge>, rest: Rest<S>, peer: SocketAddr) -> Parted<S> {
+    let (wire, signals) = Wire::new(rest, edge.settings.timeouts.write_stall);
     let hold = Arc::new(Hold::default());
     let requests = Requests {
-        edge: Arc::clone(edge),
+        edge: Arc::clone(&edge),
         peer,
         signals: Arc::clone(&signals),
         hold: Arc::clone(&hold),
@@ -129,11 +209,12 @@ async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAd
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "client connection ended");
             }
-            return Poll::Ready(take_back(&mut connection).map_or(Parted::Over, Parted::Closing));
+            let rest = take_back(&mut connection);
+            return Poll::Ready(rest.map_or(Parted::Over, |(stream, _)| Parted::Closing(stream)));
         }
         if let Some(held) = hold.take_ripe() {
             return Poll::Ready(match take_back(&mut connection) {
-                Some(wire) => Parted::Holding(wire, held),
+                Some(rest) => Parted::Holding(rest, held),
                 None => Parted::Over,
             });
         }
@@ -150,43 +231,39 @@ async fn http<S: Downstream>(edge: &Arc<Edge>, mut wire: Wire<S>, peer: SocketAd
 }
 
 /// Takes the socket back from hyper, with the bytes that it had read ahead.
-fn take_back<S: Downstream>(connection: &mut Option<Http<S>>) -> Option<Wire<S>> {
+fn take_back<S: Downstream>(connection: &mut Option<Http<S>>) -> Option<Rest<S>> {
     let parts = connection.take()?.into_parts();
-    let mut wire = parts.io.into_inner();
+    let wire = parts.io.into_inner();
     // Copied even if there is nothing to copy: an empty view would keep hyper's 8 KiB alive.
-    wire.early = if parts.read_buf.is_empty() && wire.early.is_empty() {
+    let early = if parts.read_buf.is_empty() && wire.early.is_empty() {
         Bytes::new()
     } else {
         [&parts.read_buf[..], &wire.early[..]].concat().into()
     };
-    Some(wire)
+    Some((wire.stream, early))
 }
 
-/// Waits for a held exchange with nothing but the socket, then writes its answer. None when the
-/// connection is over; if that is because the client went away, dropping the exchange ends its
-/// request at the node, which then keeps the stanzas.
-async fn hold<S: Downstream>(edge: &Edge, mut wire: Wire<S>, mut held: Held) -> Option<Wire<S>> {
-    let answer = std::future::poll_fn(|context| {
-        if let Poll::Ready(answer) = held.exchange.as_mut().poll(context) {
-            return Poll::Ready(Some(answer));
-        }
-        ready!(wire.stream.poll_closed(context));
-        Poll::Ready(None)
-    })
-    .await?;
+/// Writes the answer to a request that was held.
+async fn write_answer<S: Downstream>(
+    edge: Arc<Edge>,
+    (stream, early): Rest<S>,
+    answer: Answer,
+    allowed: Allowed,
+) -> Option<Rest<S>> {
     let close = answer.close || edge.drain.is_closing();
-    let (head, body) = response(answer, held.allowed, close).into_parts();
+    let (head, body) = response(answer, allowed, close).into_parts();
     let body = body
         .collect()
         .await
         .map_or_else(|never| match never {}, |whole| whole.to_bytes());
     let bytes = bytes_of(head.status, &head.headers, &body);
+    let (mut wire, _) = Wire::new((stream, early), edge.settings.timeouts.write_stall);
     write_all(&mut wire, &bytes).await.ok()?;
     if close {
-        Box::pin(linger(wire)).await;
+        linger(wire.stream).await;
         return None;
     }
-    Some(wire)
+    Some((wire.stream, wire.early))
 }
 
 async fn write_all<S: Downstream>(wire: &mut Wire<S>, bytes: &[u8]) -> io::Result<()> {
@@ -204,13 +281,13 @@ async fn write_all<S: Downstream>(wire: &mut Wire<S>, bytes: &[u8]) -> io::Resul
 /// Closes so that the client can read the answer: our side first, then what it still sends is read
 /// away, within bounds. To close over unread bytes would reset the connection and take the answer
 /// with it (RFC 9112 §9.6).
-async fn linger<S: Downstream>(mut wire: Wire<S>) {
-    let mut away = [0; 4096];
+async fn linger<S: Downstream>(mut stream: S) {
+    let mut away = vec![0; 4096];
     let rest = async {
-        wire.stream.shutdown().await?;
+        stream.shutdown().await?;
         let mut seen = 0;
         while seen < MOST_LINGERING {
-            match wire.stream.read(&mut away).await? {
+            match stream.read(&mut away).await? {
                 0 => break,
                 some => seen += some,
             }

@@ -16,7 +16,7 @@ pub(super) enum Allowed {
     /// Every origin.
     Any,
     /// The request's own.
-    This(HeaderValue),
+    This(Box<HeaderValue>),
     /// None: the request's origin is not on the list, or it named none.
     Nothing,
 }
@@ -31,7 +31,7 @@ pub(super) fn allowed(cors: &Cors, headers: &HeaderMap) -> Allowed {
                     .iter()
                     .any(|one| one.as_bytes() == origin.as_bytes()) =>
             {
-                Allowed::This(origin.clone())
+                Allowed::This(Box::new(origin.clone()))
             }
             _ => Allowed::Nothing,
         },
@@ -48,7 +48,7 @@ impl Allowed {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
             }
             Self::This(origin) => {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, *origin);
                 headers.insert(VARY, ON_ORIGIN);
             }
             Self::Nothing => {

@@ -23,7 +23,7 @@ pub(super) enum Next {
 }
 
 /// A client's connection: a socket today, TLS over one later.
-pub(super) trait Downstream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+pub(super) trait Downstream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {
     /// Waits for what comes next, and leaves it there. Holds no buffer.
     fn poll_next(&self, context: &mut Context<'_>) -> Poll<Next>;
 
@@ -103,23 +103,19 @@ pub(super) struct Wire<S> {
 }
 
 impl<S> Wire<S> {
-    /// Wraps `stream`; a client that takes no byte for `stall` is cut off.
-    pub(super) fn new(stream: S, stall: Duration) -> Self {
-        Self {
+    /// Wraps a stream with the bytes that were read of its next request, and says where to learn
+    /// of it; a client that takes no byte for `stall` is cut off.
+    pub(super) fn new((stream, early): (S, Bytes), stall: Duration) -> (Self, Arc<Signals>) {
+        let signals = Arc::<Signals>::default();
+        let wire = Self {
             stream,
-            early: Bytes::new(),
-            signals: Arc::default(),
+            early,
+            signals: Arc::clone(&signals),
             scan: HeadScan::default(),
             stall,
             stalled: None,
-        }
-    }
-
-    /// Begins a phase with hyper: the next byte is the first of a head. What it will tell.
-    pub(super) fn begin(&mut self) -> Arc<Signals> {
-        self.scan = HeadScan::default();
-        self.signals = Arc::default();
-        Arc::clone(&self.signals)
+        };
+        (wire, signals)
     }
 }
 

@@ -88,7 +88,7 @@ impl Drop for Held<'_> {
 
 impl Proxy {
     /// Opens a connection to `node`, timed and counted; a failure asks for a probe at once.
-    pub(super) async fn open(self: &Arc<Self>, node: &Node) -> Result<Connection, Error> {
+    pub(super) async fn open(self: &Arc<Self>, node: &Node) -> Result<Box<Connection>, Error> {
         let begun = Instant::now();
         let opened = loop {
             let opened = Connection::open(&node.addresses(), self.connect).await;
@@ -113,7 +113,7 @@ impl Proxy {
                 }
             }
         }
-        opened
+        opened.map(Box::new)
     }
 
     /// Sends `request` and waits for its answer. `sent` is called when the request has left;

@@ -135,7 +135,7 @@ impl Proxy {
         id: NodeId,
         job: &Job,
         answer: upstream::Answer,
-        connection: Connection,
+        connection: Box<Connection>,
     ) -> Try {
         let node = self.cluster.node(id);
         let Learned::Wrapper(wrapper) = learn::read(&answer, node) else {

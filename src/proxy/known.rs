@@ -218,7 +218,7 @@ impl UnderWay {
         id: NodeId,
         job: &Job,
         answer: upstream::Answer,
-        connection: Connection,
+        connection: Box<Connection>,
     ) -> Step {
         let sessions = &self.proxy.sessions;
         let terminated = match learn::read(&answer, self.proxy.cluster.node(id)) {

@@ -1,5 +1,6 @@
 //! One session: its sid, its node, the terms that its node set, and its requests under way.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,10 +21,6 @@ const TOMBSTONE: Duration = Duration::from_secs(10);
 /// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
 /// 2 everywhere, and one more to pause or terminate; repeats come on top.
 const MOST_UNDER_WAY: u8 = 12;
-
-/// Idle connections that a session keeps to its node; with one request held there is rarely more
-/// than one other.
-const MOST_IDLE: usize = 2;
 
 /// What the node said of the session when it made it (XEP-0124 §7.2), in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +56,7 @@ pub enum Refusal {
     TooMany,
 }
 
-/// One session.
-#[derive(Debug)]
+/// One session. Its sid is a credential, so that `{:?}` leaves it out.
 pub struct Session {
     sid: Box<str>,
     terms: Terms,
@@ -75,14 +71,10 @@ struct State {
     turns: Turns,
     stage: Stage,
     under_way: u8,
-    busy: Option<Box<Busy>>,
-}
-
-/// What only a session with traffic has.
-#[derive(Debug, Default)]
-struct Busy {
     waiting: Waiting,
-    idle: Vec<Connection>,
+    /// A connection to the node that has nothing to do. One is enough: while a request is held on
+    /// one connection, the others take turns on another.
+    idle: Option<Box<Connection>>,
 }
 
 /// Where a session is in its life.
@@ -97,6 +89,15 @@ pub(super) enum Stage {
     Ended,
     /// It is out of the table.
     Gone,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("node", &self.node())
+            .field("terms", &self.terms)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -187,8 +188,8 @@ impl Session {
 
     /// Asks for the turn of the request `rid`.
     pub fn turn(&self, rid: u64, now: Time) -> Turn {
-        let State { turns, busy, .. } = &mut *self.state();
-        turns.ask(rid, now, &mut busy.get_or_insert_default().waiting)
+        let State { turns, waiting, .. } = &mut *self.state();
+        turns.ask(rid, now, waiting)
     }
 
     /// A turn without regard to lower rids, for a request that waited long enough for them.
@@ -198,38 +199,29 @@ impl Session {
 
     /// Notes that the request `rid` has been written to the node.
     pub fn sent(&self, rid: u64, now: Time) {
-        let State { turns, busy, .. } = &mut *self.state();
-        turns.sent(rid, now, &mut busy.get_or_insert_default().waiting);
+        let State { turns, waiting, .. } = &mut *self.state();
+        turns.sent(rid, now, waiting);
     }
 
     /// An idle connection to the session's node, if it keeps one that is open and quiet.
-    pub fn take_idle(&self) -> Option<Connection> {
-        let mut state = self.state();
-        let idle = &mut state.busy.as_mut()?.idle;
-        std::iter::from_fn(|| idle.pop()).find(Connection::is_quiet)
+    pub fn take_idle(&self) -> Option<Box<Connection>> {
+        self.state().idle.take().filter(|idle| idle.is_quiet())
     }
 
     /// Keeps a connection to `node` for the session's next request, if the session still lives
-    /// there.
-    pub fn keep_idle(&self, connection: Connection, node: NodeId) {
+    /// there and keeps none yet.
+    pub fn keep_idle(&self, connection: Box<Connection>, node: NodeId) {
         let mut state = self.state();
-        if state.stage != Stage::Pinned || self.node() != node {
-            return;
-        }
-        let idle = &mut state.busy.get_or_insert_default().idle;
-        if idle.len() < MOST_IDLE {
-            idle.push(connection);
+        if state.stage == Stage::Pinned && self.node() == node {
+            state.idle.get_or_insert(connection);
         }
     }
 
-    /// Drops the idle connections that their node has closed.
+    /// Drops the idle connection if its node has closed it.
     pub(super) fn drop_closed(&self) {
         let mut state = self.state();
-        if let Some(busy) = &mut state.busy {
-            busy.idle.retain(Connection::is_quiet);
-            if busy.idle.is_empty() && busy.waiting.is_empty() {
-                state.busy = None;
-            }
+        if state.idle.as_ref().is_some_and(|idle| !idle.is_quiet()) {
+            state.idle = None;
         }
     }
 
@@ -240,9 +232,7 @@ impl Session {
         if self.node() != from {
             return false;
         }
-        if let Some(busy) = &mut state.busy {
-            busy.idle.clear();
-        }
+        state.idle = None;
         self.node.store(to.0, Ordering::Release);
         true
     }
@@ -266,9 +256,7 @@ impl Session {
     /// Says whether it was a pin.
     pub(super) fn terminate(&self, now: Time) -> bool {
         let mut state = self.state();
-        if let Some(busy) = &mut state.busy {
-            busy.idle.clear();
-        }
+        state.idle = None;
         let pinned = state.stage == Stage::Pinned;
         if pinned {
             state.stage = Stage::Ended;
@@ -286,7 +274,8 @@ impl Session {
         if state.under_way > 0 || !(expired || state.stage == Stage::Unproven) {
             return None;
         }
-        state.busy = None;
+        state.idle = None;
+        state.waiting = None;
         Some(std::mem::replace(&mut state.stage, Stage::Gone))
     }
 

@@ -28,8 +28,8 @@ pub enum Turn {
     After(oneshot::Receiver<()>),
 }
 
-/// Requests that wait for a lower rid.
-pub(super) type Waiting = Vec<(u64, oneshot::Sender<()>)>;
+/// Requests that wait for a lower rid; nearly always none, and then no list either.
+pub(super) type Waiting = Option<Box<Vec<(u64, oneshot::Sender<()>)>>>;
 
 /// The order of one session's requests.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Turns {
         let overtakes = self.next != 0 && rid > self.next && rid - self.next <= WINDOW;
         if overtakes {
             let (sender, receiver) = oneshot::channel();
-            waiting.push((rid, sender));
+            waiting.get_or_insert_default().push((rid, sender));
             return Turn::After(receiver);
         }
         self.reserve(now)
@@ -71,9 +71,14 @@ impl Turns {
     pub(super) fn sent(&mut self, rid: u64, now: Time, waiting: &mut Waiting) {
         self.next = self.next.max(rid.saturating_add(1));
         self.free_at = self.free_at.max(now + SPACING);
+        let Some(list) = waiting else {
+            return;
+        };
         // A sender whose request has gone is dropped with the rest.
-        let next = self.next;
-        waiting.retain(|(rid, sender)| *rid > next && !sender.is_closed());
+        list.retain(|(rid, sender)| *rid > self.next && !sender.is_closed());
+        if list.is_empty() {
+            *waiting = None;
+        }
     }
 }
 
@@ -102,13 +107,13 @@ mod tests {
     #[test]
     fn the_next_rid_goes_at_once() {
         let mut turns = Turns::after_creation(100, at(0));
-        assert_eq!(go(&turns.ask(101, at(10), &mut Vec::new())), at(10));
+        assert_eq!(go(&turns.ask(101, at(10), &mut None)), at(10));
     }
 
     #[test]
     fn two_requests_are_never_within_two_milliseconds() {
         let mut turns = Turns::after_creation(100, at(0));
-        let waiting = &mut Vec::new();
+        let waiting = &mut None;
         assert_eq!(go(&turns.ask(101, at(0), waiting)), at(2));
         turns.sent(101, at(2), waiting);
         assert_eq!(go(&turns.ask(102, at(3), waiting)), at(4));
@@ -122,7 +127,7 @@ mod tests {
     #[test]
     fn a_late_send_moves_the_next_slot() {
         let mut turns = Turns::after_creation(100, at(0));
-        let waiting = &mut Vec::new();
+        let waiting = &mut None;
         assert_eq!(go(&turns.ask(101, at(10), waiting)), at(10));
         turns.sent(101, at(50), waiting);
         assert_eq!(go(&turns.ask(102, at(51), waiting)), at(52));
@@ -131,20 +136,20 @@ mod tests {
     #[test]
     fn a_rid_that_overtook_waits_for_the_one_before_it() {
         let mut turns = Turns::after_creation(100, at(0));
-        let waiting = &mut Vec::new();
+        let waiting = &mut None;
         let mut late = wait(turns.ask(102, at(10), waiting));
         assert!(late.try_recv().is_err());
         assert_eq!(go(&turns.ask(101, at(11), waiting)), at(11));
-        assert_eq!(waiting.len(), 1);
+        assert!(waiting.is_some());
         turns.sent(101, at(11), waiting);
-        assert!(waiting.is_empty(), "the waiting one was let go");
+        assert!(waiting.is_none(), "the waiting one was let go");
         assert_eq!(go(&turns.ask(102, at(12), waiting)), at(13));
     }
 
     #[test]
     fn an_old_or_a_wild_rid_is_the_nodes_to_judge() {
         let mut turns = Turns::after_creation(100, at(0));
-        let waiting = &mut Vec::new();
+        let waiting = &mut None;
         go(&turns.ask(50, at(10), waiting));
         go(&turns.ask(100_000, at(20), waiting));
     }
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn the_first_rid_of_an_adopted_session_sets_the_order() {
         let mut turns = Turns::default();
-        let waiting = &mut Vec::new();
+        let waiting = &mut None;
         go(&turns.ask(7, at(1), waiting));
         turns.sent(7, at(1), waiting);
         wait(turns.ask(9, at(5), waiting));

@@ -90,8 +90,6 @@ describe(`${options.clients} Strophe.js clients, ${options.balancer} before Pros
   after(() => {
     if (passed && !process.env.E2E_KEEP) rmSync(folder, { recursive: true, force: true });
     else console.error(`configurations, logs and records are kept in ${folder}`);
-    // Strophe.js tries again for minutes where a logout got no answer.
-    setTimeout(() => process.exit(), 1000).unref();
   });
 
   holds('nobody is disconnected', () => {

@@ -11,6 +11,10 @@ globalThis.XMLHttpRequest = XMLHttpRequest;
 const { Strophe, $iq, $msg } = strophe;
 Strophe.setLogLevel(Strophe.LogLevel.FATAL);
 
+// Strophe.js tries again for minutes where a request got no answer: that must not keep a run alive.
+const { setTimeout: timer } = globalThis;
+globalThis.setTimeout = (...call) => timer(...call).unref();
+
 const LOGIN_PAUSE = 500;
 
 export class Client {

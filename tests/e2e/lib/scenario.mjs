@@ -48,10 +48,10 @@ export async function play({ balancer, binary, clients: count, seconds, folder }
   const leaving = Date.now();
   const left = Promise.all(clients.map((client) => client.leave()));
   story.left = await Promise.race([left.then(() => Date.now() - leaving), sleep(5000, null, { ref: false })]);
+  story.http = structuredClone(counted);
   closePages();
   if (front.process) story.balancerEnd = await front.process.stop(10);
   await Promise.all(nodes.map((node) => node.process.stop()));
-  story.http = structuredClone(counted);
   return story;
 }
 
