@@ -59,8 +59,8 @@ fn pins(run: &Run) -> Result<()> {
         &[10_000, 100_000, 1_000_000]
     };
     println!(
-        "\nPins:\n\n| pins | bytes a pin | bytes after a request | sweep ms | longest find µs, no sweep | \
-         longest find µs, sweeping | finds/s, sweeping |\n|---|---|---|---|---|---|---|"
+        "\nPins:\n\n| pins | bytes a pin | bytes after a request | sweep ms | find µs, p99.99 / longest, no sweep | \
+         p99.99 / longest, sweeping | finds/s, sweeping |\n|---|---|---|---|---|---|---|"
     );
     for count in counts {
         let program = std::env::current_exe()?;

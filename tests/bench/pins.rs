@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use crate::Result;
 use crate::process::Process;
 
-/// How often the table is swept while look-ups go on.
-const SWEEPS: usize = 20;
+/// How long look-ups go on, with sweeps and without.
+const LEAST: Duration = Duration::from_secs(1);
 
 const TERMS: Terms = Terms {
     wait: 60,
@@ -29,6 +29,8 @@ const TERMS: Terms = Terms {
 struct Finds {
     count: u64,
     longest: Duration,
+    /// The time that one of 10,000 exceeded.
+    rare: Duration,
     span: Duration,
 }
 
@@ -54,16 +56,17 @@ pub(crate) fn measure(count: usize) -> Result<()> {
 
     let quiet = beside(&sessions, count, |over| {
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(300) {
+        while begun.elapsed() < LEAST {
             std::thread::yield_now();
         }
         over.store(true, Ordering::Relaxed);
     })?;
-    let mut swept = Duration::ZERO;
+    let (mut swept, mut sweeps) = (Duration::ZERO, 0);
     let sweeping = beside(&sessions, count, |over| {
         let begun = Instant::now();
-        for _ in 0..SWEEPS {
+        while begun.elapsed() < LEAST {
             sessions.sweep(now);
+            sweeps += 1;
         }
         swept = begun.elapsed();
         over.store(true, Ordering::Relaxed);
@@ -73,12 +76,14 @@ pub(crate) fn measure(count: usize) -> Result<()> {
     }
     let each = |kib: u64| (kib - empty) as f64 * 1024.0 / count as f64;
     println!(
-        "| {count} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} |",
+        "| {count} | {:.0} | {:.0} | {:.2} | {:.1} / {:.0} | {:.1} / {:.0} | {:.0} |",
         each(made),
         each(used),
-        swept.as_secs_f64() * 1e3 / SWEEPS as f64,
-        quiet.longest.as_secs_f64() * 1e6,
-        sweeping.longest.as_secs_f64() * 1e6,
+        swept.as_secs_f64() * 1e3 / f64::from(sweeps),
+        micros(quiet.rare),
+        micros(quiet.longest),
+        micros(sweeping.rare),
+        micros(sweeping.longest),
         sweeping.count as f64 / sweeping.span.as_secs_f64(),
     );
     Ok(())
@@ -127,19 +132,27 @@ fn beside(sessions: &Arc<Sessions>, count: usize, work: impl FnOnce(&AtomicBool)
 
 fn find(sessions: &Sessions, sids: &[String], over: &AtomicBool) -> Finds {
     let begun = Instant::now();
-    let (mut count, mut longest) = (0, Duration::ZERO);
+    let mut times = Vec::new();
     for sid in sids.iter().cycle() {
         let asked = Instant::now();
-        let found = sessions.find(sid);
-        longest = longest.max(asked.elapsed());
-        count += u64::from(found.is_some());
+        if sessions.find(sid).is_some() {
+            times.push(asked.elapsed());
+        }
         if over.load(Ordering::Relaxed) {
             break;
         }
     }
+    let span = begun.elapsed();
+    times.sort_unstable();
+    let from_end = |place: usize| times.iter().rev().nth(place).copied().unwrap_or_default();
     Finds {
-        count,
-        longest,
-        span: begun.elapsed(),
+        count: times.len() as u64,
+        longest: from_end(0),
+        rare: from_end(times.len() / 10_000),
+        span,
     }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
