@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// The program to test; the release build otherwise.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// A line of its configuration.
+    #[arg(long, default_value = HEALTH)]
+    config: String,
     /// Leaves the logs behind in any case.
     #[arg(long)]
     keep: bool,
@@ -63,11 +66,11 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     let model = Spec::model(prosody, INACTIVITY);
     let mut world = World::start(options.nodes, cuts, &model, &format!("chaos-{seed}")).await?;
     let binary = release_binary(options.binary.as_deref())?;
-    let mut balancer = Balancer::bowline(&binary, &world, HEALTH).await?;
+    let mut balancer = Balancer::bowline(&binary, &world, &options.config).await?;
     let mut broken = Vec::new();
     broken.extend(all_up(&balancer, nodes).await?);
     let descriptors = balancer.descriptors()?;
-    let mut crowd = Crowd::start(options.clients, balancer.address, &mut rng);
+    let mut crowd = Crowd::start(options.clients, balancer.address, prosody, &mut rng);
     let mut ledger = play(&plan, &mut world.nodes).await?;
     broken.extend(all_up(&balancer, nodes).await?);
     broken.extend(settle(&crowd, options.clients).await);

@@ -173,10 +173,10 @@ fn haproxy_configuration(address: SocketAddr, world: &World) -> String {
     let sid = r"regsub('^[^>]* sid=.([-0-9a-f]+).*','\1')";
     let has = "-m reg \"^[^>]* sid=\"";
     format!(
-        "global\n  maxconn 10000\ndefaults\n  mode http\n  timeout connect 2s\n  \
+        "global\n  maxconn 4000\ndefaults\n  mode http\n  timeout connect 2s\n  \
          timeout client 90s\n  timeout server 90s\nfrontend clients\n  bind {address}\n  \
          http-request wait-for-body time 5s\n  default_backend nodes\nbackend nodes\n  \
-         balance roundrobin\n  http-reuse never\n  retries 2\n  option redispatch\n  \
+         balance roundrobin\n  http-reuse never\n  retries 2\n  option redispatch 1\n  \
          option httpchk GET /http-bind\n  \
          stick-table type string len 64 size 100k expire 5m\n  \
          stick match \"req.body,{sid}\" if {{ req.body {has} }}\n  \

@@ -99,15 +99,15 @@ impl Link {
 
     /// Loses every packet from now on.
     pub(crate) fn cut(&self) -> Result<()> {
-        self.point(self.mac(9), self.mac(9))
+        self.point(&self.mac(9), &self.mac(9))
     }
 
     /// Carries packets again.
     pub(crate) fn mend(&self) -> Result<()> {
-        self.point(self.mac(2), self.mac(1))
+        self.point(&self.mac(2), &self.mac(1))
     }
 
-    fn point(&self, far: String, near: String) -> Result<()> {
+    fn point(&self, far: &str, near: &str) -> Result<()> {
         let (there, here) = (self.ip(2), self.ip(1));
         ip(&format!(
             "neigh replace {there} lladdr {far} dev {} nud permanent",
@@ -132,6 +132,13 @@ impl Link {
 
     fn mac(&self, end: u8) -> String {
         format!("02:00:00:00:{:02x}:{end:02x}", self.number)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The kernel would remove it too, some time after the namespace.
+        let _ = ip(&format!("link del {}", self.near()));
     }
 }
 
