@@ -1,0 +1,139 @@
+//! The invariants: what the clients and the nodes wrote down, held against what really happened.
+
+use ahash::AHashMap;
+
+use crate::Result;
+use crate::clients::{End, Mishap, Notebook, Story, Trouble};
+use crate::ledger::{Ledger, name};
+use crate::world::World;
+use crate::world::node::Noted;
+
+/// Judges a run; each broken invariant is one line.
+pub(crate) fn judge(book: &Notebook, world: &World, ledger: &Ledger) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for mishap in &book.mishaps {
+        broken.extend(judge_mishap(mishap, ledger));
+    }
+    for (node, _) in world.nodes.iter().enumerate() {
+        let wrong = ledger.wrong_verdicts(node).into_iter();
+        broken.extend(wrong.map(|verdict| {
+            let (node, when) = (name(node), ledger.moment(verdict.at));
+            format!("{node} was called down, and nothing had happened to it, at {when}")
+        }));
+    }
+    let requests = Requests::read(world)?;
+    for story in &book.stories {
+        let Some(owner) = requests.owner(story) else {
+            let when = ledger.moment(story.born);
+            broken.push(format!(
+                "client {}: a session that no node made, at {when}",
+                story.client
+            ));
+            continue;
+        };
+        broken.extend(judge_end(story, owner, ledger));
+        broken.extend(requests.judge_route(story, owner, ledger));
+    }
+    Ok(broken)
+}
+
+/// No client gets a bare error, a reset, or nothing; none is refused while a node is well.
+fn judge_mishap(mishap: &Mishap, ledger: &Ledger) -> Option<String> {
+    let well = ledger.some_well(mishap.asked, mishap.seen);
+    let what = match &mishap.trouble {
+        Trouble::Bare(status) => format!("a bare {status}"),
+        Trouble::Cut(how) => format!("no answer but an end: {how}"),
+        Trouble::Silence => "no answer at all".to_owned(),
+        Trouble::Wrapped(status) if well => format!("{status} though a node was well all the time"),
+        Trouble::Refused(why) if well => format!("'{why}' though a node was well all the time"),
+        // All nodes were ailing for part of the time.
+        Trouble::Wrapped(_) | Trouble::Refused(_) => return None,
+    };
+    let request = match &mishap.sid {
+        Some(_) => "a request of a session",
+        None => "a creation",
+    };
+    let took = (mishap.seen - mishap.asked) / 1000;
+    let when = ledger.moment(mishap.seen);
+    Some(format!(
+        "client {}: {request} got {what}, after {took} ms, at {when}",
+        mishap.client
+    ))
+}
+
+/// A session ends by a terminate, and only where its node failed.
+fn judge_end(story: &Story, owner: usize, ledger: &Ledger) -> Option<String> {
+    let (at, End::Told(condition)) = story.end.as_ref()? else {
+        return None;
+    };
+    if ledger.excused(owner, *at) || ledger.died(owner, story.born, *at) {
+        return None;
+    }
+    let (owner, when) = (name(owner), ledger.moment(*at));
+    Some(format!(
+        "client {}: a session of {owner} was ended ('{condition}'), and {owner} had not failed, at {when}",
+        story.client
+    ))
+}
+
+/// Which node got which request.
+struct Requests {
+    /// By the rid of the creation: the nodes that were asked, in order.
+    creations: AHashMap<u64, Vec<(u64, usize)>>,
+    /// By the sid.
+    others: AHashMap<String, Vec<(u64, usize)>>,
+}
+
+impl Requests {
+    fn read(world: &World) -> Result<Self> {
+        let mut requests = Self {
+            creations: AHashMap::default(),
+            others: AHashMap::default(),
+        };
+        for (node, process) in world.nodes.iter().enumerate() {
+            for Noted {
+                at,
+                creation,
+                sid,
+                rid,
+            } in process.notes()?
+            {
+                if creation {
+                    requests.creations.entry(rid).or_default().push((at, node));
+                } else {
+                    requests.others.entry(sid).or_default().push((at, node));
+                }
+            }
+        }
+        requests
+            .creations
+            .values_mut()
+            .for_each(|list| list.sort_unstable());
+        requests
+            .others
+            .values_mut()
+            .for_each(|list| list.sort_unstable());
+        Ok(requests)
+    }
+
+    /// The node that made a session: the last one that was asked to, before the client knew.
+    fn owner(&self, story: &Story) -> Option<usize> {
+        let asked = self.creations.get(&story.rid)?;
+        let before = asked.iter().rfind(|(at, _)| *at <= story.born);
+        before.map(|(_, node)| *node)
+    }
+
+    /// No request of a session reaches a second node while its own is well.
+    fn judge_route(&self, story: &Story, owner: usize, ledger: &Ledger) -> Option<String> {
+        let requests = self.others.get(&story.sid)?;
+        let (at, node) = requests.iter().find(|(_, node)| *node != owner)?;
+        if ledger.excused(owner, *at) || ledger.died(owner, story.born, *at) {
+            return None;
+        }
+        let (owner, other, when) = (name(owner), name(*node), ledger.moment(*at));
+        Some(format!(
+            "client {}: a request of a session of {owner} went to {other} while {owner} was up, at {when}",
+            story.client
+        ))
+    }
+}

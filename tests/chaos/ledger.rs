@@ -1,0 +1,166 @@
+//! What really happened to each node, and what the balancer thought of it: spans of time.
+
+use std::time::Duration;
+
+use crate::plan::{Fault, RECOVERY};
+use crate::world::balancer::Line;
+use crate::world::node::SLACK;
+use crate::world::{micros, now};
+
+/// One fault of one node, as it happened.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    fault: Fault,
+    from: u64,
+    until: u64,
+}
+
+/// A change of the balancer's verdict.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) at: u64,
+    pub(crate) up: bool,
+}
+
+/// The history of all nodes.
+pub(crate) struct Ledger {
+    started: u64,
+    faults: Vec<Vec<Span>>,
+    verdicts: Vec<Vec<Verdict>>,
+}
+
+impl Ledger {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            started: now(),
+            faults: vec![Vec::new(); nodes],
+            verdicts: vec![Vec::new(); nodes],
+        }
+    }
+
+    /// A fault is about to begin.
+    pub(crate) fn begins(&mut self, node: usize, fault: Fault) {
+        let (from, until) = (now() - micros(SLACK), u64::MAX);
+        self.faults[node].push(Span { fault, from, until });
+    }
+
+    /// A fault has ended.
+    pub(crate) fn ends(&mut self, node: usize) {
+        if let Some(span) = self.faults[node].last_mut() {
+            span.until = now();
+        }
+    }
+
+    /// Reads the verdicts out of the balancer's log.
+    pub(crate) fn read_verdicts(&mut self, lines: &[Line]) {
+        for (at, line) in lines {
+            let up = line.contains("node is up");
+            if !up && !line.contains("node is down") {
+                continue;
+            }
+            for (node, verdicts) in self.verdicts.iter_mut().enumerate() {
+                if line.contains(&format!("\"{}\"", name(node))) {
+                    verdicts.push(Verdict { at: *at, up });
+                }
+            }
+        }
+    }
+
+    /// Whether a fault of the node may explain what happened in a span of time.
+    pub(crate) fn ailing(&self, node: usize, from: u64, until: u64) -> bool {
+        let mut spans = self.faults[node].iter();
+        spans.any(|span| span.from <= until && from <= span.until.saturating_add(span.aftermath()))
+    }
+
+    /// Whether a fault of the node, or a verdict against it, may explain what happened then.
+    pub(crate) fn excused(&self, node: usize, at: u64) -> bool {
+        self.ailing(node, at, at) || self.called_down(node, at)
+    }
+
+    /// Whether the node's process died in a span of time, and its sessions with it.
+    pub(crate) fn died(&self, node: usize, from: u64, until: u64) -> bool {
+        let mut spans = self.faults[node].iter();
+        spans.any(|span| span.fault == Fault::Killed && (from..=until).contains(&span.from))
+    }
+
+    /// Whether some node was well, and known to be, all that time.
+    pub(crate) fn some_well(&self, from: u64, until: u64) -> bool {
+        (0..self.faults.len()).any(|node| !self.ailing(node, from, until))
+    }
+
+    fn called_down(&self, node: usize, at: u64) -> bool {
+        let verdicts = &self.verdicts[node];
+        let last = verdicts.iter().rfind(|verdict| verdict.at <= at);
+        // A probe tells the log a little after it tells the requests.
+        let soon = verdicts
+            .iter()
+            .any(|verdict| !verdict.up && verdict.at > at && verdict.at - at < micros(SLACK));
+        soon || last.is_some_and(|verdict| !verdict.up)
+    }
+
+    /// The verdicts on a node that were wrong: down, although nothing had happened to it.
+    pub(crate) fn wrong_verdicts(&self, node: usize) -> Vec<Verdict> {
+        let verdicts = self.verdicts[node].iter().copied();
+        verdicts
+            .filter(|verdict| !verdict.up && !self.ailing(node, verdict.at, verdict.at))
+            .collect()
+    }
+
+    /// How long it took until a dead or silent node was called down, from the fault.
+    pub(crate) fn verdict_delays(&self, fault: Fault) -> Vec<u64> {
+        let mut delays = Vec::new();
+        for (spans, verdicts) in self.faults.iter().zip(&self.verdicts) {
+            for span in spans.iter().filter(|span| span.fault == fault) {
+                let within = span.from..=span.until;
+                let down = verdicts
+                    .iter()
+                    .find(|verdict| !verdict.up && within.contains(&verdict.at));
+                delays.extend(down.map(|verdict| verdict.at - span.from));
+            }
+        }
+        delays
+    }
+
+    /// A moment as seconds since the start, with the nodes' faults and verdicts at that time.
+    pub(crate) fn moment(&self, at: u64) -> String {
+        let seconds = Duration::from_micros(at.saturating_sub(self.started)).as_secs_f64();
+        let mut text = format!("+{seconds:.3} s (");
+        for node in 0..self.faults.len() {
+            let mut spans = self.faults[node].iter();
+            let near = spans.rfind(|span| span.from <= at);
+            let state = near.map_or("well".to_owned(), |span| {
+                let age = |since: u64| Duration::from_micros(at - since).as_secs_f64();
+                if span.until > at {
+                    format!("{:?} since {:.3} s", span.fault, age(span.from))
+                } else {
+                    format!("well since {:.3} s", age(span.until))
+                }
+            });
+            let down = if self.called_down(node, at) {
+                ", called down"
+            } else {
+                ""
+            };
+            let comma = if node > 0 { "; " } else { "" };
+            text.push_str(&format!("{comma}{} {state}{down}", name(node)));
+        }
+        text + ")"
+    }
+}
+
+impl Span {
+    /// How long after its end it may still explain something: the balancer has to find out, and
+    /// after a cut TCP sends again ever later, up to as long as the cut was.
+    fn aftermath(&self) -> u64 {
+        let length = match self.fault {
+            Fault::CutOff => self.until - self.from,
+            Fault::Killed | Fault::Frozen => 0,
+        };
+        micros(RECOVERY).saturating_add(length)
+    }
+}
+
+/// The name of a node, from its place.
+pub(crate) fn name(node: usize) -> String {
+    format!("t{}", node + 1)
+}

@@ -1,0 +1,210 @@
+//! One run of the chaos suite: start, play the plan, heal, send the clients away, judge.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::Result;
+use crate::clients::{Crowd, End, Notebook, WAIT};
+use crate::judge::judge;
+use crate::leaks;
+use crate::ledger::Ledger;
+use crate::plan::{Fault, Plan};
+use crate::world::balancer::Balancer;
+use crate::world::node::{NodeProcess, Spec};
+use crate::world::{World, net, release_binary};
+
+/// How long the nodes keep an unused session, in seconds.
+const INACTIVITY: u32 = 5;
+/// How long healed nodes may take to be called up, all of them.
+const HEALING: Duration = Duration::from_secs(30);
+/// With all nodes up, how long until every client has a session.
+const SETTLING: Duration = Duration::from_secs(WAIT as u64 + 4);
+/// Verdicts quick enough for a short run.
+const HEALTH: &str = "health: { interval: 500ms, timeout: 500ms }";
+
+/// What a run is started with.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How long faults come.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The same seed gives the same faults; a random one otherwise.
+    #[arg(long)]
+    seed: Option<u64>,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=50))]
+    nodes: u8,
+    #[arg(long, default_value_t = 60)]
+    clients: usize,
+    /// The program to test; the release build otherwise.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// A line of its configuration.
+    #[arg(long, default_value = HEALTH)]
+    config: String,
+    /// Leaves the logs behind in any case.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs it; whether every invariant held.
+pub(crate) async fn run(options: Options) -> Result<bool> {
+    let cuts = net::enter();
+    if !cuts {
+        println!("SKIPPED: network cuts; they need network namespaces (root, and iproute2)");
+    }
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let mut rng = Rng::with_seed(seed);
+    let lasts = Duration::from_secs(options.seconds);
+    let nodes = usize::from(options.nodes);
+    let prosody = rng.u8(..3) == 0;
+    let plan = Plan::draw(&mut rng, nodes, cuts, lasts);
+    introduce(&options, seed, prosody, &plan);
+
+    let model = Spec::model(prosody, INACTIVITY);
+    let mut world = World::start(options.nodes, cuts, &model, &format!("chaos-{seed}")).await?;
+    let binary = release_binary(options.binary.as_deref())?;
+    let mut balancer = Balancer::bowline(&binary, &world, &options.config).await?;
+    let mut broken = Vec::new();
+    broken.extend(all_up(&balancer, nodes).await?);
+    let descriptors = balancer.descriptors()?;
+    let mut crowd = Crowd::start(options.clients, balancer.address, prosody, &mut rng);
+    let mut ledger = play(&plan, &mut world.nodes).await?;
+    broken.extend(all_up(&balancer, nodes).await?);
+    broken.extend(settle(&crowd, options.clients).await);
+    crowd.leave().await;
+    if balancer.runs() {
+        broken.extend(leaks::check(&balancer, descriptors).await?);
+    } else {
+        broken.push("the balancer has ended by itself".to_owned());
+    }
+    ledger.read_verdicts(&balancer.lines());
+    let panics = balancer.lines().into_iter();
+    broken.extend(
+        panics
+            .map(|(_, line)| line)
+            .filter(|line| line.contains("panicked")),
+    );
+    broken.extend(judge(&crowd.book(), &world, &ledger)?);
+    report(&crowd.book(), &ledger, &broken);
+    conclude(world, seed, &broken, options.keep);
+    Ok(broken.is_empty())
+}
+
+fn introduce(options: &Options, seed: u64, prosody: bool, plan: &Plan) {
+    let software = if prosody { "Prosody" } else { "Tigase" };
+    println!(
+        "seed {seed}: {} s, {} {software} nodes, {} clients; {} kills, {} freezes, {} cuts, {} \
+         times all nodes down",
+        options.seconds,
+        options.nodes,
+        options.clients,
+        plan.count(Fault::Killed),
+        plan.count(Fault::Frozen),
+        plan.count(Fault::CutOff),
+        plan.count_all_down(),
+    );
+}
+
+/// Makes the faults happen.
+async fn play(plan: &Plan, nodes: &mut [NodeProcess]) -> Result<Ledger> {
+    let mut ledger = Ledger::new(nodes.len());
+    let started = Instant::now();
+    for event in plan.events() {
+        sleep_until(started + event.at).await;
+        let node = &mut nodes[event.node];
+        if event.begins {
+            ledger.begins(event.node, event.fault);
+        }
+        match (event.fault, event.begins) {
+            (Fault::Killed, true) => node.kill(),
+            (Fault::Killed, false) => node.start()?,
+            (Fault::Frozen, true) => node.freeze()?,
+            (Fault::Frozen, false) => node.thaw()?,
+            (Fault::CutOff, true) => node.cut()?,
+            (Fault::CutOff, false) => node.mend()?,
+        }
+        if !event.begins {
+            ledger.ends(event.node);
+        }
+    }
+    Ok(ledger)
+}
+
+/// Waits until every node is called up.
+async fn all_up(balancer: &Balancer, nodes: usize) -> Result<Option<String>> {
+    let give_up = Instant::now() + HEALING;
+    loop {
+        let up = balancer.metric("bowline_node_up").await?;
+        if up >= nodes as f64 {
+            return Ok(None);
+        }
+        if Instant::now() > give_up {
+            let seconds = HEALING.as_secs();
+            let text = format!("only {up} nodes are called up, {seconds} s after the last fault");
+            return Ok(Some(text));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits a while without faults; then every client has a session.
+async fn settle(crowd: &Crowd, clients: usize) -> Option<String> {
+    sleep(SETTLING).await;
+    // A client may be between two sessions just now.
+    for _ in 0..20 {
+        if crowd.alive() == clients {
+            return None;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    let (alive, seconds) = (crowd.alive(), SETTLING.as_secs());
+    Some(format!(
+        "only {alive} of {clients} clients have a session, {seconds} s after all nodes were up"
+    ))
+}
+
+fn report(book: &Notebook, ledger: &Ledger, broken: &[String]) {
+    let ended = |wanted: fn(&End) -> bool| {
+        let ends = book.stories.iter().filter_map(|story| story.end.as_ref());
+        ends.filter(|(_, end)| wanted(end)).count()
+    };
+    println!(
+        "{} sessions: {} ended by their clients, {} by a clean terminate, {} broken; {} answers, the \
+         slowest after {:.1} s",
+        book.stories.len(),
+        ended(|end| *end == End::Own),
+        ended(|end| matches!(end, End::Told(_))),
+        ended(|end| *end == End::Broken),
+        book.answers,
+        Duration::from_micros(book.slowest).as_secs_f64(),
+    );
+    for fault in [Fault::Killed, Fault::Frozen, Fault::CutOff] {
+        let delays = ledger.verdict_delays(fault);
+        if let Some(longest) = delays.iter().max() {
+            let longest = Duration::from_micros(*longest).as_secs_f64();
+            println!(
+                "{fault:?}: called down {} times, after {longest:.2} s at most",
+                delays.len()
+            );
+        }
+    }
+    for line in broken {
+        println!("BROKEN: {line}");
+    }
+}
+
+fn conclude(world: World, seed: u64, broken: &[String], keep: bool) {
+    if broken.is_empty() {
+        println!("every invariant held (seed {seed})");
+    } else {
+        println!("{} broken invariants (seed {seed})", broken.len());
+    }
+    if keep || !broken.is_empty() {
+        println!("logs: {}", world.folder.display());
+    } else {
+        world.clean_up();
+    }
+}
