@@ -88,6 +88,12 @@ impl Cluster {
             let reason = node.last_failure().map(|failure| failure.what);
             let reason = reason.as_deref().unwrap_or("unknown");
             warn!(node = %node.name, address = %node.address, reason, "node is down");
+            if !self.any_up() {
+                // Whatever a probe task waits for, the first node that answers is needed now.
+                self.nodes
+                    .iter()
+                    .for_each(|node| node.probe_now.notify_one());
+            }
         }
     }
 

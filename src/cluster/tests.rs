@@ -36,6 +36,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         health: Health {
             probe: Probe::Tcp,
             interval: second,
+            fast_interval: second,
             timeout: second,
             rise: 2,
             fall: 3,

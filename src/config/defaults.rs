@@ -74,6 +74,7 @@ impl Default for Health {
         Self {
             probe: Probe::Bosh,
             interval: Duration::from_secs(2),
+            fast_interval: Duration::from_millis(200),
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,

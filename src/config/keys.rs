@@ -29,7 +29,15 @@ const PLACES: [(&str, &[&str]); 10] = [
     ("nodes[]", &["name", "address", "weight"]),
     (
         "health",
-        &["probe", "path", "interval", "timeout", "rise", "fall"],
+        &[
+            "probe",
+            "path",
+            "interval",
+            "fast_interval",
+            "timeout",
+            "rise",
+            "fall",
+        ],
     ),
     ("admin", &["address"]),
     ("limits", &["connections", "sessions"]),

@@ -193,16 +193,20 @@ fn nodes(value: &Value<'_>) -> Result<Vec<NodeSettings>, Fault> {
 fn health(section: &Section<'_>) -> Result<Health, Fault> {
     let default = Health::default();
     let interval = section.duration("interval", default.interval, SHORTEST)?;
-    let timeout = section.duration("timeout", default.timeout.min(interval), SHORTEST)?;
-    if timeout > interval {
-        let (at_most, is) = (show_duration(interval), show_duration(timeout));
-        let reason = format!("must be at most `interval`, which is {at_most}, is {is}");
-        return Err(section.need("timeout")?.fault(reason));
-    }
+    let within = |key, default: Duration| {
+        let duration = section.duration(key, default.min(interval), SHORTEST)?;
+        if duration > interval {
+            let (at_most, is) = (show_duration(interval), show_duration(duration));
+            let reason = format!("must be at most `interval`, which is {at_most}, is {is}");
+            return Err(section.need(key)?.fault(reason));
+        }
+        Ok(duration)
+    };
     Ok(Health {
         probe: probe(section)?,
         interval,
-        timeout,
+        fast_interval: within("fast_interval", default.fast_interval)?,
+        timeout: within("timeout", default.timeout)?,
         rise: section.count("rise", default.rise, 1..=100)?,
         fall: section.count("fall", default.fall, 1..=100)?,
     })

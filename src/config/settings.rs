@@ -115,12 +115,15 @@ pub struct NodeSettings {
 pub struct Health {
     /// What is asked of the node.
     pub probe: Probe,
-    /// From one probe to the next; each is moved by up to a tenth at random. 10 ms to 24 h, 2 s by
-    /// default.
+    /// From one probe to the next at most; each comes up to a tenth earlier, at random. 10 ms to
+    /// 24 h, 2 s by default.
     pub interval: Duration,
+    /// The same while something is amiss: after a failed probe, while one waits for its answer,
+    /// and while no node is up. 10 ms to `interval`, 200 ms by default.
+    pub fast_interval: Duration,
     /// How long one probe may take; 10 ms to `interval`, 1 s by default.
     pub timeout: Duration,
-    /// Passed probes in a row that make a node up; 1 to 100, 2 by default.
+    /// Passed probes in a row that make a node up, while another is; 1 to 100, 2 by default.
     pub rise: u32,
     /// Failed probes in a row that make a node down; 1 to 100, 3 by default.
     pub fall: u32,

@@ -12,5 +12,6 @@ mod drain;
 mod failures;
 mod http;
 mod layout;
+mod probing;
 mod routing;
 mod simulator;
