@@ -5,6 +5,7 @@
 //! address is never one.
 
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -86,6 +87,9 @@ impl Outcome {
     }
 }
 
+/// A gauge that takes fractions.
+pub type Fraction = Gauge<f64, AtomicU64>;
+
 /// A label value that is known when the program is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Name(pub &'static str);
@@ -132,6 +136,8 @@ pub struct NodeMetrics {
     pub held: Gauge,
     /// 1 while the node is up.
     pub up: Gauge,
+    /// How much of its weight the node has, 0 to 1.
+    pub share: Fraction,
     /// Changes of the probe's verdict.
     pub changes: Counter,
     /// Sessions that were moved off the node because it failed.
@@ -174,6 +180,7 @@ struct NodeFamilies {
     sessions: Family<NodeLabels, Gauge>,
     held: Family<NodeLabels, Gauge>,
     up: Family<NodeLabels, Gauge>,
+    share: Family<NodeLabels, Fraction>,
     changes: Family<NodeLabels, Counter>,
     reassigned: Family<NodeLabels, Counter>,
     connects: Family<ConnectLabels, Counter>,
@@ -269,6 +276,7 @@ impl Metrics {
             sessions: self.nodes.sessions.get_or_create_owned(&labels),
             held: self.nodes.held.get_or_create_owned(&labels),
             up: self.nodes.up.get_or_create_owned(&labels),
+            share: whole(&self.nodes.share.get_or_create_owned(&labels)),
             changes: self.nodes.changes.get_or_create_owned(&labels),
             reassigned: self.nodes.reassigned.get_or_create_owned(&labels),
             connects: self.nodes.connects.get_or_create_owned(&connect("ok")),
@@ -296,6 +304,7 @@ impl NodeFamilies {
             sessions: Family::default(),
             held: Family::default(),
             up: Family::default(),
+            share: Family::default(),
             changes: Family::default(),
             reassigned: Family::default(),
             connects: Family::default(),
@@ -317,6 +326,11 @@ impl NodeFamilies {
             "node_up",
             "1 while the probes call the node up",
             families.up.clone(),
+        );
+        registry.register(
+            "node_share",
+            "Part of its weight that the node has, below 1 for a while after it came back",
+            families.share.clone(),
         );
         registry.register(
             "node_changes",
@@ -351,6 +365,12 @@ impl NodeFamilies {
         );
         families
     }
+}
+
+/// The gauge, at 1.
+fn whole(gauge: &Fraction) -> Fraction {
+    gauge.set(1.0);
+    gauge.clone()
 }
 
 /// A gauge that is always 1, and not of the type `info`: the older text format has no such type,

@@ -75,6 +75,7 @@ fn describe(state: State, node: &Node) -> Value {
         "address": node.address,
         "resolved": resolved,
         "weight": node.weight,
+        "share": node.share().as_part(),
         "state": match state {
             State::Up => "up",
             State::Down => "down",

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
-pub use node::{Failure, Node, NodeId};
+pub use node::{Failure, Node, NodeId, Share};
 
 use crate::config::{NodeSettings, Settings};
 use crate::metrics::Metrics;

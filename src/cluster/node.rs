@@ -2,7 +2,7 @@
 //! writes the verdict and the resolved addresses, whoever meets a failure writes that.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -19,6 +19,20 @@ impl NodeId {
     /// The place in a list of nodes.
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// How much of its weight a node has: all of it, or less for a while after it came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(pub u16);
+
+impl Share {
+    /// All of its weight.
+    pub const WHOLE: Self = Self(1000);
+
+    /// As a part of the whole.
+    pub fn as_part(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE.0)
     }
 }
 
@@ -40,7 +54,7 @@ pub struct Node {
     pub name: String,
     /// Its configured `host:port`.
     pub address: String,
-    /// Its share of new sessions, at least 1.
+    /// Its configured share of new sessions, at least 1.
     pub weight: u32,
     /// Its counters.
     pub metrics: NodeMetrics,
@@ -49,6 +63,7 @@ pub struct Node {
     /// Wakes everything that waits at the node when it goes down.
     pub went_down: Notify,
     up: AtomicBool,
+    share: AtomicU16,
     told: Mutex<Told>,
 }
 
@@ -73,6 +88,7 @@ impl Node {
             probe_now: Notify::new(),
             went_down: Notify::new(),
             up: AtomicBool::new(false),
+            share: AtomicU16::new(Share::WHOLE.0),
             told: Mutex::new(Told {
                 addresses,
                 since: None,
@@ -84,6 +100,22 @@ impl Node {
     /// Whether the probes call it up.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
+    }
+
+    /// How much of its weight it has.
+    pub fn share(&self) -> Share {
+        Share(self.share.load(Ordering::Relaxed))
+    }
+
+    /// Sets how much of its weight it has (the probe task only).
+    pub fn set_share(&self, share: Share) {
+        self.share.store(share.0, Ordering::Relaxed);
+        self.metrics.share.set(share.as_part());
+    }
+
+    /// Its weight among the others at the moment, in parts of [`Share::WHOLE`]; at least 1.
+    pub fn effective_weight(&self) -> u32 {
+        (self.weight * u32::from(self.share().0)).max(1)
     }
 
     /// The addresses that its host name stands for, in the order to try; empty until resolved.

@@ -40,6 +40,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             timeout: second,
             rise: 2,
             fall: 3,
+            slow_start: Duration::ZERO,
         },
         admin: None,
         limits: Limits {

@@ -78,6 +78,7 @@ impl Default for Health {
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            slow_start: Duration::from_secs(30),
         }
     }
 }

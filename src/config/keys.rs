@@ -37,6 +37,7 @@ const PLACES: [(&str, &[&str]); 10] = [
             "timeout",
             "rise",
             "fall",
+            "slow_start",
         ],
     ),
     ("admin", &["address"]),

@@ -209,6 +209,7 @@ fn health(section: &Section<'_>) -> Result<Health, Fault> {
         timeout: within("timeout", default.timeout)?,
         rise: section.count("rise", default.rise, 1..=100)?,
         fall: section.count("fall", default.fall, 1..=100)?,
+        slow_start: section.duration("slow_start", default.slow_start, Duration::ZERO)?,
     })
 }
 

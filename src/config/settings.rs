@@ -127,6 +127,9 @@ pub struct Health {
     pub rise: u32,
     /// Failed probes in a row that make a node down; 1 to 100, 3 by default.
     pub fall: u32,
+    /// How long the share of new sessions of a node that came back grows, from a tenth to the
+    /// whole; 0 (at once) to 24 h, 30 s by default.
+    pub slow_start: Duration,
 }
 
 /// What a probe asks of a node.

@@ -11,6 +11,7 @@
 
 mod failure;
 mod probe;
+mod ramp;
 mod resolve;
 mod streak;
 
@@ -25,6 +26,7 @@ use crate::cluster::{Cluster, Node, NodeId};
 use crate::config::Settings;
 use failure::Failure;
 use probe::Prober;
+use ramp::Ramp;
 use resolve::Resolver;
 use streak::{Rules, Streak};
 
@@ -72,6 +74,7 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings) -> Probes {
             prober: Arc::clone(&prober),
             fast: rules.fast,
             streak: Streak::new(rules.clone()),
+            ramp: Ramp::new(health.slow_start),
             resolver: Resolver::new(&node.address),
         };
         tasks.spawn(watch.run());
@@ -86,6 +89,7 @@ struct Watch {
     prober: Arc<Prober>,
     fast: Duration,
     streak: Streak,
+    ramp: Ramp,
     resolver: Resolver,
 }
 
@@ -103,7 +107,10 @@ impl Watch {
             let due = (started + jittered(pause)).max(earliest);
             tokio::select! {
                 () = sleep_until(due) => {}
-                () = self.node().probe_now.notified() => sleep_until(earliest).await,
+                () = self.cluster.node(self.id).probe_now.notified() => {
+                    sleep_until(earliest).await;
+                }
+                () = grow(&self.cluster, self.id, &mut self.ramp) => {}
             }
         }
     }
@@ -162,7 +169,15 @@ impl Watch {
             tracing::debug!(node = %node.name, %failure, "probe failed");
             node.probe_failed(failure.to_string(), now);
         }
+        let known = self.node().since().is_some();
         if let Some(up) = self.streak.observe(passed, !self.cluster.any_up()) {
+            if up && known {
+                let now = Instant::now();
+                self.ramp.begin(now);
+                // Before the verdict, or the first clients would see a whole share.
+                let share = self.ramp.share(now);
+                self.node().set_share(share);
+            }
             self.cluster.set_verdict(self.id, up, now);
         }
         passed
@@ -176,6 +191,15 @@ impl Watch {
     fn node(&self) -> &Node {
         self.cluster.node(self.id)
     }
+}
+
+/// Lets the share of a node that came back grow. Never returns.
+async fn grow(cluster: &Cluster, id: NodeId, ramp: &mut Ramp) {
+    while let Some(step) = ramp.next_step(Instant::now()) {
+        sleep_until(step).await;
+        cluster.node(id).set_share(ramp.share(Instant::now()));
+    }
+    std::future::pending().await
 }
 
 /// `interval`, shortened by up to a tenth at random, so that balancers and nodes fall out of step.

@@ -132,6 +132,7 @@ fn every_key_has_its_effect() {
     assert_eq!(settings.health.interval.as_millis(), 10);
     assert_eq!(settings.health.fast_interval.as_millis(), 10);
     assert_eq!((settings.health.rise, settings.health.fall), (100, 1));
+    assert_ne!(settings.health.slow_start, defaults.health.slow_start);
     assert_ne!(settings.admin, defaults.admin);
     assert_eq!(settings.limits.connections, 1);
     assert_eq!(settings.limits.sessions, 100_000_000);

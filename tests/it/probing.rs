@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use bowline::cluster;
-use bowline::config::Settings;
+use bowline::cluster::{self, Share};
+use bowline::config::{Placement, Settings};
 use bowline::demo::node::{Ending, Fault, Node, Profile};
 use tokio::time::Instant;
 
@@ -169,4 +169,46 @@ async fn with_no_node_up_the_end_of_a_freeze_is_known_at_once() {
     assert!(reply.attribute("sid").is_some(), "{reply:?}");
     let took = thawed.elapsed();
     assert!(took < Duration::from_millis(100) + SLACK, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_came_back_starts_slowly() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.placement = Placement::RoundRobin;
+    settings.health.slow_start = HOUR;
+    let balancer = Balancer::start(&settings).await;
+    assert_eq!(node_of(&balancer, 0).share(), Share::WHOLE);
+    nodes[0].kill(Ending::Eof).await;
+    until_down(&balancer, 0).await;
+    nodes[0].revive().await.unwrap();
+    let node = node_of(&balancer, 0);
+    eventually("the node is up", || node.is_up()).await;
+    for _ in 0..22 {
+        balancer.session().await;
+    }
+    assert_eq!(nodes[0].sessions().len(), 2, "a tenth of a weight of 1.1");
+    assert!(
+        balancer
+            .metrics()
+            .contains("bowline_node_share{node=\"t1\"} 0.1\n")
+    );
+}
+
+#[tokio::test]
+async fn a_slow_start_ends() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = triggered(&nodes);
+    settings.health.interval = Duration::from_secs(2);
+    settings.health.slow_start = Duration::from_millis(300);
+    let balancer = Balancer::start(&settings).await;
+    nodes[0].kill(Ending::Eof).await;
+    node_of(&balancer, 0).suspect("a client's word", SystemTime::now());
+    until_down(&balancer, 0).await;
+    nodes[0].revive().await.unwrap();
+    let node = node_of(&balancer, 0);
+    eventually("the node is up", || node.is_up()).await;
+    assert!(node.share() < Share::WHOLE);
+    eventually("it has its whole share", || node.share() == Share::WHOLE).await;
+    assert!(node.is_up());
 }
