@@ -138,6 +138,10 @@ pub struct NodeMetrics {
     pub up: Gauge,
     /// How much of its weight the node has, 0 to 1.
     pub share: Fraction,
+    /// Times that it went down and that are not forgotten.
+    pub falls: Gauge,
+    /// How long the node must be well before it is up again, in seconds.
+    pub penalty_seconds: Fraction,
     /// Changes of the probe's verdict.
     pub changes: Counter,
     /// Sessions that were moved off the node because it failed.
@@ -181,6 +185,8 @@ struct NodeFamilies {
     held: Family<NodeLabels, Gauge>,
     up: Family<NodeLabels, Gauge>,
     share: Family<NodeLabels, Fraction>,
+    falls: Family<NodeLabels, Gauge>,
+    penalty: Family<NodeLabels, Fraction>,
     changes: Family<NodeLabels, Counter>,
     reassigned: Family<NodeLabels, Counter>,
     connects: Family<ConnectLabels, Counter>,
@@ -277,6 +283,8 @@ impl Metrics {
             held: self.nodes.held.get_or_create_owned(&labels),
             up: self.nodes.up.get_or_create_owned(&labels),
             share: whole(&self.nodes.share.get_or_create_owned(&labels)),
+            falls: self.nodes.falls.get_or_create_owned(&labels),
+            penalty_seconds: self.nodes.penalty.get_or_create_owned(&labels),
             changes: self.nodes.changes.get_or_create_owned(&labels),
             reassigned: self.nodes.reassigned.get_or_create_owned(&labels),
             connects: self.nodes.connects.get_or_create_owned(&connect("ok")),
@@ -305,6 +313,8 @@ impl NodeFamilies {
             held: Family::default(),
             up: Family::default(),
             share: Family::default(),
+            falls: Family::default(),
+            penalty: Family::default(),
             changes: Family::default(),
             reassigned: Family::default(),
             connects: Family::default(),
@@ -331,6 +341,17 @@ impl NodeFamilies {
             "node_share",
             "Part of its weight that the node has, below 1 for a while after it came back",
             families.share.clone(),
+        );
+        registry.register(
+            "node_falls",
+            "Times that the node went down and that are not forgotten",
+            families.falls.clone(),
+        );
+        registry.register_with_unit(
+            "node_penalty",
+            "How long a node that flaps must be well before it is up again, 0 while it is up",
+            Unit::Seconds,
+            families.penalty.clone(),
         );
         registry.register(
             "node_changes",

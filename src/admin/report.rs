@@ -81,6 +81,8 @@ fn describe(state: State, node: &Node) -> Value {
             State::Down => "down",
             State::Unknown => "unknown",
         },
+        "falls": node.metrics.falls.get(),
+        "penalty_seconds": node.metrics.penalty_seconds.get(),
         "since": node.since().map(rfc3339),
         "sessions": node.metrics.sessions.get(),
         "held_requests": node.metrics.held.get(),

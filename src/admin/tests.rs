@@ -138,6 +138,7 @@ async fn health_tells_the_state_of_every_node() {
     t2.metrics.sessions.set(7);
     t2.metrics.held.set(3);
     t2.set_share(Share(250));
+    t2.set_penalty(3, Duration::from_secs(10));
     t2.probe_failed("connection refused".into(), SystemTime::UNIX_EPOCH);
     let health = admin.get("/health").await;
     assert_eq!(health.status, 200);
@@ -152,6 +153,8 @@ async fn health_tells_the_state_of_every_node() {
         "weight": 1,
         "share": 0.25,
         "state": "down",
+        "falls": 3,
+        "penalty_seconds": 10.0,
         "since": "2001-09-09T01:46:40Z",
         "sessions": 7,
         "held_requests": 3,

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -111,6 +111,13 @@ impl Node {
     pub fn set_share(&self, share: Share) {
         self.share.store(share.0, Ordering::Relaxed);
         self.metrics.share.set(share.as_part());
+    }
+
+    /// Tells how often it went down lately, and how long it must be well before it is up again
+    /// (the probe task only).
+    pub fn set_penalty(&self, falls: u32, penalty: Duration) {
+        self.metrics.falls.set(falls.into());
+        self.metrics.penalty_seconds.set(penalty.as_secs_f64());
     }
 
     /// Its weight among the others at the moment, in parts of [`Share::WHOLE`]; at least 1.

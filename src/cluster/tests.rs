@@ -41,6 +41,8 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             rise: 2,
             fall: 3,
             slow_start: Duration::ZERO,
+            penalty: Duration::ZERO,
+            penalty_max: second,
         },
         admin: None,
         limits: Limits {

@@ -79,6 +79,8 @@ impl Default for Health {
             rise: 2,
             fall: 3,
             slow_start: Duration::from_secs(30),
+            penalty: Duration::from_secs(5),
+            penalty_max: Duration::from_secs(5 * 60),
         }
     }
 }

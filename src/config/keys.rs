@@ -38,6 +38,8 @@ const PLACES: [(&str, &[&str]); 10] = [
             "rise",
             "fall",
             "slow_start",
+            "penalty",
+            "penalty_max",
         ],
     ),
     ("admin", &["address"]),

@@ -202,6 +202,7 @@ fn health(section: &Section<'_>) -> Result<Health, Fault> {
         }
         Ok(duration)
     };
+    let (penalty, penalty_max) = penalties(section, &default)?;
     Ok(Health {
         probe: probe(section)?,
         interval,
@@ -210,7 +211,21 @@ fn health(section: &Section<'_>) -> Result<Health, Fault> {
         rise: section.count("rise", default.rise, 1..=100)?,
         fall: section.count("fall", default.fall, 1..=100)?,
         slow_start: section.duration("slow_start", default.slow_start, Duration::ZERO)?,
+        penalty,
+        penalty_max,
     })
+}
+
+/// The first penalty and the longest one.
+fn penalties(section: &Section<'_>, default: &Health) -> Result<(Duration, Duration), Fault> {
+    let most = section.duration("penalty_max", default.penalty_max, SHORTEST)?;
+    let penalty = section.duration("penalty", default.penalty.min(most), Duration::ZERO)?;
+    if penalty > most {
+        let (at_most, is) = (show_duration(most), show_duration(penalty));
+        let reason = format!("must be at most `penalty_max`, which is {at_most}, is {is}");
+        return Err(section.need("penalty")?.fault(reason));
+    }
+    Ok((penalty, most))
 }
 
 fn probe(section: &Section<'_>) -> Result<Probe, Fault> {

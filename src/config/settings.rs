@@ -130,6 +130,12 @@ pub struct Health {
     /// How long the share of new sessions of a node that came back grows, from a tenth to the
     /// whole; 0 (at once) to 24 h, 30 s by default.
     pub slow_start: Duration,
+    /// How long a node that went down a second time must be well, behind `rise`, before it is up
+    /// again; doubles with each further time. 0 (never) to `penalty_max`, 5 s by default.
+    pub penalty: Duration,
+    /// The longest penalty, and how long a node must be up for one time to be forgotten. 10 ms to
+    /// 24 h, 5 min by default.
+    pub penalty_max: Duration,
 }
 
 /// What a probe asks of a node.

@@ -10,6 +10,7 @@
 //! and nothing else, and end when the [`Probes`] are dropped.
 
 mod failure;
+mod penalty;
 mod probe;
 mod ramp;
 mod resolve;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Cluster, Node, NodeId};
 use crate::config::Settings;
 use failure::Failure;
+use penalty::Penalty;
 use probe::Prober;
 use ramp::Ramp;
 use resolve::Resolver;
@@ -66,6 +68,7 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings) -> Probes {
         interval: health.interval,
         fast: health.fast_interval.min(health.interval),
     };
+    let penalty = Penalty::new(health.penalty, health.penalty_max);
     let mut tasks = JoinSet::new();
     for node in cluster.nodes() {
         let watch = Watch {
@@ -73,7 +76,7 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings) -> Probes {
             id: node.id,
             prober: Arc::clone(&prober),
             fast: rules.fast,
-            streak: Streak::new(rules.clone()),
+            streak: Streak::new(rules.clone(), penalty.clone()),
             ramp: Ramp::new(health.slow_start),
             resolver: Resolver::new(&node.address),
         };
@@ -103,7 +106,7 @@ impl Watch {
             let started = Instant::now();
             self.round(started + self.prober.timeout).await;
             let earliest = Instant::now() + FLOOR;
-            let pause = self.streak.pause(!self.cluster.any_up());
+            let pause = self.streak.pause(!self.cluster.any_up(), Instant::now());
             let due = (started + jittered(pause)).max(earliest);
             tokio::select! {
                 () = sleep_until(due) => {}
@@ -169,18 +172,25 @@ impl Watch {
             tracing::debug!(node = %node.name, %failure, "probe failed");
             node.probe_failed(failure.to_string(), now);
         }
-        let known = self.node().since().is_some();
-        if let Some(up) = self.streak.observe(passed, !self.cluster.any_up()) {
-            if up && known {
-                let now = Instant::now();
-                self.ramp.begin(now);
-                // Before the verdict, or the first clients would see a whole share.
-                let share = self.ramp.share(now);
-                self.node().set_share(share);
-            }
-            self.cluster.set_verdict(self.id, up, now);
-        }
+        self.judge(passed, now);
         passed
+    }
+
+    /// Writes the verdict if the probe turned it, and what follows from it.
+    fn judge(&mut self, passed: bool, when: SystemTime) {
+        let now = Instant::now();
+        let known = self.node().since().is_some();
+        let turned = self.streak.observe(passed, !self.cluster.any_up(), now);
+        let (falls, penalty) = (self.streak.falls(now), self.streak.penalty());
+        self.node().set_penalty(falls, penalty);
+        let Some(up) = turned else { return };
+        if up && known {
+            self.ramp.begin(now);
+            // Before the verdict, or the first clients would see a whole share.
+            let share = self.ramp.share(now);
+            self.node().set_share(share);
+        }
+        self.cluster.set_verdict(self.id, up, when);
     }
 
     /// Takes back the signals of failures met so far: the probe that starts now answers them.

@@ -212,3 +212,43 @@ async fn a_slow_start_ends() {
     eventually("it has its whole share", || node.share() == Share::WHOLE).await;
     assert!(node.is_up());
 }
+
+/// Kills a node, and revives it when it is down.
+async fn fall(balancer: &Balancer, nodes: &[Node], at: usize) {
+    nodes[at].kill(Ending::Eof).await;
+    node_of(balancer, at).suspect("a client's word", SystemTime::now());
+    until_down(balancer, at).await;
+    nodes[at].revive().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_flaps_is_kept_away_unless_no_other_is_up() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = triggered(&nodes);
+    settings.health.interval = Duration::from_millis(100);
+    settings.health.timeout = Duration::from_millis(100);
+    settings.health.penalty = HOUR;
+    settings.health.penalty_max = HOUR;
+    let balancer = Balancer::start(&settings).await;
+    let node = node_of(&balancer, 0);
+    fall(&balancer, &nodes, 0).await;
+    eventually("a restart is no flapping", || node.is_up()).await;
+    assert_eq!(balancer.metric("bowline_node_falls{node=\"t1\"}"), 1);
+
+    fall(&balancer, &nodes, 0).await;
+    let before = nodes[0].record().len();
+    nodes[0]
+        .wait_until(|node| node.record().len() > before + 5)
+        .await
+        .unwrap();
+    assert!(!node.is_up(), "it passes its probes and is kept away");
+    let penalty = "bowline_node_penalty_seconds{node=\"t1\"} 3600.0\n";
+    assert!(balancer.metrics().contains(penalty));
+    assert_eq!(balancer.metric("bowline_node_falls{node=\"t1\"}"), 2);
+
+    nodes[1].kill(Ending::Eof).await;
+    until_down(&balancer, 1).await;
+    eventually("better this one than none", || node.is_up()).await;
+    let penalty = "bowline_node_penalty_seconds{node=\"t1\"} 0.0\n";
+    eventually("nothing is left", || balancer.metrics().contains(penalty)).await;
+}
