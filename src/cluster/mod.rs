@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
-pub use node::{Failure, Node, NodeId, Share};
+pub use node::{Failure, Node, NodeId, Placed, Share};
 
 use crate::config::{NodeSettings, Settings};
 use crate::metrics::Metrics;
@@ -64,6 +64,17 @@ impl Cluster {
     pub fn place(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
         self.chooser
             .choose(&self.nodes, client_key(client), usable(tried))
+    }
+
+    /// As [`Cluster::place`], for a creation: the placement counts as load of the node until the
+    /// result is dropped, which should be when the session is pinned, or the node has failed.
+    pub fn place_new(&self, client: IpAddr, tried: &[NodeId]) -> Option<Placed<'_>> {
+        self.place(client, tried).map(|id| self.placed(id))
+    }
+
+    /// Counts a new session as placed at the node `id`, whoever chose it.
+    pub fn placed(&self, id: NodeId) -> Placed<'_> {
+        Placed::at(self.node(id))
     }
 
     /// The node where a session of `client` is most likely at home when nothing is known of its

@@ -2,7 +2,7 @@
 //! writes the verdict and the resolved addresses, whoever meets a failure writes that.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -64,7 +64,32 @@ pub struct Node {
     pub went_down: Notify,
     up: AtomicBool,
     share: AtomicU16,
+    placing: AtomicU32,
     told: Mutex<Told>,
+}
+
+/// A new session that was placed at a node and is not pinned there yet: it counts as the node's
+/// load until this is dropped, so that many creations at once spread.
+#[derive(Debug)]
+#[must_use = "a placement counts while this is kept"]
+pub struct Placed<'a>(&'a Node);
+
+impl<'a> Placed<'a> {
+    pub(super) fn at(node: &'a Node) -> Self {
+        node.placing.fetch_add(1, Ordering::Relaxed);
+        Self(node)
+    }
+
+    /// The node.
+    pub const fn id(&self) -> NodeId {
+        self.0.id
+    }
+}
+
+impl Drop for Placed<'_> {
+    fn drop(&mut self) {
+        self.0.placing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is told about a node, off the request path.
@@ -89,6 +114,7 @@ impl Node {
             went_down: Notify::new(),
             up: AtomicBool::new(false),
             share: AtomicU16::new(Share::WHOLE.0),
+            placing: AtomicU32::new(0),
             told: Mutex::new(Told {
                 addresses,
                 since: None,
@@ -118,6 +144,12 @@ impl Node {
     pub fn set_penalty(&self, falls: u32, penalty: Duration) {
         self.metrics.falls.set(falls.into());
         self.metrics.penalty_seconds.set(penalty.as_secs_f64());
+    }
+
+    /// Its sessions, and the placements here that have not become one yet.
+    pub fn load(&self) -> u64 {
+        let sessions = u64::try_from(self.metrics.sessions.get()).unwrap_or(0);
+        sessions + u64::from(self.placing.load(Ordering::Relaxed))
     }
 
     /// Its weight among the others at the moment, in parts of [`Share::WHOLE`]; at least 1.

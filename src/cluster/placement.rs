@@ -91,17 +91,13 @@ pub(super) fn by_hash(
 }
 
 /// The node that has the fewest sessions for its weight once it has this one too; the search
-/// starts at another node each time, so that equals take turns.
-///
-/// Counts the sessions that are pinned. Creations that still wait for their answer would have to
-/// be counted as well for a burst of them to spread perfectly; until then a burst spreads by the
-/// rotation alone.
+/// starts at another node each time, so that equals take turns. Creations that wait for their
+/// answer count as well ([`super::Placed`]), or all of a burst would go to the same node.
 fn least_sessions(nodes: &[Node], start: usize, usable: impl Fn(&Node) -> bool) -> Option<NodeId> {
     let (before, after) = nodes.split_at(start % nodes.len().max(1));
     let mut best: Option<(u128, &Node)> = None;
     for node in after.iter().chain(before).filter(|node| usable(node)) {
-        let sessions = u64::try_from(node.metrics.sessions.get()).unwrap_or(0);
-        let load = u128::from(sessions) + 1;
+        let load = u128::from(node.load()) + 1;
         // load / weight < lowest / its weight, without the division
         let lower = best.is_none_or(|(lowest, other)| {
             load * u128::from(other.weight) < lowest * u128::from(node.weight)

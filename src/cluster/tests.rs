@@ -108,6 +108,24 @@ fn a_node_that_was_tried_is_not_chosen_again() {
 }
 
 #[test]
+fn creations_under_way_count_as_load() {
+    let cluster = cluster(3, Placement::LeastSessions);
+    for (id, sessions) in [(0, 50), (1, 20), (2, 0)] {
+        cluster.set_verdict(NodeId(id), true, NOW);
+        cluster.node(NodeId(id)).metrics.sessions.set(sessions);
+    }
+    let under_way: Vec<_> = (0..110)
+        .map(|_| cluster.place_new(client(), &[]).unwrap())
+        .collect();
+    let loads = || cluster.nodes().iter().map(Node::load).collect::<Vec<_>>();
+    assert_eq!(loads(), [60, 60, 60]);
+    drop(under_way);
+    assert_eq!(loads(), [50, 20, 0]);
+    let placed = cluster.placed(NodeId(1));
+    assert_eq!((placed.id(), loads()), (NodeId(1), vec![50, 21, 0]));
+}
+
+#[test]
 fn only_changes_after_the_first_verdict_are_counted() {
     let cluster = cluster(1, Placement::Random);
     let node = cluster.node(NodeId(0));

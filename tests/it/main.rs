@@ -15,3 +15,4 @@ mod layout;
 mod probing;
 mod routing;
 mod simulator;
+mod stampede;
