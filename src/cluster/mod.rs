@@ -20,6 +20,7 @@ pub use node::{Failure, Node, NodeId, Placed, Share};
 
 use crate::config::{NodeSettings, Settings};
 use crate::metrics::Metrics;
+use crate::upstream::Pace;
 use placement::Chooser;
 
 /// Every node, and the choice among them.
@@ -37,9 +38,11 @@ impl Cluster {
     /// # Panics
     /// If there are more than 65,536 nodes.
     pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
+        let upstream = &settings.upstream;
         let node = |(index, settings): (usize, &NodeSettings)| {
             let id = NodeId(u16::try_from(index).expect("a cluster has at most 65,536 nodes"));
-            Node::new(id, settings, metrics.node(&settings.name))
+            let pace = Pace::new(upstream.connecting, upstream.connects_per_second);
+            Node::new(id, settings, pace, metrics.node(&settings.name))
         };
         let nodes: Box<[Node]> = settings.nodes.iter().enumerate().map(node).collect();
         Self {

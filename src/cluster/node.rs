@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
+use crate::upstream::Pace;
 
 /// A node's place in the configured list; small, so that a pin can hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +59,8 @@ pub struct Node {
     pub weight: u32,
     /// Its counters.
     pub metrics: NodeMetrics,
+    /// How fast connections to it are opened.
+    pub pace: Pace,
     /// Wakes the node's probe task before its time.
     pub probe_now: Notify,
     /// Wakes everything that waits at the node when it goes down.
@@ -102,7 +105,7 @@ struct Told {
 
 impl Node {
     /// A node of which nothing is known yet: not up until its first probe passes.
-    pub fn new(id: NodeId, settings: &NodeSettings, metrics: NodeMetrics) -> Self {
+    pub fn new(id: NodeId, settings: &NodeSettings, pace: Pace, metrics: NodeMetrics) -> Self {
         let addresses = settings.address.parse().into_iter().collect();
         Self {
             id,
@@ -110,6 +113,7 @@ impl Node {
             address: settings.address.clone(),
             weight: settings.weight,
             metrics,
+            pace,
             probe_now: Notify::new(),
             went_down: Notify::new(),
             up: AtomicBool::new(false),

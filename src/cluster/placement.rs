@@ -162,6 +162,7 @@ mod tests {
     use super::*;
     use crate::config::NodeSettings;
     use crate::metrics::Metrics;
+    use crate::upstream::Pace;
 
     fn nodes(weights: &[u32]) -> Vec<Node> {
         let metrics = Metrics::new();
@@ -172,7 +173,7 @@ mod tests {
                 weight,
             };
             let metrics = metrics.node(&settings.name);
-            Node::new(NodeId(id), &settings, metrics)
+            Node::new(NodeId(id), &settings, Pace::new(1, 0), metrics)
         };
         (0..).zip(weights).map(node).collect()
     }

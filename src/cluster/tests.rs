@@ -44,6 +44,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             penalty: Duration::ZERO,
             penalty_max: second,
         },
+        upstream: Upstream::default(),
         admin: None,
         limits: Limits {
             connections: 100,

@@ -2,7 +2,7 @@
 
 /// The keys of each place, in the order in which the documents show them. A place is the path of a
 /// mapping, `[]` standing for the entries of a list.
-const PLACES: [(&str, &[&str]); 10] = [
+const PLACES: [(&str, &[&str]); 11] = [
     (
         "",
         &[
@@ -16,6 +16,7 @@ const PLACES: [(&str, &[&str]); 10] = [
             "cors",
             "nodes",
             "health",
+            "upstream",
             "admin",
             "limits",
             "timeouts",
@@ -42,6 +43,7 @@ const PLACES: [(&str, &[&str]); 10] = [
             "penalty_max",
         ],
     ),
+    ("upstream", &["connecting", "connects_per_second"]),
     ("admin", &["address"]),
     ("limits", &["connections", "sessions"]),
     (

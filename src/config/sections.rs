@@ -15,7 +15,7 @@ use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
 use super::settings::{
     Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
-    Placement, Probe, Settings, Timeouts,
+    Placement, Probe, Settings, Timeouts, Upstream,
 };
 use super::units::show_duration;
 
@@ -53,6 +53,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         cors: cors(&root.section("cors")?)?,
         nodes: nodes(&root.need("nodes")?)?,
         health: health(&root.section("health")?)?,
+        upstream: upstream(&root.section("upstream")?)?,
         admin: admin(root.get("admin"), &listen)?,
         limits: limits(&root.section("limits")?)?,
         timeouts: timeouts(&root.section("timeouts")?)?,
@@ -248,6 +249,15 @@ fn probe(section: &Section<'_>) -> Result<Probe, Fault> {
     check::path(path).map_err(|must| value.must(must))?;
     Ok(Probe::Http {
         path: path.to_owned(),
+    })
+}
+
+fn upstream(section: &Section<'_>) -> Result<Upstream, Fault> {
+    let default = Upstream::default();
+    let per_second = default.connects_per_second;
+    Ok(Upstream {
+        connecting: section.count("connecting", default.connecting, 1..=10_000)?,
+        connects_per_second: section.count("connects_per_second", per_second, 0..=100_000)?,
     })
 }
 

@@ -30,6 +30,8 @@ pub struct Settings {
     pub nodes: Vec<NodeSettings>,
     /// How nodes are probed.
     pub health: Health,
+    /// How connections to nodes are made.
+    pub upstream: Upstream,
     /// The admin listener; none if the file switches it off (`admin: off`).
     pub admin: Option<Admin>,
     /// What may be held at the same time.
@@ -136,6 +138,16 @@ pub struct Health {
     /// The longest penalty, and how long a node must be up for one time to be forgotten. 10 ms to
     /// 24 h, 5 min by default.
     pub penalty_max: Duration,
+}
+
+/// How connections to nodes are made; probes are apart from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Connections to one node that are being opened at a time; 1 to 10,000, 5 by default.
+    pub connecting: usize,
+    /// Connections to one node that are opened in any second; 0 (any number) to 100,000, 900 by
+    /// default.
+    pub connects_per_second: usize,
 }
 
 /// What a probe asks of a node.

@@ -92,7 +92,9 @@ impl Proxy {
         let node = self.cluster.node(id);
         let mut repeated = false;
         loop {
-            let mut connection = match Box::pin(self.open(node)).await {
+            let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
+            let give_up = Instant::now() + patience;
+            let mut connection = match Box::pin(self.open(node, give_up)).await {
                 Ok(connection) => connection,
                 Err(error) if error.is_local() => {
                     return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
@@ -100,8 +102,7 @@ impl Proxy {
                 Err(_) => return Try::NextNode,
             };
             let now = Instant::now();
-            let deadline = now + Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
-            let times = (Some(now + NUDGE_AFTER), deadline);
+            let times = (Some(now + NUDGE_AFTER), now + patience);
             match self
                 .exchange(node, &mut connection, &job.request, || (), times)
                 .await

@@ -135,6 +135,8 @@ fn every_key_has_its_effect() {
     assert_ne!(settings.health.slow_start, defaults.health.slow_start);
     assert_ne!(settings.health.penalty, defaults.health.penalty);
     assert_ne!(settings.health.penalty_max, defaults.health.penalty_max);
+    assert_eq!(settings.upstream.connecting, 10_000);
+    assert_eq!(settings.upstream.connects_per_second, 0);
     assert_ne!(settings.admin, defaults.admin);
     assert_eq!(settings.limits.connections, 1);
     assert_eq!(settings.limits.sessions, 100_000_000);
