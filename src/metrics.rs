@@ -5,6 +5,7 @@
 //! address is never one.
 
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
@@ -86,6 +87,9 @@ impl Outcome {
     }
 }
 
+/// A gauge that takes fractions.
+pub type Fraction = Gauge<f64, AtomicU64>;
+
 /// A label value that is known when the program is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Name(pub &'static str);
@@ -132,10 +136,18 @@ pub struct NodeMetrics {
     pub held: Gauge,
     /// 1 while the node is up.
     pub up: Gauge,
+    /// How much of its weight the node has, 0 to 1.
+    pub share: Fraction,
+    /// Times that it went down and that are not forgotten.
+    pub falls: Gauge,
+    /// How long the node must be well before it is up again, in seconds.
+    pub penalty_seconds: Fraction,
     /// Changes of the probe's verdict.
     pub changes: Counter,
     /// Sessions that were moved off the node because it failed.
     pub reassigned: Counter,
+    /// Connections that wait for their turn to be opened.
+    pub connects_waiting: Gauge,
     /// Connections opened.
     pub connects: Counter,
     /// Connections that could not be opened.
@@ -174,8 +186,12 @@ struct NodeFamilies {
     sessions: Family<NodeLabels, Gauge>,
     held: Family<NodeLabels, Gauge>,
     up: Family<NodeLabels, Gauge>,
+    share: Family<NodeLabels, Fraction>,
+    falls: Family<NodeLabels, Gauge>,
+    penalty: Family<NodeLabels, Fraction>,
     changes: Family<NodeLabels, Counter>,
     reassigned: Family<NodeLabels, Counter>,
+    connects_waiting: Family<NodeLabels, Gauge>,
     connects: Family<ConnectLabels, Counter>,
     connect_seconds: Family<NodeLabels, Histogram>,
     exchange_failures: Family<NodeLabels, Counter>,
@@ -269,8 +285,12 @@ impl Metrics {
             sessions: self.nodes.sessions.get_or_create_owned(&labels),
             held: self.nodes.held.get_or_create_owned(&labels),
             up: self.nodes.up.get_or_create_owned(&labels),
+            share: whole(&self.nodes.share.get_or_create_owned(&labels)),
+            falls: self.nodes.falls.get_or_create_owned(&labels),
+            penalty_seconds: self.nodes.penalty.get_or_create_owned(&labels),
             changes: self.nodes.changes.get_or_create_owned(&labels),
             reassigned: self.nodes.reassigned.get_or_create_owned(&labels),
+            connects_waiting: self.nodes.connects_waiting.get_or_create_owned(&labels),
             connects: self.nodes.connects.get_or_create_owned(&connect("ok")),
             connect_failures: self.nodes.connects.get_or_create_owned(&connect("failed")),
             connect_seconds: self.nodes.connect_seconds.get_or_create_owned(&labels),
@@ -296,61 +316,100 @@ impl NodeFamilies {
             sessions: Family::default(),
             held: Family::default(),
             up: Family::default(),
+            share: Family::default(),
+            falls: Family::default(),
+            penalty: Family::default(),
             changes: Family::default(),
             reassigned: Family::default(),
+            connects_waiting: Family::default(),
             connects: Family::default(),
             connect_seconds,
             exchange_failures: Family::default(),
             probe_failures: Family::default(),
         };
+        families.register_state(registry);
+        families.register_traffic(registry);
+        families
+    }
+
+    fn register_state(&self, registry: &mut Registry) {
         registry.register(
             "sessions",
             "Sessions pinned to each node",
-            families.sessions.clone(),
+            self.sessions.clone(),
         );
         registry.register(
             "held_requests",
             "Requests under way at each node",
-            families.held.clone(),
+            self.held.clone(),
         );
         registry.register(
             "node_up",
             "1 while the probes call the node up",
-            families.up.clone(),
+            self.up.clone(),
+        );
+        registry.register(
+            "node_share",
+            "Part of its weight that the node has, below 1 for a while after it came back",
+            self.share.clone(),
+        );
+        registry.register(
+            "node_falls",
+            "Times that the node went down and that are not forgotten",
+            self.falls.clone(),
+        );
+        registry.register_with_unit(
+            "node_penalty",
+            "How long a node that flaps must be well before it is up again, 0 while it is up",
+            Unit::Seconds,
+            self.penalty.clone(),
         );
         registry.register(
             "node_changes",
             "Changes of the probes' verdict",
-            families.changes.clone(),
+            self.changes.clone(),
         );
         registry.register(
             "reassignments",
             "Sessions moved off the node because it failed",
-            families.reassigned.clone(),
+            self.reassigned.clone(),
+        );
+    }
+
+    fn register_traffic(&self, registry: &mut Registry) {
+        registry.register(
+            "upstream_connects_waiting",
+            "Connections that wait for their turn to be opened",
+            self.connects_waiting.clone(),
         );
         registry.register(
             "upstream_connects",
             "Connections to nodes, by outcome",
-            families.connects.clone(),
+            self.connects.clone(),
         );
         registry.register_with_unit(
             "upstream_connect",
             "Time to open a connection to a node",
             Unit::Seconds,
-            families.connect_seconds.clone(),
+            self.connect_seconds.clone(),
         );
         registry.register(
             "upstream_failures",
             "Exchanges that failed after the connection was open",
-            families.exchange_failures.clone(),
+            self.exchange_failures.clone(),
         );
         registry.register(
             "probe_failures",
             "Probes that failed",
-            families.probe_failures.clone(),
+            self.probe_failures.clone(),
         );
-        families
     }
+}
+
+/// The gauge, at 1.
+fn whole(gauge: &Fraction) -> Fraction {
+    gauge.set(1.0);
+    gauge.clone()
 }
 
 /// A gauge that is always 1, and not of the type `info`: the older text format has no such type,
@@ -379,82 +438,4 @@ fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page() -> String {
-        let metrics = Metrics::new();
-        metrics.count_request(Kind::Poll, Outcome::Ok);
-        metrics.count_request(Kind::Poll, Outcome::Ok);
-        metrics.count_reject("malformed");
-        metrics.sessions_created.inc();
-        metrics.connections.set(12);
-        let node = metrics.node("t1");
-        node.up.set(1);
-        node.connect_failures.inc();
-        node.connect_seconds.observe(0.002);
-        metrics.exposition()
-    }
-
-    #[test]
-    fn what_was_counted_is_told() {
-        let page = page();
-        for line in [
-            "bowline_requests_total{kind=\"poll\",outcome=\"ok\"} 2",
-            "bowline_requests_total{kind=\"creation\",outcome=\"client_gone\"} 0",
-            "bowline_rejects_total{cause=\"malformed\"} 1",
-            "bowline_sessions_created_total 1",
-            "bowline_connections 12",
-            "bowline_node_up{node=\"t1\"} 1",
-            "bowline_upstream_connects_total{node=\"t1\",outcome=\"failed\"} 1",
-            "# UNIT bowline_upstream_connect_seconds seconds",
-            "bowline_upstream_connect_seconds_bucket{le=\"0.001\",node=\"t1\"} 0",
-            "bowline_upstream_connect_seconds_bucket{le=\"0.0025\",node=\"t1\"} 1",
-            "bowline_upstream_connect_seconds_count{node=\"t1\"} 1",
-            concat!(
-                "bowline_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
-        ] {
-            assert!(page.lines().any(|told| told == line), "{line}\nin\n{page}");
-        }
-    }
-
-    #[test]
-    fn the_page_is_well_formed() {
-        let page = page();
-        assert!(page.ends_with("\n# EOF\n"));
-        let (mut family, mut kind) = ("", "");
-        for line in page.lines().filter(|line| *line != "# EOF") {
-            if let Some(help) = line.strip_prefix("# HELP ") {
-                let (name, help) = help.split_once(' ').unwrap();
-                assert!(name.starts_with("bowline_"), "{line}");
-                let begins = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-                assert!(help.starts_with(begins) && help.ends_with('.'), "{line}");
-                family = name;
-            } else if let Some(told) = line.strip_prefix("# TYPE ") {
-                let (name, told) = told.split_once(' ').unwrap();
-                assert_eq!(name, family);
-                kind = told;
-            } else if let Some(unit) = line.strip_prefix("# UNIT ") {
-                let (name, unit) = unit.split_once(' ').unwrap();
-                assert!(name == family && name.ends_with(unit), "{line}");
-            } else {
-                let (sample, value) = line.rsplit_once(' ').unwrap();
-                let name = sample.split('{').next().unwrap();
-                let suffix = name
-                    .strip_prefix(family)
-                    .expect("samples follow their family");
-                let allowed: &[&str] = match kind {
-                    "counter" => &["_total"],
-                    "gauge" => &[""],
-                    "histogram" => &["_bucket", "_sum", "_count"],
-                    other => panic!("{other}: {line}"),
-                };
-                assert!(allowed.contains(&suffix), "{line}");
-                assert!(value.parse::<f64>().is_ok(), "{line}");
-            }
-        }
-    }
-}
+mod tests;

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::cluster::NodeId;
 use crate::cluster::tests::settings;
+use crate::cluster::{NodeId, Share};
 use crate::config::Placement;
 
 const T1: NodeId = NodeId(0);
@@ -137,6 +137,8 @@ async fn health_tells_the_state_of_every_node() {
     let t2 = admin.state.cluster.node(T2);
     t2.metrics.sessions.set(7);
     t2.metrics.held.set(3);
+    t2.set_share(Share(250));
+    t2.set_penalty(3, Duration::from_secs(10));
     t2.probe_failed("connection refused".into(), SystemTime::UNIX_EPOCH);
     let health = admin.get("/health").await;
     assert_eq!(health.status, 200);
@@ -149,7 +151,10 @@ async fn health_tells_the_state_of_every_node() {
         "address": "192.0.2.2:5280",
         "resolved": ["192.0.2.2:5280"],
         "weight": 1,
+        "share": 0.25,
         "state": "down",
+        "falls": 3,
+        "penalty_seconds": 10.0,
         "since": "2001-09-09T01:46:40Z",
         "sessions": 7,
         "held_requests": 3,

@@ -16,10 +16,11 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
-pub use node::{Failure, Node, NodeId};
+pub use node::{Failure, Node, NodeId, Placed, Share};
 
 use crate::config::{NodeSettings, Settings};
 use crate::metrics::Metrics;
+use crate::upstream::Pace;
 use placement::Chooser;
 
 /// Every node, and the choice among them.
@@ -37,9 +38,11 @@ impl Cluster {
     /// # Panics
     /// If there are more than 65,536 nodes.
     pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
+        let upstream = &settings.upstream;
         let node = |(index, settings): (usize, &NodeSettings)| {
             let id = NodeId(u16::try_from(index).expect("a cluster has at most 65,536 nodes"));
-            Node::new(id, settings, metrics.node(&settings.name))
+            let pace = Pace::new(upstream.connecting, upstream.connects_per_second);
+            Node::new(id, settings, pace, metrics.node(&settings.name))
         };
         let nodes: Box<[Node]> = settings.nodes.iter().enumerate().map(node).collect();
         Self {
@@ -66,6 +69,17 @@ impl Cluster {
             .choose(&self.nodes, client_key(client), usable(tried))
     }
 
+    /// As [`Cluster::place`], for a creation: the placement counts as load of the node until the
+    /// result is dropped, which should be when the session is pinned, or the node has failed.
+    pub fn place_new(&self, client: IpAddr, tried: &[NodeId]) -> Option<Placed<'_>> {
+        self.place(client, tried).map(|id| self.placed(id))
+    }
+
+    /// Counts a new session as placed at the node `id`, whoever chose it.
+    pub fn placed(&self, id: NodeId) -> Placed<'_> {
+        Placed::at(self.node(id))
+    }
+
     /// The node where a session of `client` is most likely at home when nothing is known of its
     /// sid: the rendezvous choice, whatever the configured placement, of the nodes that are up
     /// and not in `tried`.
@@ -88,6 +102,12 @@ impl Cluster {
             let reason = node.last_failure().map(|failure| failure.what);
             let reason = reason.as_deref().unwrap_or("unknown");
             warn!(node = %node.name, address = %node.address, reason, "node is down");
+            if !self.any_up() {
+                // Whatever a probe task waits for, the first node that answers is needed now.
+                self.nodes
+                    .iter()
+                    .for_each(|node| node.probe_now.notify_one());
+            }
         }
     }
 

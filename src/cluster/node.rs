@@ -2,14 +2,15 @@
 //! writes the verdict and the resolved addresses, whoever meets a failure writes that.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
+use crate::upstream::Pace;
 
 /// A node's place in the configured list; small, so that a pin can hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +20,20 @@ impl NodeId {
     /// The place in a list of nodes.
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// How much of its weight a node has: all of it, or less for a while after it came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(pub u16);
+
+impl Share {
+    /// All of its weight.
+    pub const WHOLE: Self = Self(1000);
+
+    /// As a part of the whole.
+    pub fn as_part(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE.0)
     }
 }
 
@@ -40,16 +55,44 @@ pub struct Node {
     pub name: String,
     /// Its configured `host:port`.
     pub address: String,
-    /// Its share of new sessions, at least 1.
+    /// Its configured share of new sessions, at least 1.
     pub weight: u32,
     /// Its counters.
     pub metrics: NodeMetrics,
+    /// How fast connections to it are opened.
+    pub pace: Pace,
     /// Wakes the node's probe task before its time.
     pub probe_now: Notify,
     /// Wakes everything that waits at the node when it goes down.
     pub went_down: Notify,
     up: AtomicBool,
+    share: AtomicU16,
+    placing: AtomicU32,
     told: Mutex<Told>,
+}
+
+/// A new session that was placed at a node and is not pinned there yet: it counts as the node's
+/// load until this is dropped, so that many creations at once spread.
+#[derive(Debug)]
+#[must_use = "a placement counts while this is kept"]
+pub struct Placed<'a>(&'a Node);
+
+impl<'a> Placed<'a> {
+    pub(super) fn at(node: &'a Node) -> Self {
+        node.placing.fetch_add(1, Ordering::Relaxed);
+        Self(node)
+    }
+
+    /// The node.
+    pub const fn id(&self) -> NodeId {
+        self.0.id
+    }
+}
+
+impl Drop for Placed<'_> {
+    fn drop(&mut self) {
+        self.0.placing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is told about a node, off the request path.
@@ -62,7 +105,7 @@ struct Told {
 
 impl Node {
     /// A node of which nothing is known yet: not up until its first probe passes.
-    pub fn new(id: NodeId, settings: &NodeSettings, metrics: NodeMetrics) -> Self {
+    pub fn new(id: NodeId, settings: &NodeSettings, pace: Pace, metrics: NodeMetrics) -> Self {
         let addresses = settings.address.parse().into_iter().collect();
         Self {
             id,
@@ -70,9 +113,12 @@ impl Node {
             address: settings.address.clone(),
             weight: settings.weight,
             metrics,
+            pace,
             probe_now: Notify::new(),
             went_down: Notify::new(),
             up: AtomicBool::new(false),
+            share: AtomicU16::new(Share::WHOLE.0),
+            placing: AtomicU32::new(0),
             told: Mutex::new(Told {
                 addresses,
                 since: None,
@@ -84,6 +130,35 @@ impl Node {
     /// Whether the probes call it up.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
+    }
+
+    /// How much of its weight it has.
+    pub fn share(&self) -> Share {
+        Share(self.share.load(Ordering::Relaxed))
+    }
+
+    /// Sets how much of its weight it has (the probe task only).
+    pub fn set_share(&self, share: Share) {
+        self.share.store(share.0, Ordering::Relaxed);
+        self.metrics.share.set(share.as_part());
+    }
+
+    /// Tells how often it went down lately, and how long it must be well before it is up again
+    /// (the probe task only).
+    pub fn set_penalty(&self, falls: u32, penalty: Duration) {
+        self.metrics.falls.set(falls.into());
+        self.metrics.penalty_seconds.set(penalty.as_secs_f64());
+    }
+
+    /// Its sessions, and the placements here that have not become one yet.
+    pub fn load(&self) -> u64 {
+        let sessions = u64::try_from(self.metrics.sessions.get()).unwrap_or(0);
+        sessions + u64::from(self.placing.load(Ordering::Relaxed))
+    }
+
+    /// Its weight among the others at the moment, in parts of [`Share::WHOLE`]; at least 1.
+    pub fn effective_weight(&self) -> u32 {
+        (self.weight * u32::from(self.share().0)).max(1)
     }
 
     /// The addresses that its host name stands for, in the order to try; empty until resolved.

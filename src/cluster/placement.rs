@@ -1,5 +1,8 @@
 //! The choice of a node for a new session: one pass over the nodes, no allocation.
 //!
+//! Weights are effective ones: what the configuration says, times the share of a node that has come
+//! back a moment ago ([`Node::share`]). A growing weight only moves clients to the node that grows.
+//!
 //! The caller says which nodes may be chosen; the policy says which of them is. What a policy
 //! remembers from one choice to the next lives here and nowhere else.
 
@@ -7,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::rendezvous::Cost;
-use super::{ClientKey, Node, NodeId};
+use super::{ClientKey, Node, NodeId, Share};
 use crate::config::Placement;
 
 /// A placement policy with what it remembers.
@@ -51,7 +54,16 @@ impl Chooser {
         match self {
             Self::ClientIp => by_hash(nodes, client, usable),
             Self::LeastSessions { start } => {
-                least_sessions(nodes, start.fetch_add(1, Ordering::Relaxed), usable)
+                let start = start.fetch_add(1, Ordering::Relaxed);
+                // A node that came back is empty, and by its load alone it would get everything:
+                // it takes part in as many choices as its share says.
+                let takes_part = |node: &Node| {
+                    usable(node)
+                        && (node.share() == Share::WHOLE
+                            || fastrand::u16(..Share::WHOLE.0) < node.share().0)
+                };
+                least_sessions(nodes, start, takes_part)
+                    .or_else(|| least_sessions(nodes, start, usable))
             }
             Self::RoundRobin { credit } => {
                 let mut credit = credit.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +82,7 @@ pub(super) fn by_hash(
 ) -> Option<NodeId> {
     let mut best: Option<(Cost<'_>, NodeId)> = None;
     for node in nodes.iter().filter(|node| usable(node)) {
-        let cost = Cost::of(&node.name, node.weight, client);
+        let cost = Cost::of(&node.name, node.effective_weight(), client);
         if best.is_none_or(|(lowest, _)| cost.beats(&lowest)) {
             best = Some((cost, node.id));
         }
@@ -79,17 +91,13 @@ pub(super) fn by_hash(
 }
 
 /// The node that has the fewest sessions for its weight once it has this one too; the search
-/// starts at another node each time, so that equals take turns.
-///
-/// Counts the sessions that are pinned. Creations that still wait for their answer would have to
-/// be counted as well for a burst of them to spread perfectly; until then a burst spreads by the
-/// rotation alone.
+/// starts at another node each time, so that equals take turns. Creations that wait for their
+/// answer count as well ([`super::Placed`]), or all of a burst would go to the same node.
 fn least_sessions(nodes: &[Node], start: usize, usable: impl Fn(&Node) -> bool) -> Option<NodeId> {
     let (before, after) = nodes.split_at(start % nodes.len().max(1));
     let mut best: Option<(u128, &Node)> = None;
     for node in after.iter().chain(before).filter(|node| usable(node)) {
-        let sessions = u64::try_from(node.metrics.sessions.get()).unwrap_or(0);
-        let load = u128::from(sessions) + 1;
+        let load = u128::from(node.load()) + 1;
         // load / weight < lowest / its weight, without the division
         let lower = best.is_none_or(|(lowest, other)| {
             load * u128::from(other.weight) < lowest * u128::from(node.weight)
@@ -115,8 +123,9 @@ fn next_in_turn(
         if !usable(node) {
             continue;
         }
-        *credit += i64::from(node.weight);
-        gained += i64::from(node.weight);
+        let weight = i64::from(node.effective_weight());
+        *credit += weight;
+        gained += weight;
         if best.is_none_or(|(richest, _)| *credit > richest) {
             best = Some((*credit, node.id));
         }
@@ -136,7 +145,7 @@ fn at_random(
     let mut total = 0;
     let mut chosen = None;
     for node in nodes.iter().filter(|node| usable(node)) {
-        let weight = u64::from(node.weight);
+        let weight = u64::from(node.effective_weight());
         total += weight;
         if below(total) < weight {
             chosen = Some(node.id);
@@ -153,6 +162,7 @@ mod tests {
     use super::*;
     use crate::config::NodeSettings;
     use crate::metrics::Metrics;
+    use crate::upstream::Pace;
 
     fn nodes(weights: &[u32]) -> Vec<Node> {
         let metrics = Metrics::new();
@@ -163,7 +173,7 @@ mod tests {
                 weight,
             };
             let metrics = metrics.node(&settings.name);
-            Node::new(NodeId(id), &settings, metrics)
+            Node::new(NodeId(id), &settings, Pace::new(1, 0), metrics)
         };
         (0..).zip(weights).map(node).collect()
     }
@@ -337,6 +347,75 @@ mod tests {
                 count.abs_diff(expected) < 600,
                 "{count}, expected {expected}"
             );
+        }
+    }
+
+    /// Which part of new sessions a node gets that has this share, beside two whole ones.
+    fn part_of(share: u16, placement: Placement) -> f64 {
+        let nodes = nodes(&[1, 1, 1]);
+        for node in &nodes[1..] {
+            node.metrics.sessions.set(100_000);
+        }
+        nodes[0].set_share(Share(share));
+        let chooser = Chooser::new(placement, 3);
+        let picks = (0..10_000).map(|n| chooser.choose(&nodes, client(n), all).unwrap());
+        f64::from(counts(&nodes, picks)[0]) / 10_000.0
+    }
+
+    #[test]
+    fn a_node_that_came_back_gets_as_much_as_its_share_says() {
+        for placement in [
+            Placement::ClientIp,
+            Placement::RoundRobin,
+            Placement::Random,
+        ] {
+            for share in [100, 300, 500, 1000] {
+                let part = part_of(share, placement);
+                let expected = f64::from(share) / (2000.0 + f64::from(share));
+                assert!(
+                    (part - expected).abs() < 0.02,
+                    "{placement:?} {share} {part}"
+                );
+            }
+        }
+        for share in [100, 300, 500, 1000] {
+            let part = part_of(share, Placement::LeastSessions);
+            let expected = f64::from(share) / 1000.0;
+            assert!((part - expected).abs() < 0.03, "{share}: {part}");
+        }
+    }
+
+    #[test]
+    fn a_share_that_grows_takes_clients_and_gives_none_away() {
+        let nodes = nodes(&[1, 2, 3]);
+        nodes[1].set_share(Share(100));
+        let mut before: Vec<NodeId> = (0..5_000).map(|n| hashed(&nodes, n, all)).collect();
+        for share in (200..=1000).step_by(100) {
+            nodes[1].set_share(Share(share));
+            let after: Vec<NodeId> = (0..5_000).map(|n| hashed(&nodes, n, all)).collect();
+            for (before, after) in before.iter().zip(&after) {
+                assert!(before == after || *after == NodeId(1));
+            }
+            before = after;
+        }
+    }
+
+    #[test]
+    fn a_small_share_is_chosen_when_there_is_nothing_else() {
+        let nodes = nodes(&[1, 1]);
+        nodes[0].set_share(Share(1));
+        for placement in [
+            Placement::ClientIp,
+            Placement::LeastSessions,
+            Placement::RoundRobin,
+            Placement::Random,
+        ] {
+            let chooser = Chooser::new(placement, 2);
+            for number in 0..20 {
+                let only = |node: &Node| node.id.0 == 0;
+                let chosen = chooser.choose(&nodes, client(number), only);
+                assert_eq!(chosen, Some(NodeId(0)));
+            }
         }
     }
 

@@ -36,10 +36,15 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         health: Health {
             probe: Probe::Tcp,
             interval: second,
+            fast_interval: second,
             timeout: second,
             rise: 2,
             fall: 3,
+            slow_start: Duration::ZERO,
+            penalty: Duration::ZERO,
+            penalty_max: second,
         },
+        upstream: Upstream::default(),
         admin: None,
         limits: Limits {
             connections: 100,
@@ -101,6 +106,24 @@ fn a_node_that_was_tried_is_not_chosen_again() {
         tried.push(id);
     }
     assert_eq!(tried.len(), 3);
+}
+
+#[test]
+fn creations_under_way_count_as_load() {
+    let cluster = cluster(3, Placement::LeastSessions);
+    for (id, sessions) in [(0, 50), (1, 20), (2, 0)] {
+        cluster.set_verdict(NodeId(id), true, NOW);
+        cluster.node(NodeId(id)).metrics.sessions.set(sessions);
+    }
+    let under_way: Vec<_> = (0..110)
+        .map(|_| cluster.place_new(client(), &[]).unwrap())
+        .collect();
+    let loads = || cluster.nodes().iter().map(Node::load).collect::<Vec<_>>();
+    assert_eq!(loads(), [60, 60, 60]);
+    drop(under_way);
+    assert_eq!(loads(), [50, 20, 0]);
+    let placed = cluster.placed(NodeId(1));
+    assert_eq!((placed.id(), loads()), (NodeId(1), vec![50, 21, 0]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::settings::{
     Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
-    Placement, Probe, Settings, Timeouts,
+    Placement, Probe, Settings, Timeouts, Upstream,
 };
 
 /// The most worker threads.
@@ -37,6 +37,7 @@ impl Settings {
             cors: Cors::default(),
             nodes,
             health: Health::default(),
+            upstream: Upstream::default(),
             admin: Some(Admin { address: free }),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -74,9 +75,24 @@ impl Default for Health {
         Self {
             probe: Probe::Bosh,
             interval: Duration::from_secs(2),
+            fast_interval: Duration::from_millis(200),
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            slow_start: Duration::from_secs(30),
+            penalty: Duration::from_secs(5),
+            penalty_max: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            // As many as may wait to be accepted at an ejabberd.
+            connecting: 5,
+            // A Tigase closes what exceeds 1000, and others connect there as well.
+            connects_per_second: 900,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// The keys of each place, in the order in which the documents show them. A place is the path of a
 /// mapping, `[]` standing for the entries of a list.
-const PLACES: [(&str, &[&str]); 10] = [
+const PLACES: [(&str, &[&str]); 11] = [
     (
         "",
         &[
@@ -16,6 +16,7 @@ const PLACES: [(&str, &[&str]); 10] = [
             "cors",
             "nodes",
             "health",
+            "upstream",
             "admin",
             "limits",
             "timeouts",
@@ -29,8 +30,20 @@ const PLACES: [(&str, &[&str]); 10] = [
     ("nodes[]", &["name", "address", "weight"]),
     (
         "health",
-        &["probe", "path", "interval", "timeout", "rise", "fall"],
+        &[
+            "probe",
+            "path",
+            "interval",
+            "fast_interval",
+            "timeout",
+            "rise",
+            "fall",
+            "slow_start",
+            "penalty",
+            "penalty_max",
+        ],
     ),
+    ("upstream", &["connecting", "connects_per_second"]),
     ("admin", &["address"]),
     ("limits", &["connections", "sessions"]),
     (

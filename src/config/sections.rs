@@ -15,7 +15,7 @@ use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
 use super::settings::{
     Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
-    Placement, Probe, Settings, Timeouts,
+    Placement, Probe, Settings, Timeouts, Upstream,
 };
 use super::units::show_duration;
 
@@ -53,6 +53,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         cors: cors(&root.section("cors")?)?,
         nodes: nodes(&root.need("nodes")?)?,
         health: health(&root.section("health")?)?,
+        upstream: upstream(&root.section("upstream")?)?,
         admin: admin(root.get("admin"), &listen)?,
         limits: limits(&root.section("limits")?)?,
         timeouts: timeouts(&root.section("timeouts")?)?,
@@ -193,19 +194,39 @@ fn nodes(value: &Value<'_>) -> Result<Vec<NodeSettings>, Fault> {
 fn health(section: &Section<'_>) -> Result<Health, Fault> {
     let default = Health::default();
     let interval = section.duration("interval", default.interval, SHORTEST)?;
-    let timeout = section.duration("timeout", default.timeout.min(interval), SHORTEST)?;
-    if timeout > interval {
-        let (at_most, is) = (show_duration(interval), show_duration(timeout));
-        let reason = format!("must be at most `interval`, which is {at_most}, is {is}");
-        return Err(section.need("timeout")?.fault(reason));
-    }
+    let within = |key, default: Duration| {
+        let duration = section.duration(key, default.min(interval), SHORTEST)?;
+        if duration > interval {
+            let (at_most, is) = (show_duration(interval), show_duration(duration));
+            let reason = format!("must be at most `interval`, which is {at_most}, is {is}");
+            return Err(section.need(key)?.fault(reason));
+        }
+        Ok(duration)
+    };
+    let (penalty, penalty_max) = penalties(section, &default)?;
     Ok(Health {
         probe: probe(section)?,
         interval,
-        timeout,
+        fast_interval: within("fast_interval", default.fast_interval)?,
+        timeout: within("timeout", default.timeout)?,
         rise: section.count("rise", default.rise, 1..=100)?,
         fall: section.count("fall", default.fall, 1..=100)?,
+        slow_start: section.duration("slow_start", default.slow_start, Duration::ZERO)?,
+        penalty,
+        penalty_max,
     })
+}
+
+/// The first penalty and the longest one.
+fn penalties(section: &Section<'_>, default: &Health) -> Result<(Duration, Duration), Fault> {
+    let most = section.duration("penalty_max", default.penalty_max, SHORTEST)?;
+    let penalty = section.duration("penalty", default.penalty.min(most), Duration::ZERO)?;
+    if penalty > most {
+        let (at_most, is) = (show_duration(most), show_duration(penalty));
+        let reason = format!("must be at most `penalty_max`, which is {at_most}, is {is}");
+        return Err(section.need("penalty")?.fault(reason));
+    }
+    Ok((penalty, most))
 }
 
 fn probe(section: &Section<'_>) -> Result<Probe, Fault> {
@@ -228,6 +249,15 @@ fn probe(section: &Section<'_>) -> Result<Probe, Fault> {
     check::path(path).map_err(|must| value.must(must))?;
     Ok(Probe::Http {
         path: path.to_owned(),
+    })
+}
+
+fn upstream(section: &Section<'_>) -> Result<Upstream, Fault> {
+    let default = Upstream::default();
+    let per_second = default.connects_per_second;
+    Ok(Upstream {
+        connecting: section.count("connecting", default.connecting, 1..=10_000)?,
+        connects_per_second: section.count("connects_per_second", per_second, 0..=100_000)?,
     })
 }
 

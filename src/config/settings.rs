@@ -30,6 +30,8 @@ pub struct Settings {
     pub nodes: Vec<NodeSettings>,
     /// How nodes are probed.
     pub health: Health,
+    /// How connections to nodes are made.
+    pub upstream: Upstream,
     /// The admin listener; none if the file switches it off (`admin: off`).
     pub admin: Option<Admin>,
     /// What may be held at the same time.
@@ -115,15 +117,37 @@ pub struct NodeSettings {
 pub struct Health {
     /// What is asked of the node.
     pub probe: Probe,
-    /// From one probe to the next; each is moved by up to a tenth at random. 10 ms to 24 h, 2 s by
-    /// default.
+    /// From one probe to the next at most; each comes up to a tenth earlier, at random. 10 ms to
+    /// 24 h, 2 s by default.
     pub interval: Duration,
+    /// The same while something is amiss: after a failed probe, while one waits for its answer,
+    /// and while no node is up. 10 ms to `interval`, 200 ms by default.
+    pub fast_interval: Duration,
     /// How long one probe may take; 10 ms to `interval`, 1 s by default.
     pub timeout: Duration,
-    /// Passed probes in a row that make a node up; 1 to 100, 2 by default.
+    /// Passed probes in a row that make a node up, while another is; 1 to 100, 2 by default.
     pub rise: u32,
     /// Failed probes in a row that make a node down; 1 to 100, 3 by default.
     pub fall: u32,
+    /// How long the share of new sessions of a node that came back grows, from a tenth to the
+    /// whole; 0 (at once) to 24 h, 30 s by default.
+    pub slow_start: Duration,
+    /// How long a node that went down a second time must be well, behind `rise`, before it is up
+    /// again; doubles with each further time. 0 (never) to `penalty_max`, 5 s by default.
+    pub penalty: Duration,
+    /// The longest penalty, and how long a node must be up for one time to be forgotten. 10 ms to
+    /// 24 h, 5 min by default.
+    pub penalty_max: Duration,
+}
+
+/// How connections to nodes are made; probes are apart from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Connections to one node that are being opened at a time; 1 to 10,000, 5 by default.
+    pub connecting: usize,
+    /// Connections to one node that are opened in any second; 0 (any number) to 100,000, 900 by
+    /// default.
+    pub connects_per_second: usize,
 }
 
 /// What a probe asks of a node.

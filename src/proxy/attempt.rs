@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::Proxy;
 use crate::cluster::Node;
 use crate::metrics::NodeMetrics;
-use crate::upstream::{Answer, Connection, Error};
+use crate::upstream::{Answer, Connection, Error, Turn};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -86,16 +86,46 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A connection that waits for its turn, counted until dropped.
+struct Waiting<'a>(&'a NodeMetrics);
+
+impl<'a> Waiting<'a> {
+    fn at(node: &'a Node) -> Self {
+        node.metrics.connects_waiting.inc();
+        Self(&node.metrics)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.connects_waiting.dec();
+    }
+}
+
 impl Proxy {
-    /// Opens a connection to `node`, timed and counted; a failure asks for a probe at once.
-    pub(super) async fn open(self: &Arc<Self>, node: &Node) -> Result<Box<Connection>, Error> {
-        let begun = Instant::now();
-        let opened = loop {
+    /// Opens a connection to `node` when its turn has come, timed and counted; a failure asks for
+    /// a probe at once. Who waits for a turn gives up at `give_up`, or when the node is down.
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        node: &Node,
+        give_up: Instant,
+    ) -> Result<Box<Connection>, Error> {
+        let mut local_since = None;
+        let (opened, begun) = loop {
+            let turn = match node.pace.try_turn(Instant::now()) {
+                Some(turn) => turn,
+                None => Box::pin(await_turn(node, give_up)).await?,
+            };
+            let begun = Instant::now();
             let opened = Connection::open(&node.addresses(), self.connect).await;
+            match &opened {
+                Err(Error::Refused(_)) => turn.forgive(),
+                _ => drop(turn),
+            }
             // Out of descriptors or ports here: the node is not to be blamed, and a moment helps.
             let local = matches!(&opened, Err(error) if error.is_local());
-            if !local || begun.elapsed() > self.connect {
-                break opened;
+            if !local || local_since.get_or_insert(begun).elapsed() > self.connect {
+                break (opened, begun);
             }
             sleep(LOCAL_RETRY).await;
         };
@@ -155,6 +185,22 @@ impl Proxy {
                 }
             }
         }
+    }
+}
+
+/// Waits for a turn to open a connection to `node`.
+async fn await_turn(node: &Node, give_up: Instant) -> Result<Turn<'_>, Error> {
+    let _waiting = Waiting::at(node);
+    let mut down = std::pin::pin!(node.went_down.notified());
+    down.as_mut().enable();
+    if !node.is_up() {
+        return Err(Error::ConnectTimeout);
+    }
+    tokio::select! {
+        biased;
+        turn = node.pace.turn() => turn.ok_or(Error::ConnectTimeout),
+        () = down.as_mut() => Err(Error::ConnectTimeout),
+        () = sleep_until(give_up) => Err(Error::ConnectTimeout),
     }
 }
 

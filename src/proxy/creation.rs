@@ -13,7 +13,7 @@ use super::attempt::{self, Ended, OVERDUE_AFTER};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Proxy, refuse};
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, Placed};
 use crate::sessions::{Insert, Terms};
 use crate::upstream::{self, Connection};
 
@@ -40,13 +40,14 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
     let mut tried = Vec::new();
     let mut garbage = 0;
     loop {
-        let Some(node) = proxy.place(&job, &tried) else {
+        let Some(placed) = proxy.place(&job, &tried) else {
             tried.clear();
             if Box::pin(proxy.await_node(give_up)).await {
                 continue;
             }
             return refuse(Cause::NoNode, job.legacy, job.note);
         };
+        let node = placed.id();
         match proxy.try_creation(node, &job).await {
             Try::Done(answer) => {
                 let name = &proxy.cluster.node(node).name;
@@ -67,13 +68,15 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
 
 impl Proxy {
     /// The node for a creation: the one that its client's address is tied to, or by placement.
-    fn place(&self, job: &Job, tried: &[NodeId]) -> Option<NodeId> {
+    /// It counts as the node's load until dropped.
+    fn place(&self, job: &Job, tried: &[NodeId]) -> Option<Placed<'_>> {
         let tied = self
             .addresses
             .as_ref()
             .and_then(|addresses| addresses.find(job.client, self.now()));
         tied.filter(|node| !tried.contains(node) && self.cluster.node(*node).is_up())
-            .or_else(|| self.cluster.place(job.client, tried))
+            .map(|node| self.cluster.placed(node))
+            .or_else(|| self.cluster.place_new(job.client, tried))
     }
 
     /// Waits until a node may be tried (again). False when it is too late.
@@ -89,7 +92,9 @@ impl Proxy {
         let node = self.cluster.node(id);
         let mut repeated = false;
         loop {
-            let mut connection = match Box::pin(self.open(node)).await {
+            let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
+            let give_up = Instant::now() + patience;
+            let mut connection = match Box::pin(self.open(node, give_up)).await {
                 Ok(connection) => connection,
                 Err(error) if error.is_local() => {
                     return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
@@ -97,8 +102,7 @@ impl Proxy {
                 Err(_) => return Try::NextNode,
             };
             let now = Instant::now();
-            let deadline = now + Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
-            let times = (Some(now + NUDGE_AFTER), deadline);
+            let times = (Some(now + NUDGE_AFTER), now + patience);
             match self
                 .exchange(node, &mut connection, &job.request, || (), times)
                 .await

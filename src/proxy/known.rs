@@ -134,6 +134,7 @@ impl UnderWay {
     /// One try at the session's node.
     async fn attempt(&self, id: NodeId, job: &Job, past: &mut Past) -> Step {
         let node = self.proxy.cluster.node(id);
+        let patience = Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER;
         let idle = if past.repeated {
             None
         } else {
@@ -141,13 +142,15 @@ impl UnderWay {
         };
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match Box::pin(self.proxy.open(node)).await {
-                Ok(connection) => connection,
-                Err(error) => return self.failed(id, &error, false, job, past),
-            },
+            None => {
+                let give_up = Instant::now() + patience;
+                match Box::pin(self.proxy.open(node, give_up)).await {
+                    Ok(connection) => connection,
+                    Err(error) => return self.failed(id, &error, false, job, past),
+                }
+            }
         };
         let sent = || self.session.sent(job.rid, self.proxy.now());
-        let patience = Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER;
         let times = (None, Instant::now() + patience);
         let ended = self
             .proxy

@@ -22,10 +22,12 @@ mod chunked;
 mod connection;
 mod error;
 mod head;
+mod pace;
 mod request;
 
 pub use answer::{Answer, Reader};
 pub use connection::Connection;
 pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
+pub use pace::{Pace, Turn};
 pub use request::{Authority, Path, Proto, RequestHead, write_request};

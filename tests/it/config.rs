@@ -130,7 +130,13 @@ fn every_key_has_its_effect() {
     let path = "/status".to_owned();
     assert_eq!(settings.health.probe, Probe::Http { path });
     assert_eq!(settings.health.interval.as_millis(), 10);
+    assert_eq!(settings.health.fast_interval.as_millis(), 10);
     assert_eq!((settings.health.rise, settings.health.fall), (100, 1));
+    assert_ne!(settings.health.slow_start, defaults.health.slow_start);
+    assert_ne!(settings.health.penalty, defaults.health.penalty);
+    assert_ne!(settings.health.penalty_max, defaults.health.penalty_max);
+    assert_eq!(settings.upstream.connecting, 10_000);
+    assert_eq!(settings.upstream.connects_per_second, 0);
     assert_ne!(settings.admin, defaults.admin);
     assert_eq!(settings.limits.connections, 1);
     assert_eq!(settings.limits.sessions, 100_000_000);
@@ -160,9 +166,10 @@ fn sections_without_content_leave_the_defaults() {
 }
 
 #[test]
-fn the_probe_timeout_is_never_above_the_interval() {
+fn no_default_of_health_is_above_the_interval() {
     let settings = load(&root().join("tests/config/valid/no_other_origin.yaml"));
     assert_eq!(settings.health.timeout.as_millis(), 100);
+    assert_eq!(settings.health.fast_interval.as_millis(), 100);
     assert_eq!(settings.cors.origins, Origins::Only(Vec::new()));
 }
 

@@ -12,5 +12,7 @@ mod drain;
 mod failures;
 mod http;
 mod layout;
+mod probing;
 mod routing;
 mod simulator;
+mod stampede;
