@@ -11,6 +11,7 @@ use crate::load::{self, Outcome, Plan};
 use crate::memory::{self, Stay};
 use crate::nodes::{Nodes, Seen};
 use crate::options::Run;
+use crate::process::calm;
 use crate::{plot, report};
 
 /// One measurement.
@@ -66,10 +67,12 @@ pub(crate) async fn run(run: &Run) -> Result<()> {
     }
     let mut table = Table::default();
     let mut complaints = Vec::new();
+    let mut restless = 0;
     for round in 0..run.rounds() {
         for &column in &columns {
             for &balancer in there.iter().filter(|one| column.applies(**one)) {
                 eprintln!("round {} {} {balancer}", round + 1, column.name());
+                restless += u32::from(!calm(run.patience()).await?);
                 let measured = measure(run, column, balancer, round, &mut table).await;
                 match measured {
                     Ok(said) => complaints.extend(said),
@@ -77,6 +80,9 @@ pub(crate) async fn run(run: &Run) -> Result<()> {
                 }
             }
         }
+    }
+    if restless > 0 {
+        println!("{restless} measurements began while others were at work on the machine");
     }
     tell(run, &table, &there, &complaints)
 }
@@ -117,6 +123,7 @@ async fn measure(
         Column::Held | Column::Idle => grown(run, column, &running, &nodes).await?,
         Column::Steady | Column::Wide | Column::Fresh | Column::Payload | Column::Rate => {
             let outcome = load::run(plan(run, column, &running), running.process()).await?;
+            table.note_others(balancer, outcome.others);
             (
                 values(column, &outcome),
                 outcome.failures,
@@ -169,6 +176,7 @@ fn plan(run: &Run, column: Column, running: &Running) -> Plan {
         warm_up: Duration::from_millis(if run.quick { 100 } else { 400 }),
         window: run.span(),
         rate: (column == Column::Rate).then(|| run.rate()),
+        core: (!run.unpinned).then_some(run.balancer_core),
     }
 }
 

@@ -103,6 +103,8 @@ pub(crate) struct Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     values: BTreeMap<(&'static str, Balancer), Vec<f64>>,
+    /// The shares of the balancer's core that went to others.
+    others: BTreeMap<Balancer, Vec<f64>>,
     /// By column and balancer.
     pub(crate) faults: BTreeMap<(&'static str, Balancer), Fault>,
 }
@@ -114,6 +116,16 @@ impl Table {
         // A round that could not be measured leaves a gap.
         values.resize(round, f64::NAN);
         values.push(value);
+    }
+
+    /// Notes the share of the balancer's core that went to others.
+    pub(crate) fn note_others(&mut self, balancer: Balancer, share: f64) {
+        self.others.entry(balancer).or_default().push(share);
+    }
+
+    /// The shares of the balancer's core that went to others, over all columns under load.
+    pub(crate) fn others(&self, balancer: Balancer) -> Option<Spread> {
+        Spread::of(self.others.get(&balancer)?.iter().copied())
     }
 
     /// Notes what went wrong.
@@ -147,6 +159,8 @@ impl Table {
 
     /// Everything, for a program.
     pub(crate) fn to_json(&self) -> Value {
+        let others = self.others.iter();
+        let others: BTreeMap<_, _> = others.map(|(one, shares)| (one.name(), shares)).collect();
         let mut figures = serde_json::Map::new();
         for figure in FIGURES {
             let mut by_balancer = serde_json::Map::new();
@@ -170,7 +184,7 @@ impl Table {
             }
             figures.insert(figure.key.into(), by_balancer.into());
         }
-        json!({ "figures": figures, "faults": self.faults_to_json() })
+        json!({ "figures": figures, "faults": self.faults_to_json(), "others": others })
     }
 
     fn faults_to_json(&self) -> Vec<Value> {

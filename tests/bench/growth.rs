@@ -100,6 +100,7 @@ async fn threads(run: &Run) -> Result<()> {
                 warm_up: Duration::from_millis(300),
                 window: run.span(),
                 rate: None,
+                core: None,
             };
             let outcome = load::run(plan, running.process()).await?;
             if let Some(failure) = outcome.first_failure {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::Result;
 use crate::client::{Client, Failure};
-use crate::process::Process;
+use crate::process::{Machine, Process};
 
 /// Requests go out in the groups of one tick.
 const TICK: Duration = Duration::from_millis(1);
@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) window: Duration,
     /// Requests per second of an open loop; a closed one if None.
     pub(crate) rate: Option<u64>,
+    /// The core of the balancer, if it has one.
+    pub(crate) core: Option<usize>,
 }
 
 /// What came of it.
@@ -62,6 +64,9 @@ pub(crate) struct Outcome {
     pub(crate) window: Duration,
     /// What the balancer used of its core within the window.
     pub(crate) cpu: Duration,
+    /// The share of the balancer's core that went to others within the window; NaN if the
+    /// balancer has no core of its own.
+    pub(crate) others: f64,
     /// Microseconds from due to answered, in order.
     pub(crate) times: Vec<u32>,
 }
@@ -139,11 +144,17 @@ async fn measure(plan: Plan, balancer: Option<Process>, tally: Rc<Tally>) -> Res
     }
     let used = || balancer.map_or(Ok(Duration::ZERO), |process| process.cpu());
     sleep(plan.warm_up).await;
-    let (begun, before) = (Instant::now(), used()?);
+    let machine = || plan.core.map(|core| Machine::now(Some(core))).transpose();
+    let (begun, before, calm) = (Instant::now(), used()?, machine()?);
     tally.counting.set(true);
     sleep(plan.window).await;
     tally.counting.set(false);
     let (window, cpu) = (begun.elapsed(), used()? - before);
+    let busy = calm
+        .zip(machine()?)
+        .map(|(calm, now)| now.share_since(calm));
+    let own = cpu.as_secs_f64() / window.as_secs_f64();
+    let others = busy.map_or(f64::NAN, |busy| (busy - own).max(0.0));
     tally.over.set(true);
     let ended = async { while workers.join_next().await.is_some() {} };
     if timeout(PATIENCE, ended).await.is_err() {
@@ -160,6 +171,7 @@ async fn measure(plan: Plan, balancer: Option<Process>, tally: Rc<Tally>) -> Res
         first_failure: tally.first_failure.take(),
         window,
         cpu,
+        others,
         times,
     })
 }

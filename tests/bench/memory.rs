@@ -80,6 +80,7 @@ async fn warm_up(balancer: &Running) -> Result<()> {
         warm_up: Duration::ZERO,
         window: Duration::from_millis(200),
         rate: None,
+        core: None,
     };
     let outcome = load::run(plan, None).await?;
     match outcome.first_failure {

@@ -80,6 +80,9 @@ pub(crate) struct Run {
     /// Nothing is pinned to a core.
     #[arg(long)]
     pub(crate) unpinned: bool,
+    /// How many seconds a measurement waits until nobody else is at work on the machine.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) patience: f64,
     /// Where the figures go, as JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -96,6 +99,10 @@ impl Run {
 
     pub(crate) fn span(&self) -> Duration {
         Duration::from_secs_f64(if self.quick { 0.3 } else { self.seconds })
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs_f64(if self.quick { 0.0 } else { self.patience })
     }
 
     pub(crate) const fn rounds(&self) -> usize {

@@ -16,6 +16,17 @@ pub(crate) fn text(table: &Table) -> String {
             Some(cell(figure, spread))
         });
     }
+    row(
+        &mut text,
+        "others on its core, % of the time",
+        &balancers,
+        |balancer| {
+            let share = table.others(balancer)?;
+            let [median, least, most] =
+                [share.median, share.least, share.most].map(|it| it * 100.0);
+            Some(format!("{median:.0} ({least:.0}–{most:.0})"))
+        },
+    );
     let peers: Vec<_> = balancers
         .into_iter()
         .filter(|balancer| *balancer != Balancer::Bowline)
