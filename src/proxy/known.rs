@@ -26,6 +26,7 @@ const TURN_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct UnderWay {
     proxy: Arc<Proxy>,
     session: Arc<Session>,
+    rid: u64,
     pause: Option<u32>,
     /// It began after the session was terminated.
     late: bool,
@@ -36,12 +37,13 @@ impl UnderWay {
     pub(super) const fn new(
         proxy: Arc<Proxy>,
         session: Arc<Session>,
-        pause: Option<u32>,
+        (rid, pause): (u64, Option<u32>),
         late: bool,
     ) -> Self {
         Self {
             proxy,
             session,
+            rid,
             pause,
             late,
         }
@@ -50,6 +52,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        self.session.settle(self.rid);
         self.proxy
             .sessions
             .end(&self.session, self.pause, self.proxy.now());
@@ -88,11 +91,13 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
         };
         match step {
             Step::Done(answer) => break answer,
-            Step::Again => {}
+            Step::Again => under_way.turn_again(job.rid).await,
             Step::Reassign => {
+                under_way.session.again(job.rid);
                 if !Box::pin(under_way.reassign(id, &job, &mut past)).await {
                     break under_way.lost(Cause::SessionLost);
                 }
+                under_way.turn_again(job.rid).await;
             }
             Step::Rejected(cause) => break under_way.lost(cause),
         }
@@ -110,6 +115,13 @@ impl UnderWay {
             Turn::At(at) if at <= now => {}
             turn => Box::pin(self.await_turn(rid, turn)).await,
         }
+    }
+
+    /// The same before the request is sent once more: what made it fail has most likely met others
+    /// of its session, and they all come back at the same moment.
+    async fn turn_again(&self, rid: u64) {
+        self.session.again(rid);
+        self.turn(rid).await;
     }
 
     async fn await_turn(&self, rid: u64, mut turn: Turn) {

@@ -152,7 +152,8 @@ impl Proxy {
         }
         match self.begin_known(sid, ask.client) {
             Ok((session, late)) => {
-                let under_way = known::UnderWay::new(Arc::clone(self), session, job.pause, late);
+                let under_way =
+                    known::UnderWay::new(Arc::clone(self), session, (job.rid, job.pause), late);
                 Begun::Exchange(Box::pin(known::run(under_way, job)))
             }
             Err((cause, legacy)) => Begun::Answered(refuse(cause, legacy, job.note)),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::turn::{Turns, Waiting};
+use super::turn::{Queue, Turns};
 use super::{Time, Turn};
 use crate::cluster::NodeId;
 use crate::upstream::Connection;
@@ -71,7 +71,7 @@ struct State {
     turns: Turns,
     stage: Stage,
     under_way: u8,
-    waiting: Waiting,
+    queue: Queue,
     /// A connection to the node that has nothing to do. One is enough: while a request is held on
     /// one connection, the others take turns on another.
     idle: Option<Box<Connection>>,
@@ -188,8 +188,8 @@ impl Session {
 
     /// Asks for the turn of the request `rid`.
     pub fn turn(&self, rid: u64, now: Time) -> Turn {
-        let State { turns, waiting, .. } = &mut *self.state();
-        turns.ask(rid, now, waiting)
+        let State { turns, queue, .. } = &mut *self.state();
+        turns.ask(rid, now, queue)
     }
 
     /// A turn without regard to lower rids, for a request that waited long enough for them.
@@ -199,8 +199,20 @@ impl Session {
 
     /// Notes that the request `rid` has been written to the node.
     pub fn sent(&self, rid: u64, now: Time) {
-        let State { turns, waiting, .. } = &mut *self.state();
-        turns.sent(rid, now, waiting);
+        let State { turns, queue, .. } = &mut *self.state();
+        turns.sent(rid, now, queue);
+    }
+
+    /// Notes that the request `rid` has to be written again: it asks for its turn anew, and those
+    /// with higher rids wait for it.
+    pub fn again(&self, rid: u64) {
+        Turns::again(rid, &mut self.state().queue);
+    }
+
+    /// Notes that the request `rid` will not be written again.
+    pub fn settle(&self, rid: u64) {
+        let State { turns, queue, .. } = &mut *self.state();
+        turns.settle(rid, queue);
     }
 
     /// An idle connection to the session's node, if it keeps one that is open and quiet.
@@ -275,7 +287,7 @@ impl Session {
             return None;
         }
         state.idle = None;
-        state.waiting = None;
+        state.queue = None;
         Some(std::mem::replace(&mut state.stage, Stage::Gone))
     }
 

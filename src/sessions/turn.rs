@@ -28,8 +28,17 @@ pub enum Turn {
     After(oneshot::Receiver<()>),
 }
 
-/// Requests that wait for a lower rid; nearly always none, and then no list either.
-pub(super) type Waiting = Option<Box<Vec<(u64, oneshot::Sender<()>)>>>;
+/// What is only there while requests overtake each other or are sent again; nearly always nothing.
+pub(super) type Queue = Option<Box<Crossing>>;
+
+/// Requests out of their order.
+#[derive(Debug, Default)]
+pub(super) struct Crossing {
+    /// Those that wait for a lower rid.
+    waiting: Vec<(u64, oneshot::Sender<()>)>,
+    /// Rids that were sent once and have to be sent again.
+    again: Vec<u64>,
+}
 
 /// The order of one session's requests.
 #[derive(Debug, Default)]
@@ -50,14 +59,20 @@ impl Turns {
     }
 
     /// Asks for the turn of `rid`.
-    pub(super) fn ask(&mut self, rid: u64, now: Time, waiting: &mut Waiting) -> Turn {
-        let overtakes = self.next != 0 && rid > self.next && rid - self.next <= WINDOW;
-        if overtakes {
+    pub(super) fn ask(&mut self, rid: u64, now: Time, queue: &mut Queue) -> Turn {
+        if self.must_wait(rid, queue) {
             let (sender, receiver) = oneshot::channel();
-            waiting.get_or_insert_default().push((rid, sender));
+            let crossing = queue.get_or_insert_default();
+            crossing.waiting.push((rid, sender));
             return Turn::After(receiver);
         }
         self.reserve(now)
+    }
+
+    fn must_wait(&self, rid: u64, queue: &Queue) -> bool {
+        let overtakes = self.next != 0 && rid > self.next && rid - self.next <= WINDOW;
+        let again = queue.as_ref().map_or(&[][..], |crossing| &crossing.again);
+        overtakes || again.iter().any(|lower| *lower < rid)
     }
 
     /// The next free time, without regard to the order.
@@ -67,17 +82,41 @@ impl Turns {
         Turn::At(at)
     }
 
+    /// Notes that `rid` was sent and has to be sent again: higher ones wait for it once more.
+    pub(super) fn again(rid: u64, queue: &mut Queue) {
+        let crossing = queue.get_or_insert_default();
+        if !crossing.again.contains(&rid) {
+            crossing.again.push(rid);
+        }
+    }
+
     /// Notes that `rid` is at the node, and lets those go that waited for it.
-    pub(super) fn sent(&mut self, rid: u64, now: Time, waiting: &mut Waiting) {
+    pub(super) fn sent(&mut self, rid: u64, now: Time, queue: &mut Queue) {
         self.next = self.next.max(rid.saturating_add(1));
         self.free_at = self.free_at.max(now + SPACING);
-        let Some(list) = waiting else {
+        self.settle(rid, queue);
+    }
+
+    /// Notes that nobody waits for `rid` to be sent (again).
+    pub(super) fn settle(&self, rid: u64, queue: &mut Queue) {
+        let Some(crossing) = queue else {
             return;
         };
-        // A sender whose request has gone is dropped with the rest.
-        list.retain(|(rid, sender)| *rid > self.next && !sender.is_closed());
-        if list.is_empty() {
-            *waiting = None;
+        crossing.again.retain(|again| *again != rid);
+        let Some(mut crossing) = queue.take() else {
+            return;
+        };
+        let waiting = std::mem::take(&mut crossing.waiting);
+        if !crossing.again.is_empty() {
+            *queue = Some(crossing);
+        }
+        // A sender that is dropped lets its request ask again.
+        let blocked = waiting
+            .into_iter()
+            .filter(|(rid, sender)| !sender.is_closed() && self.must_wait(*rid, queue));
+        let blocked: Vec<_> = blocked.collect();
+        if !blocked.is_empty() {
+            queue.get_or_insert_default().waiting = blocked;
         }
     }
 }
@@ -122,6 +161,46 @@ mod tests {
             at(6),
             "a repeat has a slot of its own"
         );
+    }
+
+    #[test]
+    fn requests_that_are_sent_again_keep_their_order_and_their_distance() {
+        let mut turns = Turns::after_creation(100, at(0));
+        let queue = &mut None;
+        for rid in [101, 102] {
+            go(&turns.ask(rid, at(rid), queue));
+            turns.sent(rid, at(rid), queue);
+        }
+        // Their node died: the later one comes first, and waits.
+        Turns::again(102, queue);
+        Turns::again(101, queue);
+        let mut later = wait(turns.ask(102, at(500), queue));
+        assert_eq!(go(&turns.ask(101, at(501), queue)), at(501));
+        assert!(later.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        turns.sent(101, at(501), queue);
+        assert!(later.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(go(&turns.ask(102, at(501), queue)), at(503));
+        turns.sent(102, at(503), queue);
+        assert!(queue.is_none());
+        assert_eq!(
+            go(&turns.ask(103, at(600), queue)),
+            at(600),
+            "the next is not held up"
+        );
+    }
+
+    #[test]
+    fn a_request_given_up_holds_nobody_up() {
+        let mut turns = Turns::after_creation(100, at(0));
+        let queue = &mut None;
+        turns.sent(101, at(1), queue);
+        turns.sent(102, at(4), queue);
+        Turns::again(101, queue);
+        Turns::again(102, queue);
+        let mut later = wait(turns.ask(102, at(10), queue));
+        turns.settle(101, queue);
+        assert!(later.try_recv() == Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(go(&turns.ask(102, at(11), queue)), at(11));
     }
 
     #[test]
