@@ -1,5 +1,7 @@
 //! One run of the chaos suite: start, play the plan, heal, send the clients away, judge.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use crate::leaks;
 use crate::ledger::Ledger;
 use crate::plan::{Fault, Plan};
 use crate::world::balancer::Balancer;
-use crate::world::node::{NodeProcess, Spec};
-use crate::world::{World, net, release_binary};
+use crate::world::node::Spec;
+use crate::world::{World, net, now, release_binary};
 
 /// How long the nodes keep an unused session, in seconds.
 const INACTIVITY: u32 = 5;
@@ -71,7 +73,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     broken.extend(all_up(&balancer, nodes).await?);
     let descriptors = balancer.descriptors()?;
     let mut crowd = Crowd::start(options.clients, balancer.address, prosody, &mut rng);
-    let mut ledger = play(&plan, &mut world.nodes).await?;
+    let mut ledger = play(&plan, &mut world).await?;
     broken.extend(all_up(&balancer, nodes).await?);
     broken.extend(settle(&crowd, options.clients).await);
     crowd.leave().await;
@@ -109,12 +111,15 @@ fn introduce(options: &Options, seed: u64, prosody: bool, plan: &Plan) {
 }
 
 /// Makes the faults happen.
-async fn play(plan: &Plan, nodes: &mut [NodeProcess]) -> Result<Ledger> {
-    let mut ledger = Ledger::new(nodes.len());
+async fn play(plan: &Plan, world: &mut World) -> Result<Ledger> {
+    let mut ledger = Ledger::new(world.nodes.len());
+    let mut log = File::create(world.folder.join("faults.log"))?;
     let started = Instant::now();
     for event in plan.events() {
         sleep_until(started + event.at).await;
-        let node = &mut nodes[event.node];
+        let node = &mut world.nodes[event.node];
+        let (what, begins) = (event.fault, event.begins);
+        writeln!(log, "{} {} {what:?} {begins}", now(), node.spec.name)?;
         if event.begins {
             ledger.begins(event.node, event.fault);
         }
