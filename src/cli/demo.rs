@@ -21,16 +21,7 @@ pub fn demo(seconds: Option<u64>) -> ExitCode {
         eprintln!("{error}");
         return exit::CONFIG.into();
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(play(seconds)),
-        Err(error) => {
-            eprintln!("cannot start: {error}");
-            exit::OS.into()
-        }
-    }
+    super::block_on(play(seconds))
 }
 
 async fn play(seconds: Option<u64>) -> ExitCode {

@@ -72,6 +72,20 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Runs a command on this thread, where probes, the sweeper and the admin listener live.
+fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            exit::OS.into()
+        }
+    }
+}
+
 /// Prints help, the version, or what is wrong with the arguments.
 fn answer(message: &clap::Error) -> ExitCode {
     if message.print().is_err() {

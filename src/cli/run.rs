@@ -24,16 +24,7 @@ pub fn run(config: &Path) -> ExitCode {
         eprintln!("{error}");
         return exit::CONFIG.into();
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(serve(settings)),
-        Err(error) => {
-            error!(%error, "cannot start");
-            exit::OS.into()
-        }
-    }
+    super::block_on(serve(settings))
 }
 
 /// The signals that end the process.
