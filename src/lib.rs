@@ -22,6 +22,7 @@
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
 //! 0  metrics    counters and gauges
+//! 0  events     what happened, for a timeline
 //! 0  timers     many short waits on one timer
 //! ```
 
@@ -32,6 +33,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod edge;
+pub mod events;
 pub mod health;
 pub mod metrics;
 pub mod proxy;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, Access, AdminState, TokenError};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::edge::{self, Drain, Edge};
@@ -41,6 +41,8 @@ pub enum StartError {
     },
     /// A worker thread or its runtime could not be made.
     Worker(io::Error),
+    /// The admin listener's token cannot be had.
+    Token(TokenError),
 }
 
 impl std::fmt::Display for StartError {
@@ -48,6 +50,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Worker(source) => write!(f, "cannot start a worker: {source}"),
+            Self::Token(source) => write!(f, "{source}"),
         }
     }
 }
@@ -56,6 +59,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bind { source, .. } | Self::Worker(source) => Some(source),
+            Self::Token(source) => Some(source),
         }
     }
 }
@@ -97,6 +101,8 @@ impl Server {
             .map(|admin| bind(admin.address))
             .transpose()?;
         let addresses = addresses_of(&listeners)?;
+        let access = settings.admin.as_ref().map(Access::load).transpose();
+        let access = access.map_err(StartError::Token)?.unwrap_or_default();
 
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(settings, &metrics));
@@ -106,11 +112,15 @@ impl Server {
         let edge = Edge::new(Arc::clone(&proxy), settings.clone(), Arc::clone(&drain));
         let edge = Arc::new(edge);
         let cut = Arc::new(Notify::new());
-        let admin = Arc::new(AdminState::new(Arc::clone(&cluster), metrics));
+        let tables = Arc::clone(&proxy);
+        let measure = move || tables.measure_tables();
+        let admin = AdminState::new(Arc::clone(&cluster), metrics, access, measure);
+        let admin = Arc::new(admin);
         let mut background = vec![tokio::spawn(sweep(Arc::clone(&proxy)))];
         let mut admin_address = None;
         if let Some(listener) = admin_listener {
             admin_address = listener.local_addr().ok();
+            background.push(tokio::spawn(admin::watch(Arc::clone(&admin))));
             background.push(serve_admin(listener, Arc::clone(&admin))?);
         }
         let workers = start_workers(settings, &listeners, &edge, &cut)?;

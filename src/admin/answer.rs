@@ -1,103 +1,324 @@
-//! One admin request to its answer. No I/O: everything it tells is in memory.
+//! One admin request to its answer.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Body;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::body::{Body, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap};
+use hyper::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use super::{AdminState, report};
+use super::access::Refused;
+use super::body::AdminBody;
+use super::change::{self, Asker};
+use super::{AdminState, Link, report, stream};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const PROMETHEUS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 const INDEX: &str = "\
 Bowline, a sticky-session load balancer for BOSH
 
-GET /live     200 while the process runs
-GET /ready    200 while it takes new sessions, else 503 with the reason
-GET /health   the state of every node, in JSON; 503 when none is up
-GET /nodes    the nodes alone, in JSON
-GET /metrics  counters and gauges, for Prometheus
+GET /live              200 while the process runs
+GET /ready             200 while it takes new sessions, else 503 with the reason
+GET /health            the state of everything, in JSON; 503 when no node takes new sessions
+GET /nodes             the nodes alone, in JSON
+GET /nodes/NAME        one of them
+PUT /nodes/NAME/state  ready, drain or maint
+GET /events?since=ID   what happened
+GET /history           the last 15 minutes of each node
+GET /stream            health and events as they come (server-sent events)
+GET /metrics           counters and gauges, for Prometheus
 ";
 
-/// The answer to `request`, whose body is not looked at.
-pub(super) fn to<B: Body>(state: &AdminState, request: &Request<B>) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    let Some(endpoint) = endpoint(path) else {
-        let what = json!({ "error": format!("there is no {path} here; / lists what is") });
-        return json(StatusCode::NOT_FOUND, &what);
-    };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let what = json!({ "error": format!("{path} takes GET and HEAD only") });
-        let mut answer = json(StatusCode::METHOD_NOT_ALLOWED, &what);
-        let headers = answer.headers_mut();
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return closing(answer);
+/// An answer.
+pub(super) type Answer = Response<AdminBody>;
+
+/// What there is to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint<'a> {
+    Index,
+    Live,
+    Ready,
+    Health,
+    Nodes,
+    Node(&'a str),
+    State(&'a str),
+    Events,
+    History,
+    Stream,
+    Metrics,
+}
+
+impl<'a> Endpoint<'a> {
+    fn at(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Index,
+            "/live" => Self::Live,
+            "/ready" => Self::Ready,
+            "/health" => Self::Health,
+            "/nodes" => Self::Nodes,
+            "/events" => Self::Events,
+            "/history" => Self::History,
+            "/stream" => Self::Stream,
+            "/metrics" => Self::Metrics,
+            _ => {
+                let rest = path.strip_prefix("/nodes/")?;
+                match rest.split_once('/') {
+                    None if !rest.is_empty() => Self::Node(rest),
+                    Some((name, "state")) if !name.is_empty() => Self::State(name),
+                    _ => return None,
+                }
+            }
+        })
     }
-    if !request.body().is_end_stream() {
+
+    /// For those who watch from outside and can send neither a token nor our name; they tell
+    /// nothing of the cluster.
+    const fn is_open(self) -> bool {
+        matches!(self, Self::Live | Self::Ready)
+    }
+
+    /// The index says what every manual says, and is the place from which a token could be given.
+    const fn wants_token(self) -> bool {
+        !self.is_open() && !matches!(self, Self::Index)
+    }
+}
+
+/// The answer to `request`.
+pub(super) async fn to(state: &Arc<AdminState>, request: Request<Incoming>, link: &Link) -> Answer {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    let endpoint = Endpoint::at(path);
+    if let Err(refused) = admit(state, endpoint, &head.headers) {
+        return closing(refuse(state, refused));
+    }
+    let Some(endpoint) = endpoint else {
+        let what = json!({ "error": format!("there is no {path} here; / lists what is") });
+        return closing(json(StatusCode::NOT_FOUND, &what));
+    };
+    let may_put = matches!(endpoint, Endpoint::State(_));
+    let put = match head.method {
+        Method::GET | Method::HEAD => false,
+        Method::PUT if may_put => true,
+        _ => return not_allowed(path, may_put),
+    };
+    if let Endpoint::State(name) = endpoint
+        && put
+    {
+        if let Err(refused) = state.access.change(&head.headers) {
+            return closing(refuse(state, refused));
+        }
+        let asker = Asker {
+            peer: link.peer,
+            token: state.access.wants_token(),
+        };
+        let (status, told) = change::run(state, name, head.uri.query(), body, asker).await;
+        let answer = json(status, &told);
+        // Of a body that was refused some may be left.
+        return if status == StatusCode::OK {
+            answer
+        } else {
+            closing(answer)
+        };
+    }
+    if !body.is_end_stream() {
         let what = json!({ "error": "a request here has no body" });
         return closing(json(StatusCode::PAYLOAD_TOO_LARGE, &what));
     }
-    endpoint(state)
+    show(state, endpoint, &head, link).await
 }
 
-type Endpoint = fn(&AdminState) -> Response<Full<Bytes>>;
-
-fn endpoint(path: &str) -> Option<Endpoint> {
-    Some(match path {
-        "/" => |_| text(StatusCode::OK, INDEX),
-        "/live" => |_| text(StatusCode::OK, "live\n"),
-        "/ready" => ready,
-        "/health" => health,
-        "/nodes" => |state| json(StatusCode::OK, &report::nodes(&state.cluster)),
-        "/metrics" => |state| answer(StatusCode::OK, OPENMETRICS, state.metrics.exposition()),
-        _ => return None,
-    })
-}
-
-fn ready(state: &AdminState) -> Response<Full<Bytes>> {
-    match report::not_ready(&state.cluster, state.is_draining()) {
-        None => text(StatusCode::OK, "ready\n"),
-        Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+/// What a `GET` shows.
+async fn show(
+    state: &Arc<AdminState>,
+    endpoint: Endpoint<'_>,
+    head: &hyper::http::request::Parts,
+    link: &Link,
+) -> Answer {
+    match endpoint {
+        Endpoint::Index => text(StatusCode::OK, INDEX),
+        Endpoint::Live => text(StatusCode::OK, "live\n"),
+        Endpoint::Ready => match report::not_ready(&state.cluster, state.is_draining()) {
+            None => text(StatusCode::OK, "ready\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        },
+        Endpoint::Health => {
+            let health = report::health(state);
+            let status = match health.status {
+                report::Status::Ok | report::Status::Degraded => StatusCode::OK,
+                report::Status::Down => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            json(status, &health)
+        }
+        Endpoint::Nodes => json(StatusCode::OK, &report::nodes(state)),
+        Endpoint::Node(name) | Endpoint::State(name) => {
+            let nodes = report::nodes(state);
+            match nodes.into_iter().find(|node| node.name == name) {
+                Some(node) => json(StatusCode::OK, &node),
+                None => {
+                    let what = json!({ "error": format!("there is no node {name}") });
+                    json(StatusCode::NOT_FOUND, &what)
+                }
+            }
+        }
+        Endpoint::Events => match since(head.uri.query()) {
+            Some(id) => json(StatusCode::OK, &report::events(state, id)),
+            None => {
+                let what = json!({ "error": "the query is since=ID, a number, or nothing" });
+                json(StatusCode::BAD_REQUEST, &what)
+            }
+        },
+        Endpoint::History => json(StatusCode::OK, &state.history.told(&state.cluster)),
+        Endpoint::Stream => listen(state, head, link),
+        Endpoint::Metrics => metrics(state, &head.headers).await,
     }
 }
 
-fn health(state: &AdminState) -> Response<Full<Bytes>> {
-    let status = if state.cluster.any_up() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+/// Whether the request may be asked at all.
+fn admit(
+    state: &AdminState,
+    endpoint: Option<Endpoint<'_>>,
+    headers: &HeaderMap,
+) -> Result<(), Refused> {
+    if !endpoint.is_some_and(Endpoint::is_open) {
+        state.access.host(headers)?;
+    }
+    if endpoint.is_none_or(Endpoint::wants_token) {
+        state.access.token(headers)?;
+    }
+    Ok(())
+}
+
+fn refuse(state: &AdminState, refused: Refused) -> Answer {
+    let (status, reason, what) = match refused {
+        Refused::Token => (
+            StatusCode::UNAUTHORIZED,
+            "token",
+            "a token is wanted: Authorization: Bearer TOKEN",
+        ),
+        Refused::Host => (
+            StatusCode::MISDIRECTED_REQUEST,
+            "host",
+            "call this by an IP address, as localhost, or by a name in admin.hosts",
+        ),
+        Refused::Origin => (
+            StatusCode::FORBIDDEN,
+            "origin",
+            "a change wants the header X-Bowline: 1 or a JSON body, and no other Origin",
+        ),
     };
-    json(status, &report::health(&state.cluster, state.is_draining()))
+    state.metrics.admin_refusals.inc(reason);
+    let mut answer = json(status, &json!({ "error": what }));
+    if refused == Refused::Token {
+        let scheme = HeaderValue::from_static("Bearer realm=\"bowline\"");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    }
+    answer
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    answer(status, TEXT, body)
+fn not_allowed(path: &str, may_put: bool) -> Answer {
+    let methods = if may_put {
+        "GET, HEAD, PUT"
+    } else {
+        "GET, HEAD"
+    };
+    let what = json!({ "error": format!("{path} takes {methods} only") });
+    let mut answer = json(StatusCode::METHOD_NOT_ALLOWED, &what);
+    let allow = HeaderValue::from_static(methods);
+    answer.headers_mut().insert(ALLOW, allow);
+    closing(answer)
 }
 
-fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
-    answer(status, JSON, format!("{value:#}\n"))
+/// The number in `since=ID`; 0 without a query.
+fn since(query: Option<&str>) -> Option<u64> {
+    let Some(query) = query else { return Some(0) };
+    query.strip_prefix("since=")?.parse().ok()
 }
 
-fn answer(
-    status: StatusCode,
-    content_type: HeaderValue,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(body.into()));
+fn listen(state: &Arc<AdminState>, head: &hyper::http::request::Parts, link: &Link) -> Answer {
+    if head.method == Method::HEAD {
+        return answer(StatusCode::OK, EVENTS, AdminBody::Whole(None));
+    }
+    let last = head.headers.get("last-event-id");
+    let last = last.and_then(|id| id.to_str().ok()?.parse().ok());
+    let Ok(place) = Arc::clone(&state.listeners).try_acquire_owned() else {
+        state.metrics.admin_refusals.inc("listeners");
+        let what = json!({ "error": "there are as many listeners as there may be" });
+        let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, &what);
+        let wait = HeaderValue::from_static("5");
+        answer.headers_mut().insert(RETRY_AFTER, wait);
+        return answer;
+    };
+    let cut = link.begin_stream();
+    let events = stream::start(Arc::clone(state), last.unwrap_or(0), place, cut);
+    answer(StatusCode::OK, EVENTS, AdminBody::Stream(events))
+}
+
+/// The metrics, in the newer format for a reader that names it. They are written on a thread of
+/// their own: with many nodes it takes milliseconds, and probes run on this one.
+async fn metrics(state: &Arc<AdminState>, headers: &HeaderMap) -> Answer {
+    let newer = headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("application/openmetrics-text"));
+    state.measure().await;
+    let metrics = Arc::clone(&state.metrics);
+    let page = tokio::task::spawn_blocking(move || {
+        if newer {
+            metrics.exposition()
+        } else {
+            metrics.older_exposition()
+        }
+    });
+    match page.await {
+        Ok(page) => {
+            let kind = if newer { OPENMETRICS } else { PROMETHEUS };
+            answer(StatusCode::OK, kind, whole(page))
+        }
+        Err(_) => {
+            let what = json!({ "error": "the metrics could not be written" });
+            json(StatusCode::INTERNAL_SERVER_ERROR, &what)
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    answer(status, TEXT, whole(body))
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
+    body.push(b'\n');
+    answer(status, JSON, whole(body))
+}
+
+fn whole(body: impl Into<Bytes>) -> AdminBody {
+    AdminBody::Whole(Some(body.into()))
+}
+
+fn answer(status: StatusCode, content_type: HeaderValue, body: AdminBody) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
     answer
 }
 
 /// Ends the connection after `answer`: what follows on it may be a body that nobody reads.
-fn closing(mut answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+fn closing(mut answer: Answer) -> Answer {
     let close = HeaderValue::from_static("close");
     answer.headers_mut().insert(CONNECTION, close);
     answer

@@ -1,31 +1,41 @@
-//! The admin listener: health, readiness, metrics and nodes over HTTP, read only.
+//! The admin listener: health, metrics, events and the state of nodes over HTTP, and the operator's
+//! changes of that state.
 //!
 //! Owns its own small server, apart from the clients' one, so that it answers while they are
-//! turned away. It reads what others write and decides nothing.
+//! turned away. It reads what others write, and decides nothing but who may ask.
 
+mod access;
 mod answer;
-mod report;
+mod body;
+mod change;
+mod history;
+pub mod report;
+mod stream;
 mod time;
+mod watch;
 
 use std::convert::Infallible;
-use std::future::ready;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch as channel};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+pub use access::{Access, MARK, TokenError, read_token};
+
 use crate::cluster::Cluster;
-use crate::metrics::Metrics;
+use crate::events::{Event, EventKind};
+use crate::metrics::{Metrics, Process};
+use history::History;
 
 /// Connections served at the same time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -40,40 +50,125 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The pause after an error of accept, as when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Writes down the sizes of tables, before somebody reads them.
+type Measure = Box<dyn Fn() + Send + Sync>;
+
 /// What the admin endpoints tell.
-#[derive(Debug)]
 pub struct AdminState {
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
+    access: Access,
+    measure: Measure,
     draining: AtomicBool,
+    started: SystemTime,
+    history: History,
+    snapshot: Mutex<stream::Snapshot>,
+    listeners: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminState")
+            .field("access", &self.access)
+            .field("draining", &self.is_draining())
+            .finish_non_exhaustive()
+    }
 }
 
 impl AdminState {
-    /// The state of a balancer that is not draining.
-    pub fn new(cluster: Arc<Cluster>, metrics: Arc<Metrics>) -> Self {
+    /// The state of a balancer that has just started. `measure` is called before the sizes of
+    /// tables are told, and writes them into `metrics`.
+    pub fn new(
+        cluster: Arc<Cluster>,
+        metrics: Arc<Metrics>,
+        access: Access,
+        measure: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let started = SystemTime::now();
+        let text = format!("Bowline {} started", env!("CARGO_PKG_VERSION"));
+        cluster
+            .events
+            .add(Event::new(EventKind::Start, started, text));
         Self {
+            history: History::new(&cluster, Instant::now()),
             cluster,
             metrics,
+            access,
+            measure: Box::new(measure),
             draining: AtomicBool::new(false),
+            started,
+            snapshot: Mutex::default(),
+            listeners: Arc::new(Semaphore::new(stream::MOST_LISTENERS)),
         }
     }
 
     /// From now on `/ready` says no.
     pub fn begin_drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        if !self.draining.swap(true, Ordering::AcqRel) {
+            let event = Event::new(
+                EventKind::Stop,
+                SystemTime::now(),
+                "Bowline is about to end",
+            );
+            self.cluster.events.add(event);
+        }
     }
 
     /// Whether the balancer is draining.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
+
+    /// Asks tables and the operating system for what nobody counts, on a thread that may wait.
+    async fn measure(&self) {
+        (self.measure)();
+        if let Ok(Ok(process)) = tokio::task::spawn_blocking(Process::read).await {
+            self.metrics.set_process(&process);
+        }
+    }
+
+    fn snapshot(&self) -> MutexGuard<'_, stream::Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection, as its requests see it.
+#[derive(Debug)]
+struct Link {
+    peer: SocketAddr,
+    /// Whether its last request was for `/stream`: then it may live for ever.
+    streams: AtomicBool,
+    /// Told when its listener does not take what is sent.
+    cut: Arc<Notify>,
+}
+
+impl Link {
+    fn begin_stream(&self) -> Arc<Notify> {
+        self.streams.store(true, Ordering::Relaxed);
+        Arc::clone(&self.cut)
+    }
+
+    /// Returns when the connection is too old.
+    async fn aged(&self) {
+        loop {
+            sleep(MAX_AGE).await;
+            if !self.streams.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
+/// Looks from time to time at what is to be told; never returns.
+pub async fn watch(state: Arc<AdminState>) {
+    watch::run(state).await;
 }
 
 /// Serves the admin endpoints until `stop`, then closes the listener and gives the answers under
 /// way a second to leave.
 pub async fn serve(listener: TcpListener, state: Arc<AdminState>, stop: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let (closing, _) = watch::channel(false);
+    let (closing, _) = channel::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
@@ -117,11 +212,16 @@ async fn connection(
     peer: SocketAddr,
     _slot: OwnedSemaphorePermit,
     state: Arc<AdminState>,
-    mut closing: watch::Receiver<bool>,
+    mut closing: channel::Receiver<bool>,
 ) {
-    let service = service_fn(|request| {
-        let answer = answer::to(&state, &request);
-        ready(Ok::<_, Infallible>(answer))
+    let link = Link {
+        peer,
+        streams: AtomicBool::new(false),
+        cut: Arc::new(Notify::new()),
+    };
+    let service = service_fn(|request| async {
+        link.streams.store(false, Ordering::Relaxed);
+        Ok::<_, Infallible>(answer::to(&state, request, &link).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -133,7 +233,11 @@ async fn connection(
         ended = connection.as_mut() => Some(ended),
         // An error means that the server is gone, which is a reason to end, too.
         _ = closing.wait_for(|&closing| closing) => None,
-        () = sleep(MAX_AGE) => None,
+        () = link.aged() => None,
+        () = link.cut.notified() => {
+            debug!(%peer, "a listener is too slow");
+            return;
+        }
     };
     let ended = match ended {
         Some(ended) => ended,

@@ -1,35 +1,149 @@
-//! The state of the balancer as JSON, and in words.
+//! The state of the balancer: the schema of `/health`, what it amounts to, and that in words.
+//!
+//! The schema has a version. A field that comes does not change it; one that goes, or that means
+//! something else, does.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use super::AdminState;
+use super::history::Rates;
 use super::time::rfc3339;
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, OperatorState};
+use crate::events::Event;
+use crate::metrics::Limit;
 
-/// Everything about the nodes, and what it amounts to: `ok` with every node up, `degraded` with
-/// some, `down` with none.
-pub(super) fn health(cluster: &Cluster, draining: bool) -> Value {
-    // One look at each node, so that the status agrees with the list below it.
-    let nodes: Vec<(State, &Node)> = states(cluster).collect();
-    let up = nodes.iter().filter(|(state, _)| *state == State::Up);
-    let status = match up.count() {
-        0 => "down",
-        up if up < nodes.len() => "degraded",
-        _ => "ok",
-    };
-    let nodes = nodes.into_iter().map(|(state, node)| describe(state, node));
-    json!({
-        "status": status,
-        "draining": draining,
-        "version": env!("CARGO_PKG_VERSION"),
-        "nodes": nodes.collect::<Vec<_>>(),
-    })
+/// The version of the schema of `/health`, `/nodes`, `/events`, `/history` and `/stream`.
+pub const SCHEMA: u32 = 1;
+
+/// From this part of a limit on, the balancer is called degraded.
+const NEAR: f64 = 0.9;
+
+/// What the state of the cluster amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Every node is up that the operator has not taken out, and no limit is near.
+    Ok,
+    /// New sessions have a node, but not all is well.
+    Degraded,
+    /// No node takes new sessions.
+    Down,
+}
+
+/// What the probes say of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is up.
+    Up,
+    /// It is down.
+    Down,
+    /// It has not been probed yet.
+    Unknown,
+}
+
+/// `/health`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What all this amounts to.
+    pub status: Status,
+    /// Everything that is out of the ordinary, a sentence each; also what the operator did.
+    pub reasons: Vec<String>,
+    /// Whether the balancer is about to end.
+    pub draining: bool,
+    /// The program's version.
+    pub version: String,
+    /// When the balancer started.
+    pub started: String,
+    /// Sessions pinned to nodes.
+    pub sessions: i64,
+    /// Requests under way at nodes.
+    pub held: i64,
+    /// Client connections.
+    pub connections: i64,
+    /// The nodes, in the order of the configuration.
+    pub nodes: Vec<NodeHealth>,
+}
+
+/// One node in `/health` and `/nodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeHealth {
+    /// Its configured name.
+    pub name: String,
+    /// Its configured address.
+    pub address: String,
+    /// What the address's name stands for.
+    pub resolved: Vec<String>,
+    /// What the operator decided: `ready`, `drain` or `maint`.
+    pub state: String,
+    /// When the operator did; null if never.
+    pub state_since: Option<String>,
+    /// What the probes say.
+    pub verdict: Verdict,
+    /// Since when they do; null before the first verdict.
+    pub since: Option<String>,
+    /// The configured weight.
+    pub weight: u32,
+    /// How much of that weight it has.
+    pub share: f64,
+    /// How often it went down lately.
+    pub falls: i64,
+    /// How long it must be well before it is up again.
+    pub penalty_seconds: f64,
+    /// Sessions pinned to it.
+    pub sessions: i64,
+    /// Requests under way there.
+    pub held: i64,
+    /// Sessions that it made in each of the last five to ten seconds.
+    pub creations_per_second: f64,
+    /// The part of exchanges of the last minute that failed, 0 to 1; null without an exchange.
+    pub error_share_1m: Option<f64>,
+    /// The same of five minutes.
+    pub error_share_5m: Option<f64>,
+    /// The median time of the last minute to an answer that was not held, in milliseconds.
+    pub p50_ms: Option<f64>,
+    /// The 99th percentile of it.
+    pub p99_ms: Option<f64>,
+    /// What last went wrong; stays when the node is well again.
+    pub last_failure: Option<LastFailure>,
+}
+
+/// What last went wrong at a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// What, in words.
+    pub what: String,
+    /// When.
+    pub when: String,
+}
+
+/// Everything, as of now.
+pub(super) fn health(state: &AdminState) -> Health {
+    let nodes = nodes(state);
+    let (status, reasons) = judge(state, &nodes);
+    Health {
+        schema: SCHEMA,
+        status,
+        reasons,
+        draining: state.is_draining(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: rfc3339(state.started),
+        sessions: nodes.iter().map(|node| node.sessions).sum(),
+        held: nodes.iter().map(|node| node.held).sum(),
+        connections: state.metrics.connections.get(),
+        nodes,
+    }
 }
 
 /// The nodes, in the order of the configuration.
-pub(super) fn nodes(cluster: &Cluster) -> Value {
-    states(cluster)
-        .map(|(state, node)| describe(state, node))
-        .collect()
+pub(super) fn nodes(state: &AdminState) -> Vec<NodeHealth> {
+    let rates = state.history.rates(&state.cluster, Instant::now());
+    let nodes = state.cluster.nodes().iter().zip(rates);
+    nodes.map(|(node, rates)| describe(node, rates)).collect()
 }
 
 /// Why the balancer should get no new client; none if it should.
@@ -37,55 +151,125 @@ pub(super) fn not_ready(cluster: &Cluster, draining: bool) -> Option<String> {
     if draining {
         return Some("draining".into());
     }
-    let unknown = states(cluster).find(|(state, _)| *state == State::Unknown);
-    if let Some((_, node)) = unknown {
+    let unknown = cluster.nodes().iter().find(|node| node.since().is_none());
+    if let Some(node) = unknown {
         return Some(format!("node {} has not been probed yet", node.name));
     }
-    (!cluster.any_up()).then(|| "no node is up".into())
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Up,
-    Down,
-    /// Before the first verdict.
-    Unknown,
-}
-
-fn states(cluster: &Cluster) -> impl Iterator<Item = (State, &Node)> {
-    cluster.nodes().iter().map(|node| {
-        let state = if node.is_up() {
-            State::Up
-        } else if node.since().is_some() {
-            State::Down
-        } else {
-            State::Unknown
-        };
-        (state, node)
+    if cluster.any_up() {
+        return None;
+    }
+    Some(if cluster.nodes().iter().any(Node::is_up) {
+        "every node that is up is out of service by the operator".into()
+    } else {
+        "no node is up".into()
     })
 }
 
-fn describe(state: State, node: &Node) -> Value {
-    let failure = node
-        .last_failure()
-        .map(|failure| json!({ "what": failure.what, "when": rfc3339(failure.when) }));
-    let resolved: Vec<String> = node.addresses().iter().map(ToString::to_string).collect();
-    json!({
-        "name": node.name,
-        "address": node.address,
-        "resolved": resolved,
-        "weight": node.weight,
-        "share": node.share().as_part(),
-        "state": match state {
-            State::Up => "up",
-            State::Down => "down",
-            State::Unknown => "unknown",
+fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
+    let mut reasons = Vec::new();
+    let mut faults = false;
+    for node in nodes {
+        let name = &node.name;
+        let since = node.since.as_deref().unwrap_or("the start");
+        match node.verdict {
+            Verdict::Up => {}
+            Verdict::Down => {
+                let failure = node.last_failure.as_ref();
+                let what = failure.map_or("no reason known", |failure| &failure.what);
+                reasons.push(format!("node {name} is down since {since}: {what}"));
+            }
+            Verdict::Unknown => reasons.push(format!("node {name} has not been probed yet")),
+        }
+        faults |= node.verdict != Verdict::Up && node.state != OperatorState::Maint.word();
+        if node.state != OperatorState::Ready.word() {
+            let since = node.state_since.as_deref().unwrap_or("the start");
+            let state = &node.state;
+            reasons.push(format!(
+                "node {name} is in {state} since {since}, by the operator"
+            ));
+        }
+    }
+    for near in near_limits(state) {
+        faults = true;
+        reasons.push(near);
+    }
+    if state.is_draining() {
+        reasons.push("the balancer is about to end".into());
+    }
+    let takes_new = |node: &NodeHealth| {
+        node.verdict == Verdict::Up && node.state == OperatorState::Ready.word()
+    };
+    let status = if !nodes.iter().any(takes_new) {
+        reasons.insert(0, "no node takes new sessions".into());
+        Status::Down
+    } else if faults {
+        Status::Degraded
+    } else {
+        Status::Ok
+    };
+    (status, reasons)
+}
+
+/// Which limits are nearly reached.
+fn near_limits(state: &AdminState) -> Vec<String> {
+    let limits = state.metrics.limits().into_iter();
+    let near = limits.filter(|limit| limit.part() >= NEAR);
+    near.map(|limit| {
+        let Limit { what, used, most } = limit;
+        format!("{what} are near their limit: {used} of {most}")
+    })
+    .collect()
+}
+
+fn describe(node: &Node, rates: Rates) -> NodeHealth {
+    NodeHealth {
+        name: node.name.clone(),
+        address: node.address.clone(),
+        resolved: node.addresses().iter().map(ToString::to_string).collect(),
+        state: node.state().word().to_owned(),
+        state_since: node.state_since().map(rfc3339),
+        verdict: match (node.is_up(), node.since()) {
+            (true, _) => Verdict::Up,
+            (false, Some(_)) => Verdict::Down,
+            (false, None) => Verdict::Unknown,
         },
-        "falls": node.metrics.falls.get(),
-        "penalty_seconds": node.metrics.penalty_seconds.get(),
-        "since": node.since().map(rfc3339),
-        "sessions": node.metrics.sessions.get(),
-        "held_requests": node.metrics.held.get(),
-        "last_failure": failure,
+        since: node.since().map(rfc3339),
+        weight: node.weight,
+        share: node.share().as_part(),
+        falls: node.metrics.falls.get(),
+        penalty_seconds: node.metrics.penalty_seconds.get(),
+        sessions: node.metrics.sessions.get(),
+        held: node.metrics.held.get(),
+        creations_per_second: rates.creations_per_second,
+        error_share_1m: rates.error_share_1m,
+        error_share_5m: rates.error_share_5m,
+        p50_ms: rates.p50_ms,
+        p99_ms: rates.p99_ms,
+        last_failure: node.last_failure().map(|failure| LastFailure {
+            what: failure.what,
+            when: rfc3339(failure.when),
+        }),
+    }
+}
+
+/// An event in JSON.
+pub(super) fn event(event: &Event) -> Value {
+    json!({
+        "id": event.id,
+        "when": rfc3339(event.when),
+        "kind": event.kind.word(),
+        "node": event.node,
+        "sessions": event.sessions,
+        "text": event.text,
+    })
+}
+
+/// `/events`: those behind the one with the number `id`.
+pub(super) fn events(state: &AdminState, id: u64) -> Value {
+    let events = state.cluster.events.since(id);
+    json!({
+        "schema": SCHEMA,
+        "started": rfc3339(state.started),
+        "events": events.iter().map(event).collect::<Vec<_>>(),
     })
 }

@@ -1,5 +1,8 @@
 //! The admin listener over real sockets.
 
+mod changes;
+mod streams;
+
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -39,9 +42,14 @@ impl Answer {
 
 impl Admin {
     async fn start() -> Self {
+        Self::with(Access::default()).await
+    }
+
+    async fn with(access: Access) -> Self {
         let metrics = Arc::new(Metrics::new());
         let cluster = Cluster::new(&settings(2, Placement::ClientIp), &metrics);
-        let state = Arc::new(AdminState::new(Arc::new(cluster), metrics));
+        let state = AdminState::new(Arc::new(cluster), metrics, access, || ());
+        let state = Arc::new(state);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -79,7 +87,8 @@ impl Admin {
     }
 
     async fn ask(&self, method: &str, path: &str) -> Answer {
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         self.raw(&request).await
     }
 
@@ -99,7 +108,9 @@ async fn it_is_live_before_anything_is_known() {
     assert_eq!(admin.get("/live").await.status, 200);
     let index = admin.get("/").await;
     assert_eq!(index.status, 200);
-    for path in ["/live", "/ready", "/health", "/nodes", "/metrics"] {
+    for path in [
+        "/live", "/ready", "/health", "/nodes", "/events", "/history", "/stream", "/metrics",
+    ] {
         assert!(index.body.contains(path), "{path}");
     }
 }
@@ -129,7 +140,7 @@ async fn health_tells_the_state_of_every_node() {
     let health = admin.get("/health").await;
     assert_eq!(health.status, 503);
     assert_eq!(health.json()["status"], "down");
-    assert_eq!(health.json()["nodes"][0]["state"], "unknown");
+    assert_eq!(health.json()["nodes"][0]["verdict"], "unknown");
     assert_eq!(health.json()["nodes"][0]["since"], Value::Null);
 
     admin.verdict(T1, true);
@@ -139,53 +150,111 @@ async fn health_tells_the_state_of_every_node() {
     t2.metrics.held.set(3);
     t2.set_share(Share(250));
     t2.set_penalty(3, Duration::from_secs(10));
-    t2.probe_failed("connection refused".into(), SystemTime::UNIX_EPOCH);
+    t2.probe_failed(
+        "connection refused".into(),
+        "refused",
+        SystemTime::UNIX_EPOCH,
+    );
     let health = admin.get("/health").await;
     assert_eq!(health.status, 200);
     let json = health.json();
     assert_eq!(json["status"], "degraded");
-    assert_eq!(json["draining"], false);
+    assert_eq!(
+        (&json["schema"], &json["draining"]),
+        (&1.into(), &false.into())
+    );
+    let reason = "node t2 is down since 2001-09-09T01:46:40Z: connection refused";
+    assert_eq!(json["reasons"], serde_json::json!([reason]));
+    assert_eq!((&json["sessions"], &json["held"]), (&7.into(), &3.into()));
     assert_eq!(json["nodes"][0]["last_failure"], Value::Null);
     let expected = serde_json::json!({
         "name": "t2",
         "address": "192.0.2.2:5280",
         "resolved": ["192.0.2.2:5280"],
+        "state": "ready",
+        "state_since": null,
+        "verdict": "down",
+        "since": "2001-09-09T01:46:40Z",
         "weight": 1,
         "share": 0.25,
-        "state": "down",
         "falls": 3,
         "penalty_seconds": 10.0,
-        "since": "2001-09-09T01:46:40Z",
         "sessions": 7,
-        "held_requests": 3,
+        "held": 3,
+        "creations_per_second": 0.0,
+        "error_share_1m": null,
+        "error_share_5m": null,
+        "p50_ms": null,
+        "p99_ms": null,
         "last_failure": { "what": "connection refused", "when": "1970-01-01T00:00:00Z" },
     });
     assert_eq!(json["nodes"][1], expected);
     assert_eq!(admin.get("/nodes").await.json(), json["nodes"]);
+    for path in ["/nodes/t2", "/nodes/t2/state"] {
+        assert_eq!(admin.get(path).await.json(), json["nodes"][1]);
+    }
 
     admin.verdict(T2, true);
     assert_eq!(admin.get("/health").await.json()["status"], "ok");
 }
 
 #[tokio::test]
-async fn metrics_are_open_metrics() {
+async fn a_full_table_is_a_reason() {
     let admin = Admin::start().await;
     admin.verdict(T1, true);
-    let metrics = admin.get("/metrics").await;
-    assert_eq!(metrics.status, 200);
-    let expected = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
-    assert!(metrics.head.contains(expected), "{}", metrics.head);
-    assert!(metrics.head.contains("cache-control: no-store\r\n"));
-    assert!(metrics.body.contains("bowline_node_up{node=\"t1\"} 1\n"));
-    assert!(metrics.body.contains("bowline_node_up{node=\"t2\"} 0\n"));
-    assert!(metrics.body.ends_with("# EOF\n"));
+    admin.verdict(T2, true);
+    admin.state.metrics.connections_limit.set(10);
+    admin.state.metrics.connections.set(8);
+    assert_eq!(admin.get("/health").await.json()["status"], "ok");
+    admin.state.metrics.connections.set(9);
+    let health = admin.get("/health").await.json();
+    assert_eq!(health["status"], "degraded");
+    let reason = "client connections are near their limit: 9 of 10";
+    assert_eq!(health["reasons"], serde_json::json!([reason]));
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for() {
+    let admin = Admin::start().await;
+    admin.verdict(T1, true);
+    let older = admin.get("/metrics").await;
+    let newer = admin
+        .raw(
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.3\r\n\r\n",
+        )
+        .await;
+    for (metrics, kind) in [
+        (&older, "text/plain; version=0.0.4"),
+        (&newer, "application/openmetrics-text; version=1.0.0"),
+    ] {
+        assert_eq!(metrics.status, 200);
+        let expected = format!("content-type: {kind}; charset=utf-8\r\n");
+        assert!(metrics.head.contains(&expected), "{}", metrics.head);
+        assert!(metrics.head.contains("cache-control: no-store\r\n"));
+        assert!(metrics.body.contains("bowline_node_up{node=\"t1\"} 1\n"));
+        assert!(metrics.body.contains("bowline_node_up{node=\"t2\"} 0\n"));
+        let open = metrics
+            .body
+            .lines()
+            .find(|line| line.starts_with("bowline_process_open_fds "));
+        assert!(open.is_some_and(|line| !line.ends_with(" 0")), "{open:?}");
+    }
+    assert!(newer.body.contains("# TYPE bowline_requests counter\n"));
+    assert!(newer.body.ends_with("# EOF\n"));
+    assert!(
+        older
+            .body
+            .contains("# TYPE bowline_requests_total counter\n")
+    );
+    assert!(!older.body.contains("# EOF"));
 }
 
 #[tokio::test]
 async fn head_is_get_without_the_body() {
     let admin = Admin::start().await;
     for path in [
-        "/", "/live", "/ready", "/health", "/nodes", "/metrics", "/none",
+        "/", "/live", "/ready", "/nodes", "/events", "/history", "/none",
     ] {
         let (get, head) = (admin.get(path).await, admin.ask("HEAD", path).await);
         assert_eq!(get.status, head.status, "{path}");
@@ -220,20 +289,20 @@ async fn a_body_is_refused_and_ends_the_connection() {
         "Content-Length: 2\r\n\r\nhi",
         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
-        let request = format!("GET /health HTTP/1.1\r\nHost: x\r\n{framing}");
+        let request = format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{framing}");
         let refused = admin.raw(&request).await;
         assert_eq!(refused.status, 413, "{framing}");
         assert!(refused.head.contains("connection: close\r\n"));
     }
-    let posted = "POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi";
+    let posted = "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi";
     assert_eq!(admin.raw(posted).await.status, 405);
 }
 
 #[tokio::test]
 async fn a_connection_takes_one_request_after_the_other() {
     let admin = Admin::start().await;
-    let request = "GET /live HTTP/1.1\r\nHost: x\r\n\r\n";
-    let last = "GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = "GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let last = "GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let answer = admin.raw(&format!("{request}{last}")).await;
     assert_eq!(answer.body.matches("HTTP/1.1 200 OK\r\n").count(), 1);
     assert!(answer.body.ends_with("live\n"));
@@ -243,7 +312,7 @@ async fn a_connection_takes_one_request_after_the_other() {
 async fn a_head_that_does_not_end_is_cut_off() {
     let admin = Admin::start().await;
     let mut stream = admin.connect().await;
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     stream.write_all(b"GET /live HTTP/1.1\r\nHo").await.unwrap();
     let mut rest = vec![];
     stream.read_to_end(&mut rest).await.unwrap();
@@ -269,7 +338,7 @@ async fn connections_beyond_the_limit_wait_for_a_free_slot() {
 async fn stopping_closes_the_listener_and_idle_connections() {
     let admin = Admin::start().await;
     let mut idle = admin.connect().await;
-    idle.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle.write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
     let mut answer = [0; 12];

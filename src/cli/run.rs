@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{exit, logging, notify};
 use crate::config::{self, Settings};
-use crate::server::Server;
+use crate::server::{Server, StartError};
 
 /// Reads the configuration, starts logging and serves.
 #[must_use]
@@ -53,16 +53,21 @@ impl Ending {
 
 /// Serves until the first signal, then drains; a second one ends the draining.
 async fn serve(settings: Settings) -> ExitCode {
-    let started = Ending::new().map_err(|error| error.to_string());
-    let started = started.and_then(|ending| {
-        let server = Server::start(&settings).map_err(|error| error.to_string())?;
-        Ok((ending, server))
-    });
-    let (mut ending, mut server) = match started {
-        Ok(started) => started,
+    let mut ending = match Ending::new() {
+        Ok(ending) => ending,
         Err(error) => {
             error!("{error}");
             return exit::OS.into();
+        }
+    };
+    let mut server = match Server::start(&settings) {
+        Ok(server) => server,
+        Err(error) => {
+            error!("{error}");
+            return match error {
+                StartError::Token(_) => exit::CONFIG.into(),
+                StartError::Bind { .. } | StartError::Worker(_) => exit::OS.into(),
+            };
         }
     };
     notify::ready();

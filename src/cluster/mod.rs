@@ -5,11 +5,13 @@
 
 mod client;
 mod node;
+mod operator;
 mod placement;
 mod rendezvous;
 
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
@@ -17,8 +19,10 @@ use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
 pub use node::{Failure, Node, NodeId, Placed, Share};
+pub use operator::{LastNode, OperatorState};
 
 use crate::config::{NodeSettings, Settings};
+use crate::events::{Event, EventKind, Events};
 use crate::metrics::Metrics;
 use crate::upstream::Pace;
 use placement::Chooser;
@@ -30,6 +34,10 @@ pub struct Cluster {
     chooser: Chooser,
     /// Wakes everything that waits for a node when one goes up.
     went_up: Notify,
+    /// What happened to the cluster.
+    pub events: Events,
+    /// Held while the operator's decision on a node is weighed and written.
+    changing: Mutex<()>,
 }
 
 impl Cluster {
@@ -49,6 +57,8 @@ impl Cluster {
             chooser: Chooser::new(settings.placement, nodes.len()),
             nodes,
             went_up: Notify::new(),
+            events: Events::default(),
+            changing: Mutex::default(),
         }
     }
 
@@ -63,7 +73,7 @@ impl Cluster {
     }
 
     /// The node for a new session of `client` by the configured placement: one that is up and
-    /// not in `tried`; none if there is no such node.
+    /// ready, and not in `tried`; none if there is no such node.
     pub fn place(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
         self.chooser
             .choose(&self.nodes, client_key(client), usable(tried))
@@ -81,10 +91,11 @@ impl Cluster {
     }
 
     /// The node where a session of `client` is most likely at home when nothing is known of its
-    /// sid: the rendezvous choice, whatever the configured placement, of the nodes that are up
-    /// and not in `tried`.
+    /// sid: the rendezvous choice, whatever the configured placement, of the nodes that serve
+    /// their sessions and are not in `tried`.
     pub fn home(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
-        placement::by_hash(&self.nodes, client_key(client), usable(tried))
+        let serves = |node: &Node| node.serves() && !tried.contains(&node.id);
+        placement::by_hash(&self.nodes, client_key(client), serves)
     }
 
     /// Takes the verdict on a node (its probe task only). The first one and every change are
@@ -97,10 +108,16 @@ impl Cluster {
         node.set_verdict(up, now);
         if up {
             self.went_up.notify_waiters();
+            let text = format!("{} is up", node.name);
+            self.events
+                .add(Event::new(EventKind::NodeUp, now, text).about(&node.name));
             info!(node = %node.name, address = %node.address, "node is up");
         } else {
             let reason = node.last_failure().map(|failure| failure.what);
             let reason = reason.as_deref().unwrap_or("unknown");
+            let text = format!("{} is down: {reason}", node.name);
+            self.events
+                .add(Event::new(EventKind::NodeDown, now, text).about(&node.name));
             warn!(node = %node.name, address = %node.address, reason, "node is down");
             if !self.any_up() {
                 // Whatever a probe task waits for, the first node that answers is needed now.
@@ -111,9 +128,10 @@ impl Cluster {
         }
     }
 
-    /// Whether some node is up.
+    /// Whether some node is up that takes new sessions: one that the operator has taken out helps
+    /// nobody who has none.
     pub fn any_up(&self) -> bool {
-        self.nodes.iter().any(Node::is_up)
+        self.nodes.iter().any(Node::takes_new)
     }
 
     /// Whether every node has a first verdict.
@@ -121,7 +139,7 @@ impl Cluster {
         self.nodes.iter().all(|node| node.since().is_some())
     }
 
-    /// Returns when some node is up, at once if one is.
+    /// Returns when some node is up that takes new sessions, at once if one is.
     pub async fn until_up(&self) {
         let mut went_up = pin!(self.went_up.notified());
         loop {
@@ -137,7 +155,7 @@ impl Cluster {
 }
 
 fn usable(tried: &[NodeId]) -> impl Fn(&Node) -> bool {
-    |node| node.is_up() && !tried.contains(&node.id)
+    |node| node.takes_new() && !tried.contains(&node.id)
 }
 
 #[cfg(test)]

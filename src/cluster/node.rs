@@ -1,13 +1,15 @@
 //! One node: its name, its address, its state. A fact has one writer: the node's probe task
-//! writes the verdict and the resolved addresses, whoever meets a failure writes that.
+//! writes the verdict and the resolved addresses, the operator the state, whoever meets a failure
+//! writes that.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
+use super::operator::OperatorState;
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
 use crate::upstream::Pace;
@@ -63,9 +65,10 @@ pub struct Node {
     pub pace: Pace,
     /// Wakes the node's probe task before its time.
     pub probe_now: Notify,
-    /// Wakes everything that waits at the node when it goes down.
+    /// Wakes everything that waits at the node when it goes down, or into `maint`.
     pub went_down: Notify,
     up: AtomicBool,
+    state: AtomicU8,
     share: AtomicU16,
     placing: AtomicU32,
     told: Mutex<Told>,
@@ -100,6 +103,7 @@ impl Drop for Placed<'_> {
 struct Told {
     addresses: Arc<[SocketAddr]>,
     since: Option<SystemTime>,
+    state_since: Option<SystemTime>,
     last_failure: Option<Failure>,
 }
 
@@ -117,11 +121,13 @@ impl Node {
             probe_now: Notify::new(),
             went_down: Notify::new(),
             up: AtomicBool::new(false),
+            state: AtomicU8::new(OperatorState::Ready as u8),
             share: AtomicU16::new(Share::WHOLE.0),
             placing: AtomicU32::new(0),
             told: Mutex::new(Told {
                 addresses,
                 since: None,
+                state_since: None,
                 last_failure: None,
             }),
         }
@@ -130,6 +136,21 @@ impl Node {
     /// Whether the probes call it up.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
+    }
+
+    /// What the operator decided about it.
+    pub fn state(&self) -> OperatorState {
+        OperatorState::of_number(self.state.load(Ordering::Acquire))
+    }
+
+    /// Whether it is up, and the operator has not taken its sessions off it.
+    pub fn serves(&self) -> bool {
+        self.is_up() && self.state() != OperatorState::Maint
+    }
+
+    /// Whether it is up, and the operator lets it have new sessions.
+    pub fn takes_new(&self) -> bool {
+        self.is_up() && self.state() == OperatorState::Ready
     }
 
     /// How much of its weight it has.
@@ -176,6 +197,11 @@ impl Node {
         self.told().since
     }
 
+    /// When the operator last changed its state; none if never.
+    pub fn state_since(&self) -> Option<SystemTime> {
+        self.told().state_since
+    }
+
     /// The last failure, if there was one.
     pub fn last_failure(&self) -> Option<Failure> {
         self.told().last_failure.clone()
@@ -193,9 +219,9 @@ impl Node {
         self.told().last_failure = Some(Failure { what, when: now });
     }
 
-    /// Notes why a probe failed (the probe task only).
-    pub fn probe_failed(&self, what: String, now: SystemTime) {
-        self.metrics.probe_failures.inc();
+    /// Notes why a probe failed, in words and as a label (the probe task only).
+    pub fn probe_failed(&self, what: String, reason: &'static str, now: SystemTime) {
+        self.metrics.probe_failures.inc(reason);
         self.note_failure(what, now);
     }
 
@@ -211,6 +237,16 @@ impl Node {
         self.metrics.up.set(i64::from(up));
         self.up.store(up, Ordering::Release);
         if !up {
+            self.went_down.notify_waiters();
+        }
+    }
+
+    /// Writes the operator's state (through [`super::Cluster::set_state`] only).
+    pub(super) fn set_state(&self, state: OperatorState, now: SystemTime) {
+        self.told().state_since = Some(now);
+        self.state.store(state as u8, Ordering::Release);
+        self.metrics.set_state(state as usize);
+        if state == OperatorState::Maint {
             self.went_down.notify_waiters();
         }
     }

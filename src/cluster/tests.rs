@@ -171,7 +171,7 @@ fn a_change_is_one_line_and_a_repetition_none() {
         cluster.set_verdict(NodeId(0), true, NOW);
         cluster
             .node(NodeId(0))
-            .probe_failed("connection refused".into(), NOW);
+            .probe_failed("connection refused".into(), "refused", NOW);
         cluster.set_verdict(NodeId(0), false, NOW);
         cluster.set_verdict(NodeId(0), false, NOW);
     });

@@ -53,6 +53,17 @@ fn port_number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| plain && *port != 0)
 }
 
+/// Checks a host name as a browser sends it: no port, lower case.
+pub(super) fn host_name(text: &str) -> Result<(), &'static str> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("be in lower case, as browsers write names");
+    }
+    if text.contains([':', '[']) || !is_host(text) {
+        return Err("be a host name such as `bowline.example.com`, without a port");
+    }
+    Ok(())
+}
+
 /// A DNS name (underscores are taken too: container networks use them), an IPv4 address, or an IPv6
 /// address in brackets.
 fn is_host(host: &str) -> bool {

@@ -38,7 +38,10 @@ impl Settings {
             nodes,
             health: Health::default(),
             upstream: Upstream::default(),
-            admin: Some(Admin { address: free }),
+            admin: Some(Admin {
+                address: free,
+                ..Admin::default()
+            }),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),
@@ -101,6 +104,8 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9280),
+            token_file: None,
+            hosts: Vec::new(),
         }
     }
 }

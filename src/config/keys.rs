@@ -44,7 +44,7 @@ const PLACES: [(&str, &[&str]); 11] = [
         ],
     ),
     ("upstream", &["connecting", "connects_per_second"]),
-    ("admin", &["address"]),
+    ("admin", &["address", "token_file", "hosts"]),
     ("limits", &["connections", "sessions"]),
     (
         "timeouts",

@@ -2,6 +2,7 @@
 //! range.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -271,19 +272,44 @@ fn admin(value: Option<Value<'_>>, listen: &[Listen]) -> Result<Option<Admin>, F
     if value.is_null() {
         return Err(value.fault("has no value: give an `address`, or `off`"));
     }
-    let Some(address_value) = value.section_or("a mapping or `off`")?.get("address") else {
-        return Ok(Some(Admin::default()));
+    let section = value.section_or("a mapping or `off`")?;
+    let default = Admin::default();
+    let token_file = match section.get("token_file") {
+        Some(value) if value.text()?.is_empty() => return Err(value.must_be("a file's path")),
+        Some(value) => Some(PathBuf::from(value.text()?)),
+        None => None,
     };
-    let address = socket_address(&address_value)?;
-    if !address.ip().to_canonical().is_loopback() {
-        let what = "a loopback address such as `127.0.0.1:9280`, since no token protects it yet";
-        return Err(address_value.must_be(what));
+    let hosts = match section.get("hosts") {
+        Some(value) => texts(&value, check::host_name)?,
+        None => default.hosts,
+    };
+    let address = match section.get("address") {
+        Some(value) => admin_address(&value, token_file.is_some(), listen)?,
+        None => default.address,
+    };
+    Ok(Some(Admin {
+        address,
+        token_file,
+        hosts,
+    }))
+}
+
+fn admin_address(
+    value: &Value<'_>,
+    protected: bool,
+    listen: &[Listen],
+) -> Result<SocketAddr, Fault> {
+    let address = socket_address(value)?;
+    if !protected && !address.ip().to_canonical().is_loopback() {
+        let what = "a loopback address such as `127.0.0.1:9280` while no `admin.token_file` \
+            protects it";
+        return Err(value.must_be(what));
     }
     let shared = listen.iter().any(|other| other.address == address);
     if shared && address.port() != 0 {
-        return Err(address_value.fault(format!("{address} is already in `listen`")));
+        return Err(value.fault(format!("{address} is already in `listen`")));
     }
-    Ok(Some(Admin { address }))
+    Ok(address)
 }
 
 fn limits(section: &Section<'_>) -> Result<Limits, Fault> {

@@ -2,6 +2,7 @@
 //! filled in, nothing left to look up.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -167,8 +168,13 @@ pub enum Probe {
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// Address and port, loopback only (no token exists yet); port 0 takes a free one.
+    /// Address and port, loopback only unless there is a `token_file`; port 0 takes a free one.
     pub address: SocketAddr,
+    /// The file with the token that requests must have; without it anyone who reaches the
+    /// address may ask.
+    pub token_file: Option<PathBuf>,
+    /// Names by which browsers may call the listener, besides `localhost` and IP addresses.
+    pub hosts: Vec<String>,
 }
 
 /// What may be held at the same time.

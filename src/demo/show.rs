@@ -249,10 +249,16 @@ fn start_balancer(nodes: &[Node]) -> Result<Server, StartError> {
     settings.threads = 1;
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     settings.listen = vec![Listen { address: at(5280) }];
-    settings.admin = Some(Admin { address: at(9280) });
+    let admin = |port| {
+        Some(Admin {
+            address: at(port),
+            ..Admin::default()
+        })
+    };
+    settings.admin = admin(9280);
     Server::start(&settings).or_else(|_| {
         settings.listen = vec![Listen { address: at(0) }];
-        settings.admin = Some(Admin { address: at(0) });
+        settings.admin = admin(0);
         Server::start(&settings)
     })
 }

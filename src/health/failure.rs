@@ -28,6 +28,22 @@ pub(super) enum Failure {
     NoWrapper(u16),
 }
 
+impl Failure {
+    /// The cause as a metric label: one of [`crate::metrics::PROBE_FAILURES`].
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::Unresolved(_) | Self::ResolverSilent(_) => "unresolved",
+            Self::Upstream(error) => error.label(),
+            Self::ConnectTimeout(_) => "connect_timeout",
+            Self::NoAnswer(_) => "no_answer",
+            Self::Http(_) => "not_http",
+            Self::Status(_) => "status",
+            Self::NoWrapper(_) => "no_wrapper",
+            Self::Request => "other",
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -159,7 +159,13 @@ impl Watch {
         asked.spawn(async move {
             let node = cluster.node(id);
             let addresses = node.addresses();
-            prober.ask(&addresses, &node.address, deadline).await
+            let begun = Instant::now();
+            let asked = prober.ask(&addresses, &node.address, deadline).await;
+            if asked.is_ok() {
+                let took = begun.elapsed().as_secs_f64();
+                node.metrics.probe_seconds.observe(took);
+            }
+            asked
         });
     }
 
@@ -170,7 +176,7 @@ impl Watch {
         if let Err(failure) = result {
             let node = self.node();
             tracing::debug!(node = %node.name, %failure, "probe failed");
-            node.probe_failed(failure.to_string(), now);
+            node.probe_failed(failure.to_string(), failure.label(), now);
         }
         self.judge(passed, now);
         passed

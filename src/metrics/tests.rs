@@ -7,10 +7,10 @@ fn page() -> String {
     metrics.count_request(Kind::Poll, Outcome::Ok);
     metrics.count_request(Kind::Poll, Outcome::Ok);
     metrics.count_reject("malformed");
-    metrics.sessions_created.inc();
     metrics.connections.set(12);
     let node = metrics.node("t1");
     node.up.set(1);
+    node.created.inc();
     node.connect_failures.inc();
     node.connect_seconds.observe(0.002);
     metrics.exposition()
@@ -23,7 +23,8 @@ fn what_was_counted_is_told() {
         "bowline_requests_total{kind=\"poll\",outcome=\"ok\"} 2",
         "bowline_requests_total{kind=\"creation\",outcome=\"client_gone\"} 0",
         "bowline_rejects_total{cause=\"malformed\"} 1",
-        "bowline_sessions_created_total 1",
+        "bowline_rejects_total{cause=\"full\"} 0",
+        "bowline_sessions_created_total{node=\"t1\"} 1",
         "bowline_connections 12",
         "bowline_node_up{node=\"t1\"} 1",
         "bowline_upstream_connects_total{node=\"t1\",outcome=\"failed\"} 1",

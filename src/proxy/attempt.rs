@@ -159,7 +159,7 @@ impl Proxy {
         let _held = Held::at(node);
         let mut down = std::pin::pin!(node.went_down.notified());
         down.as_mut().enable();
-        if !node.is_up() {
+        if !node.serves() {
             return Ended::NodeDown;
         }
         let mut talk = std::pin::pin!(async {
@@ -172,7 +172,10 @@ impl Proxy {
             tokio::select! {
                 biased;
                 answer = talk.as_mut() => return match answer {
-                    Ok(answer) => Ended::Answered(answer),
+                    Ok(answer) => {
+                        count(&node.metrics, request, &answer);
+                        Ended::Answered(answer)
+                    }
                     Err(error) => Ended::Failed(error),
                 },
                 () = down.as_mut() => return Ended::NodeDown,
@@ -188,12 +191,20 @@ impl Proxy {
     }
 }
 
+/// Counts an answer, and the bytes that went both ways for it.
+fn count(metrics: &NodeMetrics, request: &[u8], answer: &Answer) {
+    let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(0);
+    metrics.answers.inc();
+    metrics.sent_bytes.inc_by(length(request));
+    metrics.received_bytes.inc_by(length(&answer.body));
+}
+
 /// Waits for a turn to open a connection to `node`.
 async fn await_turn(node: &Node, give_up: Instant) -> Result<Turn<'_>, Error> {
     let _waiting = Waiting::at(node);
     let mut down = std::pin::pin!(node.went_down.notified());
     down.as_mut().enable();
-    if !node.is_up() {
+    if !node.serves() {
         return Err(Error::ConnectTimeout);
     }
     tokio::select! {

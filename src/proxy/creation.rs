@@ -74,7 +74,7 @@ impl Proxy {
             .addresses
             .as_ref()
             .and_then(|addresses| addresses.find(job.client, self.now()));
-        tied.filter(|node| !tried.contains(node) && self.cluster.node(*node).is_up())
+        tied.filter(|node| !tried.contains(node) && self.cluster.node(*node).takes_new())
             .map(|node| self.cluster.placed(node))
             .or_else(|| self.cluster.place_new(job.client, tried))
     }
@@ -103,11 +103,16 @@ impl Proxy {
             };
             let now = Instant::now();
             let times = (Some(now + NUDGE_AFTER), now + patience);
-            match self
+            let ended = self
                 .exchange(node, &mut connection, &job.request, || (), times)
-                .await
-            {
-                Ended::Answered(answer) => return self.learn_creation(id, job, answer, connection),
+                .await;
+            let took = now.elapsed();
+            job.note.at_node(took);
+            match ended {
+                Ended::Answered(answer) => {
+                    node.metrics.answer_seconds.observe(took);
+                    return self.learn_creation(id, job, answer, connection);
+                }
                 Ended::NodeDown => return Try::NextNode,
                 Ended::Overdue => {
                     attempt::overdue(node);

@@ -15,6 +15,7 @@ use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Proxy};
 use crate::bosh::{self, Condition};
 use crate::cluster::NodeId;
+use crate::metrics::Kind;
 use crate::sessions::{Session, Turn};
 use crate::timers::Coarse;
 use crate::upstream::{self, Connection};
@@ -84,7 +85,7 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
     let mut past = Past::default();
     let answer = loop {
         let id = under_way.session.node();
-        let step = if under_way.proxy.cluster.node(id).is_up() {
+        let step = if under_way.proxy.cluster.node(id).serves() {
             under_way.attempt(id, &job, &mut past).await
         } else {
             Step::Reassign
@@ -162,12 +163,15 @@ impl UnderWay {
                 }
             }
         };
-        let sent = || self.session.sent(job.rid, self.proxy.now());
-        let times = (None, Instant::now() + patience);
+        let asks = job.note.kind() == Kind::Send;
+        let sent = || self.session.sent(job.rid, asks, self.proxy.now());
+        let begun = Instant::now();
+        let times = (None, begun + patience);
         let ended = self
             .proxy
             .exchange(node, &mut connection, &job.request, sent, times)
             .await;
+        job.note.at_node(begun.elapsed());
         match ended {
             Ended::Answered(answer) => self.learn(id, job, answer, connection),
             Ended::NodeDown => Step::Reassign,
@@ -216,7 +220,7 @@ impl UnderWay {
             Next::Terminated => {
                 self.proxy
                     .sessions
-                    .terminate(&self.session, self.proxy.now());
+                    .terminate(&self.session, "none", self.proxy.now());
                 Step::Done(Answer::ok(bosh::terminate(None)))
             }
             Next::Overloaded => {
@@ -236,16 +240,24 @@ impl UnderWay {
         connection: Box<Connection>,
     ) -> Step {
         let sessions = &self.proxy.sessions;
-        let terminated = match learn::read(&answer, self.proxy.cluster.node(id)) {
+        let now = self.proxy.now();
+        if let Some(took) = self.session.reacted(now) {
+            let metrics = &self.proxy.cluster.node(id).metrics;
+            metrics.answer_seconds.observe(took);
+        }
+        let (terminated, condition) = match learn::read(&answer, self.proxy.cluster.node(id)) {
             Learned::Garbage => return Step::Rejected(Cause::NodeGarbage),
             Learned::LegacyCode(status) => {
-                sessions.terminate(&self.session, self.proxy.now());
+                sessions.terminate(&self.session, condition_of(status).as_str(), now);
                 return Step::Done(self.legacy_code(status, &answer));
             }
-            Learned::Wrapper(wrapper) => wrapper.terminate,
+            Learned::Wrapper(wrapper) => {
+                let condition = wrapper.condition.as_deref().and_then(known_condition);
+                (wrapper.terminate, condition.unwrap_or("none"))
+            }
         };
         if terminated {
-            sessions.terminate(&self.session, self.proxy.now());
+            sessions.terminate(&self.session, condition, now);
             if job.terminate && !self.session.terms().legacy {
                 // Also when the node no longer knew the session: the client has what it wanted.
                 return Step::Done(Answer::ok(answer.body));
@@ -261,12 +273,7 @@ impl UnderWay {
 
     /// A code from before conditions: as it is for a client of that time, else its condition.
     fn legacy_code(&self, status: u16, answer: &upstream::Answer) -> Answer {
-        let condition = match status {
-            400 => Condition::BadRequest,
-            403 => Condition::PolicyViolation,
-            _ => Condition::ItemNotFound,
-        };
-        let ok = Answer::ok(bosh::terminate(Some(condition)));
+        let ok = Answer::ok(bosh::terminate(Some(condition_of(status))));
         if self.session.terms().legacy {
             Answer {
                 status: answer.status,
@@ -302,9 +309,30 @@ impl UnderWay {
 
     /// The session cannot go on: a clean end, at which clients log in again at once.
     fn lost(&self, cause: Cause) -> Answer {
+        let condition = cause.row().condition.as_str();
         self.proxy
             .sessions
-            .terminate(&self.session, self.proxy.now());
+            .terminate(&self.session, condition, self.proxy.now());
         Answer::reject(cause, self.session.terms().legacy)
     }
+}
+
+/// What a code from before conditions says (XEP-0124 §17.1).
+const fn condition_of(status: u16) -> Condition {
+    match status {
+        400 => Condition::BadRequest,
+        403 => Condition::PolicyViolation,
+        _ => Condition::ItemNotFound,
+    }
+}
+
+/// A condition in the node's words as one of ours, so that it can be a label.
+fn known_condition(word: &str) -> Option<&'static str> {
+    let known = Condition::ALL.iter().map(|known| known.as_str());
+    Some(
+        known
+            .into_iter()
+            .find(|known| *known == word)
+            .unwrap_or("other"),
+    )
 }

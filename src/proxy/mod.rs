@@ -97,6 +97,8 @@ impl Proxy {
     /// The proxy for `settings`, with no session yet.
     pub fn new(settings: &Settings, cluster: Arc<Cluster>, metrics: Arc<Metrics>) -> Self {
         let limit = settings.limits.sessions;
+        let connections = i64::try_from(settings.limits.connections).unwrap_or(i64::MAX);
+        metrics.connections_limit.set(connections);
         let addresses = match settings.affinity {
             Affinity::Sid => None,
             Affinity::ClientIp => Some(Addresses::new(settings.affinity_ttl, limit)),
@@ -119,6 +121,14 @@ impl Proxy {
         Time::after(self.started.elapsed())
     }
 
+    /// Writes down how large the tables are, for the metrics.
+    pub fn measure_tables(&self) {
+        self.metrics.set_table(self.sessions.size());
+        if let Some(addresses) = &self.addresses {
+            self.metrics.set_table(addresses.size());
+        }
+    }
+
     /// Forgets what has expired.
     pub fn sweep(&self) {
         self.sessions.sweep(self.now());
@@ -129,6 +139,8 @@ impl Proxy {
 
     /// Begins one request.
     pub fn begin(self: &Arc<Self>, ask: &Ask<'_>) -> Begun {
+        let length = u64::try_from(ask.body.len()).unwrap_or(0);
+        self.metrics.client_received_bytes.inc_by(length);
         match bosh::read_request(&ask.body) {
             Ok(wrapper) => self.route(ask, &wrapper),
             Err(malformed) => {

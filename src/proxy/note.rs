@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{Level, debug, warn};
@@ -17,6 +19,8 @@ pub struct Note {
     kind: Kind,
     client: IpAddr,
     begun: Instant,
+    /// Time spent at nodes, in nanoseconds.
+    at_nodes: AtomicU64,
     counted: bool,
 }
 
@@ -28,6 +32,7 @@ impl Note {
             kind,
             client,
             begun: Instant::now(),
+            at_nodes: AtomicU64::new(0),
             counted: false,
         }
     }
@@ -35,6 +40,17 @@ impl Note {
     /// When the request began.
     pub const fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// What the request is.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Notes that the request was at a node for so long: that is not the balancer's doing.
+    pub fn at_node(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.at_nodes.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// Counts and logs the answer. `node` is who gave it.
@@ -47,6 +63,13 @@ impl Note {
             None => Outcome::Ok,
         };
         self.metrics.count_request(self.kind, outcome);
+        let length = u64::try_from(answer.body.len()).unwrap_or(0);
+        self.metrics.client_sent_bytes.inc_by(length);
+        if node.is_some() {
+            let at_nodes = Duration::from_nanos(self.at_nodes.load(Ordering::Relaxed));
+            let added = self.begun.elapsed().saturating_sub(at_nodes);
+            self.metrics.overhead_seconds.observe(added);
+        }
         self.counted = true;
         self.log(answer, outcome, node);
     }

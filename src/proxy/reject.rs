@@ -184,6 +184,17 @@ mod tests {
     }
 
     #[test]
+    fn every_label_is_counted() {
+        let known = crate::metrics::CAUSES;
+        assert!(ALL.iter().all(|cause| known.contains(&cause.row().label)));
+        assert_eq!(known.len(), ALL.len() + 1);
+        let conditions = crate::metrics::CONDITIONS;
+        for condition in Condition::ALL {
+            assert!(conditions.contains(&condition.as_str()), "{condition:?}");
+        }
+    }
+
+    #[test]
     fn labels_are_unique() {
         let mut labels: Vec<_> = ALL.iter().map(|cause| cause.row().label).collect();
         labels.sort_unstable();

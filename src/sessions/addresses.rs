@@ -8,6 +8,7 @@ use dashmap::DashMap;
 
 use super::Time;
 use crate::cluster::{ClientKey, NodeId, client_key};
+use crate::metrics::TableSize;
 
 /// Which node each client address is tied to. The hash only places an address's first request:
 /// once tied, a node that comes back does not steal sessions that moved away.
@@ -55,6 +56,17 @@ impl Addresses {
         let expires = AtomicU32::new((now + self.ttl).seconds());
         if self.table.len() < self.limit || self.table.contains_key(&key) {
             self.table.insert(key, Tie { node, expires });
+        }
+    }
+
+    /// How much the table holds, and may hold; the memory is reckoned from the sizes of its parts.
+    pub fn size(&self) -> TableSize {
+        let slot = size_of::<(ClientKey, Tie)>() + 1;
+        TableSize {
+            table: "addresses",
+            entries: self.table.len(),
+            limit: self.limit,
+            bytes: self.table.capacity() * slot,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One session: its sid, its node, the terms that its node set, and its requests under way.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +63,9 @@ pub struct Session {
     node: AtomicU16,
     /// Seconds since the start; read only while nothing is under way.
     expires: AtomicU32,
+    /// When the node was asked for something that it has not reacted to yet, in microseconds
+    /// since the start; 0 if it was not.
+    asked: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -121,6 +124,7 @@ impl Session {
             terms,
             node: AtomicU16::new(node.0),
             expires: AtomicU32::new(expires.seconds()),
+            asked: AtomicU64::new(0),
             state: Mutex::new(state),
         }
     }
@@ -197,10 +201,31 @@ impl Session {
         self.state().turns.reserve(now)
     }
 
-    /// Notes that the request `rid` has been written to the node.
-    pub fn sent(&self, rid: u64, now: Time) {
-        let State { turns, queue, .. } = &mut *self.state();
+    /// Notes that the request `rid` has been written to the node. `asks` says that it had stanzas:
+    /// if another request is held there, the node answers one of them at once.
+    pub fn sent(&self, rid: u64, asks: bool, now: Time) {
+        let State {
+            turns,
+            queue,
+            under_way,
+            ..
+        } = &mut *self.state();
         turns.sent(rid, now, queue);
+        if asks && *under_way > 1 && self.asked.load(Ordering::Relaxed) == 0 {
+            self.asked.store(now.micros(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the node has answered a request. Says how long it took to react to stanzas, if
+    /// this is what it did.
+    pub fn reacted(&self, now: Time) -> Option<Duration> {
+        if self.asked.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        match self.asked.swap(0, Ordering::Relaxed) {
+            0 => None,
+            asked => Some(now.since(Time::of_micros(asked))),
+        }
     }
 
     /// Notes that the request `rid` has to be written again: it asks for its turn anew, and those
@@ -245,6 +270,7 @@ impl Session {
             return false;
         }
         state.idle = None;
+        self.asked.store(0, Ordering::Relaxed);
         self.node.store(to.0, Ordering::Release);
         true
     }

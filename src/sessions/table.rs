@@ -10,11 +10,14 @@ use dashmap::mapref::entry::Entry;
 
 use super::Time;
 use super::session::{Session, Stage, Terms};
-use crate::cluster::{Cluster, NodeId};
-use crate::metrics::Metrics;
+use crate::cluster::{Cluster, NodeId, OperatorState};
+use crate::metrics::{Metrics, TableSize};
 
 /// Many and small shards, so that a sweep holds each for microseconds.
 const SHARDS: usize = 256;
+
+/// The usual length of a sid, in bytes: a UUID (Tigase, Prosody), or 40 digits (ejabberd).
+const USUAL_SID: usize = 40;
 
 /// A session under its own sid: the key is inside the value, and nothing is stored twice.
 #[derive(Debug)]
@@ -87,6 +90,20 @@ impl Sessions {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// How much the table holds, and may hold. The memory is reckoned from the sizes of its
+    /// parts, with sids of the usual length; idle connections and kernel buffers are not in it.
+    pub fn size(&self) -> TableSize {
+        let entry = size_of::<Session>() + 2 * size_of::<usize>() + USUAL_SID;
+        let slot = size_of::<BySid>() + 1;
+        let entries = self.len();
+        TableSize {
+            table: "sessions",
+            entries,
+            limit: self.limit,
+            bytes: entries * entry + self.table.capacity() * slot,
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -108,8 +125,9 @@ impl Sessions {
             Entry::Vacant(place) => {
                 place.insert(());
                 self.count.fetch_add(1, Ordering::Relaxed);
-                self.metrics.sessions_created.inc();
-                self.cluster.node(node).metrics.sessions.inc();
+                let metrics = &self.cluster.node(node).metrics;
+                metrics.created.inc();
+                metrics.sessions.inc();
                 Insert::Made(session)
             }
         }
@@ -136,26 +154,34 @@ impl Sessions {
     /// says that the request began after the session's end: then the node knows better.
     pub fn prove(&self, session: &Session, late: bool) {
         if session.prove(late) {
-            self.cluster.node(session.node()).metrics.sessions.inc();
+            let metrics = &self.cluster.node(session.node()).metrics;
+            metrics.sessions.inc();
+            if !late {
+                metrics.rediscovered.inc();
+            }
         }
     }
 
-    /// The session is over. A pin stays as a tombstone; an unproven session leaves no trace once
-    /// its last request has ended.
-    pub fn terminate(&self, session: &Session, now: Time) {
+    /// The session is over, with one of [`crate::metrics::CONDITIONS`]. A pin stays as a tombstone;
+    /// an unproven session leaves no trace once its last request has ended.
+    pub fn terminate(&self, session: &Session, condition: &str, now: Time) {
         if session.terminate(now) {
             self.cluster.node(session.node()).metrics.sessions.dec();
-            self.metrics.sessions_terminated.inc();
+            self.metrics.sessions_terminated.inc(condition);
         }
     }
 
-    /// Moves a session off the failed node `from`. Says whether this call did it.
+    /// Moves a session off the node `from`, which failed or was set to `maint`. Says whether this call did it.
     pub fn reassign(&self, session: &Session, from: NodeId, to: NodeId) -> bool {
         let moved = session.move_to(from, to);
         if moved && session.is_pinned() {
             let (old, new) = (self.cluster.node(from), self.cluster.node(to));
             old.metrics.sessions.dec();
-            old.metrics.reassigned.inc();
+            if old.state() == OperatorState::Maint {
+                old.metrics.moved_off.inc();
+            } else {
+                old.metrics.reassigned.inc();
+            }
             new.metrics.sessions.inc();
         }
         moved

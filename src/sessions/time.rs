@@ -17,6 +17,19 @@ impl Time {
         Duration::from_micros(self.0)
     }
 
+    pub(super) const fn micros(self) -> u64 {
+        self.0
+    }
+
+    pub(super) const fn of_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// From an earlier time until this one.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
     /// Whole seconds since the start, rounded up, so that nothing counted in seconds ends early.
     pub(super) fn seconds(self) -> u32 {
         u32::try_from(self.0.div_ceil(1_000_000)).unwrap_or(u32::MAX)

@@ -111,7 +111,7 @@ fn request(sessions: &Sessions, sid: &str, now: Time) -> Result<()> {
     let session = sessions.find(sid).ok_or("a pin is lost")?;
     session.begin().map_err(|refusal| format!("{refusal:?}"))?;
     session.turn(2, now);
-    session.sent(2, now);
+    session.sent(2, false, now);
     sessions.end(&session, None, now);
     Ok(())
 }

@@ -155,8 +155,8 @@ describe(`${options.clients} Strophe.js clients, ${options.balancer} before Pros
 
   holds('the admin listener knows who is down', withBowline, () => {
     const { status, nodes } = story.after.health;
-    const states = Object.fromEntries(nodes.map(({ name, state }) => [name, state]));
-    assert.deepEqual({ status, states }, { status: 'degraded', states: { p1: 'down', p2: 'up' } });
+    const verdicts = Object.fromEntries(nodes.map(({ name, verdict }) => [name, verdict]));
+    assert.deepEqual({ status, verdicts }, { status: 'degraded', verdicts: { p1: 'down', p2: 'up' } });
   });
 
   holds('everybody logs out', () => {

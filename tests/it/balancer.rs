@@ -94,12 +94,13 @@ impl Balancer {
         self.proxy().metrics.exposition()
     }
 
-    /// The value of the series that begins with `series`, 0 where there is none.
+    /// The sum of the series that begin with `series`.
     pub(crate) fn metric(&self, series: &str) -> u64 {
         let text = self.metrics();
-        let line = text.lines().find(|line| line.starts_with(series));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-            .unwrap_or(0)
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
     }
 
     /// Requests under way at nodes, by the gauges.

@@ -361,7 +361,7 @@ async fn is_marked_down_while_polls_are_held_their_sessions_move() {
     );
     assert_eq!(balancer.proxy().cluster.nodes()[0].metrics.held.get(), 0);
     assert_eq!(
-        balancer.metric("bowline_reassignments_total{node=\"t1\"}"),
+        balancer.metric("bowline_sessions_reassigned_total{node=\"t1\",cause=\"failure\"}"),
         5
     );
     drop(survivors);

@@ -12,6 +12,7 @@ mod drain;
 mod failures;
 mod http;
 mod layout;
+mod operator;
 mod probing;
 mod routing;
 mod simulator;

@@ -33,7 +33,7 @@ async fn a_session_stays_with_the_node_that_made_it() {
         assert_eq!(node.sessions().len(), 2, "round robin over {}", node.name());
         assert!(node.count(|seen| matches!(seen.fate, Fate::SameMillisecond)) == 0);
     }
-    assert_eq!(balancer.metric("bowline_sessions_created_total"), 6);
+    assert_eq!(balancer.metric("bowline_sessions_created_total{"), 6);
 }
 
 #[tokio::test]
@@ -79,7 +79,10 @@ async fn a_terminate_ends_the_session_while_a_poll_is_held() {
     let poll = poll.reply().await.unwrap();
     assert!(poll.is_terminate(), "{poll:?}");
     eventually("nothing is held", || balancer.held() == 0).await;
-    assert_eq!(balancer.metric("bowline_sessions_terminated_total"), 1);
+    assert_eq!(
+        balancer.metric("bowline_sessions_terminated_total{condition=\"none\"}"),
+        1
+    );
     assert_eq!(balancer.metric("bowline_sessions{node=\"t1\"}"), 0);
     nodes[0]
         .wait_until(|node| node.connections() == 0)

@@ -99,7 +99,7 @@ fn a_terminated_session_leaves_a_short_tombstone() {
     let table = table(10);
     let session = table.insert("a");
     session.begin().unwrap();
-    table.sessions.terminate(&session, at(1));
+    table.sessions.terminate(&session, "none", at(1));
     table.sessions.end(&session, None, at(1));
     assert_eq!(table.metrics.sessions_terminated.get(), 1);
     assert_eq!(table.pinned_at(T1), 0);
@@ -114,7 +114,7 @@ fn a_terminated_session_leaves_a_short_tombstone() {
 fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
     let table = table(10);
     let session = table.insert("a");
-    table.sessions.terminate(&session, at(1));
+    table.sessions.terminate(&session, "none", at(1));
     assert_eq!(session.begin(), Ok(true));
     table.sessions.prove(&session, true);
     table.sessions.end(&session, None, at(2));
@@ -161,7 +161,7 @@ fn an_unproven_session_leaves_no_trace() {
     assert!(Arc::ptr_eq(&first, &second), "its requests find each other");
     first.begin().unwrap();
     second.begin().unwrap();
-    table.sessions.terminate(&first, at(1));
+    table.sessions.terminate(&first, "none", at(1));
     table.sessions.end(&first, None, at(1));
     assert!(
         table.sessions.find("a").is_some(),

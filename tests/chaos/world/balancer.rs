@@ -92,7 +92,7 @@ impl Balancer {
 
     /// The sum of the series of this name.
     pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
-        let request = b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n";
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let client = Client::to(self.admin).deadline(Duration::from_secs(5));
         let reply = client.post_raw(request).await?;
         let series = reply.text().lines().filter(|line| {

@@ -1,0 +1,230 @@
+//! Changing a node's state, and everything that is asked of who does.
+
+use super::*;
+use crate::cluster::OperatorState;
+
+/// The admin listener's two nodes, both up.
+async fn both_up(access: Access) -> Admin {
+    let admin = Admin::with(access).await;
+    admin.verdict(T1, true);
+    admin.verdict(T2, true);
+    admin
+}
+
+impl Admin {
+    /// Sends `PUT /nodes/{target}` with these header lines and this body.
+    async fn put(&self, target: &str, headers: &str, body: &str) -> Answer {
+        let length = body.len();
+        self.raw(&format!(
+            "PUT /nodes/{target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        ))
+        .await
+    }
+
+    fn states(&self) -> [OperatorState; 2] {
+        [T1, T2].map(|id| self.state.cluster.node(id).state())
+    }
+
+    fn refusals(&self) -> u64 {
+        self.state.metrics.admin_refusals.get()
+    }
+}
+
+const MARKED: &str = "X-Bowline: 1\r\n";
+
+#[tokio::test]
+async fn a_state_is_set_by_body_or_by_query() {
+    use OperatorState::{Drain, Maint, Ready};
+    let admin = both_up(Access::default()).await;
+    let json = "Content-Type: application/json\r\n";
+    let set = admin.put("t1/state", json, "{\"state\":\"drain\"}").await;
+    assert_eq!(set.status, 200, "{}", set.body);
+    let expected = serde_json::json!({
+        "node": "t1", "before": "ready", "state": "drain", "sessions": 0, "held": 0,
+    });
+    assert_eq!(set.json(), expected);
+    assert_eq!(admin.states(), [Drain, Ready]);
+    assert_eq!(
+        admin.put("t1/state?state=maint", MARKED, "").await.status,
+        200
+    );
+    assert_eq!(admin.states(), [Maint, Ready]);
+    assert_eq!(
+        admin
+            .put("t1/state", MARKED, "{\"state\":\"ready\"}")
+            .await
+            .status,
+        200
+    );
+    assert_eq!(admin.states(), [Ready, Ready]);
+
+    let metrics = admin.get("/metrics").await.body;
+    assert!(metrics.contains("bowline_node_state{node=\"t1\",state=\"ready\"} 1\n"));
+    assert!(metrics.contains("bowline_node_state{node=\"t1\",state=\"maint\"} 0\n"));
+    let events = admin.get("/events").await.json();
+    let texts: Vec<&str> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["kind"] == "state")
+        .map(|event| event["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(texts.len(), 3);
+    assert_eq!(texts[0], "the operator set t1 from ready to drain");
+    let newest = events["events"].as_array().unwrap().last().unwrap()["id"].clone();
+    let none = admin.get(&format!("/events?since={newest}")).await.json();
+    assert_eq!(none["events"], serde_json::json!([]));
+    assert_eq!(admin.get("/events?since=x").await.status, 400);
+}
+
+#[tokio::test]
+async fn what_the_operator_did_is_told_and_is_no_fault() {
+    let admin = both_up(Access::default()).await;
+    admin.put("t1/state?state=maint", MARKED, "").await;
+    let health = admin.get("/health").await;
+    assert_eq!(
+        (health.status, &health.json()["status"]),
+        (200, &"ok".into())
+    );
+    let reason = health.json()["reasons"][0].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("node t1 is in maint since "), "{reason}");
+    admin.verdict(T1, false);
+    assert_eq!(
+        admin.get("/health").await.json()["status"],
+        "ok",
+        "it may be down"
+    );
+    assert_eq!(admin.ready().await.0, 200);
+
+    let forced = admin
+        .put("t2/state?state=drain&force=true", MARKED, "")
+        .await;
+    assert_eq!(forced.status, 200);
+    let health = admin.get("/health").await;
+    assert_eq!(
+        (health.status, &health.json()["status"]),
+        (503, &"down".into())
+    );
+    let words = "every node that is up is out of service by the operator\n";
+    assert_eq!(admin.ready().await, (503, words.to_owned()));
+}
+
+#[tokio::test]
+async fn the_last_node_is_refused_in_words_unless_forced() {
+    let admin = both_up(Access::default()).await;
+    admin.verdict(T2, false);
+    let refused = admin.put("t1/state?state=drain", MARKED, "").await;
+    assert_eq!(refused.status, 409);
+    let words = refused.json()["error"].as_str().unwrap().to_owned();
+    assert!(
+        words.contains("without t1 nobody could log in; force it"),
+        "{words}"
+    );
+    assert_eq!(admin.states()[0], OperatorState::Ready);
+    let body = "{\"state\":\"drain\",\"force\":true}";
+    assert_eq!(admin.put("t1/state", MARKED, body).await.status, 200);
+    assert_eq!(admin.states()[0], OperatorState::Drain);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_changes_nothing() {
+    let admin = both_up(Access::default()).await;
+    let long = format!("{{\"state\":\"drain\",\"x\":\"{}\"}}", "x".repeat(2000));
+    for (target, body, status) in [
+        ("t1/state", "", 400),
+        ("t1/state", "drain", 400),
+        ("t1/state", "{\"state\":\"DRAIN\"}", 400),
+        ("t1/state", "{\"state\":\"drain\",\"forced\":true}", 400),
+        ("t1/state?state=drain", "{\"state\":\"drain\"}", 400),
+        ("t1/state?state=drained", "", 400),
+        ("t1/state?sate=drain", "", 400),
+        ("t1/state", long.as_str(), 400),
+        ("t3/state", "{\"state\":\"drain\"}", 404),
+        ("t1", "{\"state\":\"drain\"}", 405),
+        ("t1/address", "", 404),
+    ] {
+        let refused = admin.put(target, MARKED, body).await;
+        assert_eq!(refused.status, status, "{target} {body}: {}", refused.body);
+        assert!(refused.json()["error"].is_string());
+    }
+    assert_eq!(admin.states(), [OperatorState::Ready; 2]);
+}
+
+#[tokio::test]
+async fn a_foreign_page_changes_nothing() {
+    let admin = both_up(Access::default()).await;
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let foreign = "X-Bowline: 1\r\nOrigin: https://evil.example\r\n";
+    for headers in ["", form, foreign] {
+        let refused = admin.put("t1/state?state=drain", headers, "").await;
+        assert_eq!(refused.status, 403, "{headers}");
+    }
+    assert_eq!(admin.refusals(), 3);
+    assert_eq!(admin.states(), [OperatorState::Ready; 2]);
+    let rebound = "GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    let refused = admin.raw(rebound).await;
+    assert_eq!(refused.status, 421);
+    assert!(!refused.body.contains("t1"));
+    let probe = rebound.replace("/health", "/live");
+    assert_eq!(
+        admin.raw(&probe).await.status,
+        200,
+        "a prober sends any name"
+    );
+}
+
+#[tokio::test]
+async fn with_a_token_only_who_has_it_sees_anything() {
+    let file = std::env::temp_dir().join(format!("bowline-token-{}", std::process::id()));
+    std::fs::write(&file, "correct-horse-battery\n").unwrap();
+    let settings = crate::config::Admin {
+        token_file: Some(file.clone()),
+        ..crate::config::Admin::default()
+    };
+    let access = Access::load(&settings).unwrap();
+    std::fs::write(&file, "short").unwrap();
+    let fault = Access::load(&settings).unwrap_err().to_string();
+    assert!(fault.contains("must hold one line of 16 to 256"), "{fault}");
+    std::fs::remove_file(&file).unwrap();
+    let fault = Access::load(&settings).unwrap_err().to_string();
+    assert!(fault.contains("cannot be read"), "{fault}");
+
+    let admin = both_up(access).await;
+    for open in ["/", "/live", "/ready"] {
+        assert_eq!(admin.get(open).await.status, 200, "{open}");
+    }
+    let closed = [
+        "/health",
+        "/nodes",
+        "/nodes/t1",
+        "/events",
+        "/history",
+        "/stream",
+        "/metrics",
+    ];
+    for path in closed.iter().chain(&["/none"]) {
+        let refused = admin.get(path).await;
+        assert_eq!(refused.status, 401, "{path}");
+        let challenge = "www-authenticate: Bearer realm=\"bowline\"\r\n";
+        assert!(refused.head.contains(challenge), "{}", refused.head);
+        assert!(refused.json()["error"].is_string());
+    }
+    assert_eq!(admin.refusals(), 8);
+    let wrong = "X-Bowline: 1\r\nAuthorization: Bearer correct-horse-batterz\r\n";
+    assert_eq!(
+        admin.put("t1/state?state=drain", wrong, "").await.status,
+        401
+    );
+    assert_eq!(admin.states(), [OperatorState::Ready; 2]);
+    let right = "X-Bowline: 1\r\nAuthorization: Bearer correct-horse-battery\r\n";
+    assert_eq!(
+        admin.put("t1/state?state=drain", right, "").await.status,
+        200
+    );
+    let metrics = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+        Authorization: Bearer correct-horse-battery\r\n\r\n";
+    let metrics = admin.raw(metrics).await;
+    let line = "bowline_admin_refusals_total{reason=\"token\"} 9\n";
+    assert!(metrics.body.contains(line), "{}", metrics.body);
+}

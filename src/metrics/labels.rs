@@ -1,0 +1,206 @@
+//! What requests and counts are told apart by: every label and every value that it may have.
+
+use std::fmt::Write as _;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+/// What a request is, as far as metrics and logs tell requests apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// No sid: a new session is asked for.
+    Creation,
+    /// An empty wrapper of a session.
+    Poll,
+    /// A wrapper with stanzas.
+    Send,
+    /// `type='terminate'`.
+    Terminate,
+    /// `xmpp:restart='true'`.
+    Restart,
+    /// `OPTIONS`.
+    Preflight,
+    /// What never became a BOSH request: other methods, other paths, malformed.
+    Other,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Creation,
+        Self::Poll,
+        Self::Send,
+        Self::Terminate,
+        Self::Restart,
+        Self::Preflight,
+        Self::Other,
+    ];
+
+    /// The value of the label `kind`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Creation => "creation",
+            Self::Poll => "poll",
+            Self::Send => "send",
+            Self::Terminate => "terminate",
+            Self::Restart => "restart",
+            Self::Preflight => "preflight",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client got the answer of a node, or what it asked of the balancer itself.
+    Ok,
+    /// The client got an answer of the balancer in place of a node's.
+    Rejected,
+    /// The client went away before there was an answer.
+    ClientGone,
+}
+
+impl Outcome {
+    pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Rejected, Self::ClientGone];
+
+    /// The value of the label `outcome`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Rejected => "rejected",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+/// The causes of the balancer's own answers, as `proxy` labels them.
+pub const CAUSES: &[&str] = &[
+    "malformed",
+    "bad_head",
+    "coding",
+    "too_large",
+    "body_timeout",
+    "not_found",
+    "method",
+    "no_node",
+    "full",
+    "overloaded",
+    "creation_failed",
+    "sid_conflict",
+    "session_lost",
+    "node_garbage",
+    "too_many",
+    "other",
+];
+
+/// Why sessions end: the conditions of XEP-0124 §17.2, and none.
+pub const CONDITIONS: &[&str] = &[
+    "none",
+    "bad-request",
+    "host-gone",
+    "host-unknown",
+    "improper-addressing",
+    "internal-server-error",
+    "item-not-found",
+    "other-request",
+    "policy-violation",
+    "remote-connection-failed",
+    "remote-stream-error",
+    "see-other-uri",
+    "system-shutdown",
+    "undefined-condition",
+    "other",
+];
+
+/// Why probes fail, as `health` and `upstream` label it.
+pub const PROBE_FAILURES: &[&str] = &[
+    "unresolved",
+    "refused",
+    "unreachable",
+    "connect_timeout",
+    "local",
+    "no_answer",
+    "closed",
+    "cut",
+    "status",
+    "no_wrapper",
+    "not_http",
+    "other",
+];
+
+/// Why the admin listener refuses a request.
+pub(super) const ADMIN_REFUSALS: &[&str] = &["token", "host", "origin", "listeners", "other"];
+
+/// The tables whose size is told.
+pub(super) const TABLES: &[&str] = &["sessions", "addresses"];
+
+/// The operator's states, in the order of their numbers.
+pub(super) const STATES: &[&str] = &["ready", "drain", "maint"];
+
+/// A label value that is known when the program is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Name(pub(super) &'static str);
+
+impl EncodeLabelValue for Name {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.0)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RequestLabels {
+    pub(super) kind: Name,
+    pub(super) outcome: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct NodeLabels {
+    pub(super) node: String,
+}
+
+/// Defines label sets of a node and one more label with fixed values.
+macro_rules! node_and {
+    ($($set:ident: $label:ident;)*) => {$(
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub(super) struct $set {
+            pub(super) node: String,
+            pub(super) $label: Name,
+        }
+
+        impl $set {
+            pub(super) fn new(node: &str, value: &'static str) -> Self {
+                Self { node: node.to_owned(), $label: Name(value) }
+            }
+        }
+    )*};
+}
+
+node_and! {
+    NodeOutcome: outcome;
+    NodeState: state;
+    NodeReason: reason;
+    NodeCause: cause;
+}
+
+/// Defines label sets of one label with fixed values.
+macro_rules! one {
+    ($($set:ident: $label:ident;)*) => {$(
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub(super) struct $set {
+            pub(super) $label: Name,
+        }
+
+        impl From<&'static str> for $set {
+            fn from(value: &'static str) -> Self {
+                Self { $label: Name(value) }
+            }
+        }
+    )*};
+}
+
+one! {
+    CauseLabels: cause;
+    ConditionLabels: condition;
+    ReasonLabels: reason;
+    TableLabels: table;
+    VersionLabels: version;
+}

@@ -1,0 +1,146 @@
+//! What the operator decides about nodes, over the admin listener, with clients at work.
+
+use bowline::config::Placement;
+use bowline::demo::client::{Client, Reply};
+use serde_json::Value;
+
+use crate::balancer::{
+    Balancer, PATIENCE, assert_goes_on, assert_item_not_found, eventually, owner, settings,
+    tigase_nodes,
+};
+
+/// Asks the admin listener.
+pub(crate) async fn admin(balancer: &Balancer, method: &str, target: &str) -> Reply {
+    let client = Client::to(balancer.server.admin_address().unwrap()).deadline(PATIENCE);
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nX-Bowline: 1\r\nConnection: close\r\n\r\n"
+    );
+    client.post_raw(request.as_bytes()).await.unwrap()
+}
+
+async fn set(balancer: &Balancer, node: usize, state: &str) {
+    let target = format!("/nodes/t{}/state?state={state}", node + 1);
+    let reply = admin(balancer, "PUT", &target).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+}
+
+async fn json(balancer: &Balancer, target: &str) -> Value {
+    let reply = admin(balancer, "GET", target).await;
+    serde_json::from_str(reply.text()).unwrap()
+}
+
+#[tokio::test]
+async fn drain_keeps_sessions_and_takes_no_new_one() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.placement = Placement::RoundRobin;
+    let balancer = Balancer::start(&settings).await;
+    let mut old = [balancer.session().await, balancer.session().await];
+    let poll = old[0].begin_poll().await.unwrap();
+    let drained = owner(&nodes, old[0].sid());
+    set(&balancer, drained, "drain").await;
+    for _ in 0..4 {
+        let new = balancer.session().await;
+        assert_ne!(owner(&nodes, new.sid()), drained);
+    }
+    for client in &mut old {
+        assert_goes_on(&client.ping("1").await.unwrap());
+    }
+    assert_goes_on(&poll.reply().await.unwrap());
+    assert_eq!(nodes[drained].sessions().len(), 1);
+    assert_eq!(balancer.metric("bowline_sessions_reassigned_total"), 0);
+
+    set(&balancer, drained, "ready").await;
+    let back = [balancer.session().await, balancer.session().await];
+    assert!(back.iter().any(|new| owner(&nodes, new.sid()) == drained));
+}
+
+#[tokio::test]
+async fn maint_moves_sessions_off_at_once() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.placement = Placement::RoundRobin;
+    let balancer = Balancer::start(&settings).await;
+    let (mut held, mut quiet) = (balancer.session().await, balancer.session().await);
+    while owner(&nodes, quiet.sid()) != owner(&nodes, held.sid()) {
+        quiet = balancer.session().await;
+    }
+    let out = owner(&nodes, held.sid());
+    let poll = held.begin_poll().await.unwrap();
+    nodes[out]
+        .wait_until(|node| node.held() == 1)
+        .await
+        .unwrap();
+    set(&balancer, out, "maint").await;
+    assert_item_not_found(&poll.reply().await.unwrap());
+    assert_item_not_found(&quiet.poll().await.unwrap());
+    let name = format!("t{}", out + 1);
+    let moved = format!("bowline_sessions_reassigned_total{{node=\"{name}\",cause=\"maint\"}}");
+    assert_eq!(balancer.metric(&moved), 2);
+    assert_eq!(balancer.metric("bowline_sessions_reassigned_total"), 2);
+    eventually("nothing is held there", || balancer.held() == 0).await;
+    for _ in 0..3 {
+        assert_ne!(owner(&nodes, balancer.session().await.sid()), out);
+    }
+
+    eventually("the move is an event", || {
+        let events = balancer.proxy().cluster.events.since(0);
+        let told = events
+            .iter()
+            .filter(|event| event.kind.word() == "reassigned");
+        told.filter_map(|event| event.sessions).sum::<u64>() == 2
+    })
+    .await;
+    let health = json(&balancer, "/health").await;
+    assert_eq!(health["status"], "ok");
+    assert_eq!(health["nodes"][out]["state"], "maint");
+    assert_eq!(health["nodes"][out]["verdict"], "up");
+    let events = json(&balancer, "/events").await;
+    assert_eq!(events["events"][0]["kind"], "start");
+}
+
+#[tokio::test]
+async fn a_node_that_becomes_ready_ends_the_wait_of_a_creation() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.placement_wait = PATIENCE;
+    let balancer = Balancer::start(&settings).await;
+    let forced = admin(&balancer, "PUT", "/nodes/t1/state?state=drain").await;
+    assert_eq!(forced.status, 409);
+    set(&balancer, 0, "drain&force").await;
+    let mut waiting = balancer.client();
+    let created = tokio::spawn(async move {
+        waiting.create().await.unwrap();
+        waiting
+    });
+    eventually("the creation has come", || {
+        balancer.metric("bowline_client_received_bytes_total") > 0
+    })
+    .await;
+    set(&balancer, 0, "ready").await;
+    let client = created.await.unwrap();
+    assert!(nodes[0].owns(client.sid()));
+}
+
+#[tokio::test]
+async fn health_tells_what_clients_meet() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let ping = client.begin("", "<iq type='get' id='1'/>").await.unwrap();
+    assert_goes_on(&poll.reply().await.unwrap());
+    let health = json(&balancer, "/health").await;
+    let node = &health["nodes"][0];
+    assert_eq!(health["sessions"], 1);
+    assert_eq!(node["error_share_1m"], 0.0);
+    assert!(node["creations_per_second"].as_f64().unwrap() > 0.0);
+    assert!(node["p50_ms"].as_f64().unwrap() <= node["p99_ms"].as_f64().unwrap());
+    // The creation, and the send that the node answered by ending the held poll.
+    let count = "bowline_upstream_answer_seconds_count{node=\"t1\"}";
+    assert_eq!(balancer.metric(count), 2);
+    assert!(balancer.metric("bowline_overhead_seconds_count") >= 2);
+    assert!(balancer.metric("bowline_upstream_sent_bytes_total") > 100);
+    drop(ping);
+}
