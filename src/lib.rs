@@ -9,7 +9,7 @@
 //! (docs/architecture.md; `tests/it/layout.rs` holds it):
 //!
 //! ```text
-//! 7  cli        run, check, demo; exit codes, logging
+//! 7  cli        run, check, demo, status, drain; exit codes, logging
 //! 6  demo       a cluster in one process; the simulated node
 //! 5  server     starts everything; owns the drain
 //! 4  admin      health, metrics and nodes over HTTP

@@ -31,6 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 pub use access::{Access, MARK, TokenError, read_token};
+pub use time::seconds_of;
 
 use crate::cluster::Cluster;
 use crate::events::{Event, EventKind};

@@ -3,6 +3,8 @@
 //! The schema has a version. A field that comes does not change it; one that goes, or that means
 //! something else, does.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -59,6 +61,8 @@ pub struct Health {
     pub version: String,
     /// When the balancer started.
     pub started: String,
+    /// The balancer's clock.
+    pub now: String,
     /// Sessions pinned to nodes.
     pub sessions: i64,
     /// Requests under way at nodes.
@@ -132,6 +136,7 @@ pub(super) fn health(state: &AdminState) -> Health {
         draining: state.is_draining(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: rfc3339(state.started),
+        now: rfc3339(SystemTime::now()),
         sessions: nodes.iter().map(|node| node.sessions).sum(),
         held: nodes.iter().map(|node| node.held).sum(),
         connections: state.metrics.connections.get(),

@@ -16,6 +16,31 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// The seconds since 1970 of a time that [`rfc3339`] wrote; none for any other text.
+pub fn seconds_of(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let numbers = |text: &str, mark| -> Option<[u64; 3]> {
+        let numbers: Option<Vec<u64>> = text.split(mark).map(|part| part.parse().ok()).collect();
+        numbers?.try_into().ok()
+    };
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(time, ':')?;
+    if !(1970..10_000).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Years begin in March, as in `civil`.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    let year_of_era = year % 400;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (year / 400 * ERA + day_of_era).checked_sub(719_468)?;
+    Some(days * DAY + hour.min(24) * 3600 + minute.min(60) * 60 + second.min(60))
+}
+
 /// Year, month and day of the day that is `days` after 1970-01-01 (Hinnant's
 /// `civil_from_days`): years begin in March, so that the day that comes and goes is the last.
 const fn civil(days: u64) -> (u64, u64, u64) {
@@ -69,6 +94,21 @@ mod tests {
             let month = months.find(parts[3]).unwrap() / 3 + 1;
             let expected = format!("{}-{month:02}-{}T01:01:01Z", parts[4], parts[2]);
             assert_eq!(rfc3339(time), expected);
+            assert_eq!(seconds_of(&expected), Some(day * DAY + 3_661));
+        }
+    }
+
+    #[test]
+    fn what_is_no_time() {
+        for wrong in [
+            "",
+            "Z",
+            "2026-01-01",
+            "2026-01-01T00:00:00",
+            "2026-13-01T00:00:00Z",
+            "1-2-3T4:5:6Z",
+        ] {
+            assert_eq!(seconds_of(wrong), None, "{wrong}");
         }
     }
 }

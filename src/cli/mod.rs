@@ -2,12 +2,15 @@
 //!
 //! Each subcommand has a file of its own. Results go to stdout, everything else to stderr.
 
+pub mod ask;
 pub mod check;
 pub mod demo;
 pub mod exit;
 pub mod logging;
 mod notify;
+pub mod operate;
 pub mod run;
+pub mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,15 +18,22 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use ask::Whom;
+
+use crate::cluster::OperatorState;
+
 const EXAMPLES: &str = "\
 Examples:
   bowline check config/bowline.yaml          say whether a configuration is right
   bowline run --config config/bowline.yaml   serve until a signal ends it
   RUST_LOG=debug bowline run -c FILE         log more, whatever the file says
   bowline demo                               a whole cluster in one process
+  bowline status                             how a running balancer and its nodes are
+  bowline drain t1                           no new sessions for t1; maint moves them off, ready ends it
 
-Exit codes: 0 done, 64 wrong arguments, 70 a defect, 71 refused by the system (a port in use),
-74 input or output failed, 78 wrong configuration.";
+Exit codes: 0 done, 64 wrong arguments or no such node, 70 a defect, 71 refused by the system (a port in
+use), 74 input or output failed, 78 wrong configuration. status: 1 degraded, 2 down. status, drain, maint
+and ready: 69 no answer, 75 it is the last node (--force), 76 no Bowline there, 77 wrong token.";
 
 /// A sticky-session load balancer for BOSH (XMPP over HTTP) clusters.
 #[derive(Debug, Parser)]
@@ -53,6 +63,38 @@ enum Command {
         #[arg(long = "for", value_name = "SECONDS")]
         seconds: Option<u64>,
     },
+    /// Show how a running balancer and its nodes are.
+    Status {
+        /// The whole of `/health`, for programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Give a node no new sessions; those that it has stay to their end.
+    Drain(Operation),
+    /// Give a node no new sessions, and move off those that it has.
+    Maint(Operation),
+    /// Give a node new sessions again.
+    Ready(Operation),
+}
+
+/// A change of one node's state.
+#[derive(Debug, clap::Args)]
+struct Operation {
+    /// The node's name.
+    node: String,
+    /// Even if nobody can log in then.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    whom: Whom,
+}
+
+impl Operation {
+    fn set(&self, state: OperatorState) -> ExitCode {
+        operate::operate(&self.node, state, self.force, &self.whom)
+    }
 }
 
 /// Runs what the process's arguments ask for.
@@ -67,6 +109,10 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Run { config } => run::run(&config),
             Command::Check { file } => check::check(&file),
             Command::Demo { seconds } => demo::demo(seconds),
+            Command::Status { json, whom } => status::status(json, &whom),
+            Command::Drain(operation) => operation.set(OperatorState::Drain),
+            Command::Maint(operation) => operation.set(OperatorState::Maint),
+            Command::Ready(operation) => operation.set(OperatorState::Ready),
         },
         Err(message) => answer(&message),
     }

@@ -6,6 +6,7 @@
 )]
 
 mod balancer;
+mod cli;
 mod clients;
 mod config;
 mod drain;

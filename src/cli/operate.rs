@@ -1,0 +1,122 @@
+//! `bowline drain|ready|maint NODE`: what the operator wants of a node.
+
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::ask::{Failure, Whom, ask};
+use super::exit;
+use crate::cluster::OperatorState;
+
+/// The answer to a change.
+#[derive(Debug, Deserialize)]
+struct Changed {
+    node: String,
+    before: String,
+    state: String,
+    sessions: u64,
+    held: u64,
+}
+
+/// Sets the state of a node.
+#[must_use]
+pub fn operate(node: &str, state: OperatorState, force: bool, whom: &Whom) -> ExitCode {
+    super::block_on(async {
+        match set(node, state, force, whom).await {
+            Ok(code) => code,
+            Err(failure) => {
+                eprintln!("{failure}");
+                failure.code()
+            }
+        }
+    })
+}
+
+async fn set(
+    node: &str,
+    state: OperatorState,
+    force: bool,
+    whom: &Whom,
+) -> Result<ExitCode, Failure> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if node.is_empty() || !node.bytes().all(known) {
+        eprintln!("{node:?} is no name of a node");
+        return Ok(exit::USAGE.into());
+    }
+    let body = json!({ "state": state.word(), "force": force }).to_string();
+    let reply = ask(whom, &format!("/nodes/{node}/state"), Some(body)).await?;
+    match reply.status {
+        200 => {
+            println!("{}", told(&reply.json()?));
+            Ok(exit::OK)
+        }
+        404 | 409 => {
+            let why = reply.error();
+            let why = why.ok_or_else(|| Failure::Foreign(reply.url, "no reason given".into()))?;
+            eprintln!("{why}");
+            let code = if reply.status == 404 {
+                exit::USAGE
+            } else {
+                exit::REFUSED
+            };
+            Ok(code.into())
+        }
+        status => {
+            let why = reply.error().unwrap_or_else(|| format!("status {status}"));
+            Err(Failure::Foreign(reply.url, why))
+        }
+    }
+}
+
+fn told(changed: &Changed) -> String {
+    let Changed {
+        node,
+        before,
+        state,
+        sessions,
+        held,
+    } = changed;
+    if before == state {
+        return format!("{node} is in {state} already ({sessions} sessions, {held} requests held)");
+    }
+    let then = match (state.as_str(), sessions) {
+        (_, 0) => "it has no sessions".to_owned(),
+        ("drain", 1) => "its 1 session stays to its end".to_owned(),
+        ("drain", _) => format!("its {sessions} sessions stay to their end"),
+        ("maint", 1) => "its 1 session moves off".to_owned(),
+        ("maint", _) => format!("its {sessions} sessions move off"),
+        _ => "it takes new sessions when it is up".to_owned(),
+    };
+    format!("{node}: {before} -> {state}; {then}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told() {
+        let told = |before: &str, state: &str, sessions| {
+            told(&Changed {
+                node: "t1".into(),
+                before: before.into(),
+                state: state.into(),
+                sessions,
+                held: 0,
+            })
+        };
+        let expected = "t1: ready -> drain; its 7 sessions stay to their end";
+        assert_eq!(told("ready", "drain", 7), expected);
+        assert_eq!(
+            told("drain", "maint", 1),
+            "t1: drain -> maint; its 1 session moves off"
+        );
+        assert_eq!(
+            told("ready", "maint", 0),
+            "t1: ready -> maint; it has no sessions"
+        );
+        let expected = "t1 is in ready already (0 sessions, 0 requests held)";
+        assert_eq!(told("ready", "ready", 0), expected);
+    }
+}
