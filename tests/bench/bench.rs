@@ -11,6 +11,7 @@ mod growth;
 mod instructions;
 mod load;
 mod memory;
+mod metrics;
 mod nodes;
 mod options;
 mod pins;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.command {
         Command::Nodes { count } => on_one_thread(stub::serve(*count)),
+        Command::Metrics { nodes, sessions } => metrics::measure(*nodes, *sessions),
         Command::Pins { count } => pins::measure(*count),
         Command::Columns(run) => on_one_thread(columns::run(run)),
         Command::Growth(run) => on_one_thread(growth::run(run)),

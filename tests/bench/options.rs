@@ -21,6 +21,15 @@ pub(crate) enum Command {
     Growth(Run),
     /// Instructions per request, against a committed figure.
     Instructions(Check),
+    /// What counting costs a request, and what a scrape costs, in this process.
+    Metrics {
+        /// Nodes of the cluster that is scraped.
+        #[arg(long, default_value_t = 100)]
+        nodes: u16,
+        /// Its sessions.
+        #[arg(long, default_value_t = 100_000)]
+        sessions: usize,
+    },
     /// Stub nodes, until stdin ends.
     Nodes {
         /// How many.

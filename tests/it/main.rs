@@ -13,6 +13,7 @@ mod drain;
 mod failures;
 mod http;
 mod layout;
+mod monitoring;
 mod operator;
 mod probing;
 mod routing;
