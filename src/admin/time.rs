@@ -16,7 +16,7 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The seconds since 1970 of a time that [`rfc3339`] wrote; none for any other text.
+/// The seconds since 1970 of a time in a report (RFC 3339, UTC, whole seconds); none for other text.
 pub fn seconds_of(text: &str) -> Option<u64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let numbers = |text: &str, mark| -> Option<[u64; 3]> {

@@ -65,7 +65,7 @@ impl Note {
         self.metrics.count_request(self.kind, outcome);
         let length = u64::try_from(answer.body.len()).unwrap_or(0);
         self.metrics.client_sent_bytes.inc_by(length);
-        if node.is_some() {
+        if node.is_some() && answer.cause.is_none() {
             let at_nodes = Duration::from_nanos(self.at_nodes.load(Ordering::Relaxed));
             let added = self.begun.elapsed().saturating_sub(at_nodes);
             self.metrics.overhead_seconds.observe(added);
