@@ -5,10 +5,12 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use subtle::ConstantTimeEq as _;
+use tracing::warn;
 
 use crate::config::Admin;
 
@@ -111,6 +113,12 @@ impl Access {
     /// # Errors
     /// If there is a token file and it does not hold a token.
     pub fn load(admin: &Admin) -> Result<Self, TokenError> {
+        if let Some(file) = &admin.token_file
+            && let Ok(metadata) = std::fs::metadata(file)
+            && metadata.permissions().mode() & 0o004 != 0
+        {
+            warn!(file = %file.display(), "everybody on this machine can read the admin token");
+        }
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
         Ok(Self {
             token,

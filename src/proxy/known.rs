@@ -240,15 +240,18 @@ impl UnderWay {
         connection: Box<Connection>,
     ) -> Step {
         let sessions = &self.proxy.sessions;
-        let now = self.proxy.now();
-        if let Some(took) = self.session.reacted(now) {
+        if let Some(took) = self.session.reacted(|| self.proxy.now()) {
             let metrics = &self.proxy.cluster.node(id).metrics;
             metrics.answer_seconds.observe(took);
         }
         let (terminated, condition) = match learn::read(&answer, self.proxy.cluster.node(id)) {
             Learned::Garbage => return Step::Rejected(Cause::NodeGarbage),
             Learned::LegacyCode(status) => {
-                sessions.terminate(&self.session, condition_of(status).as_str(), now);
+                sessions.terminate(
+                    &self.session,
+                    condition_of(status).as_str(),
+                    self.proxy.now(),
+                );
                 return Step::Done(self.legacy_code(status, &answer));
             }
             Learned::Wrapper(wrapper) => {
@@ -257,7 +260,7 @@ impl UnderWay {
             }
         };
         if terminated {
-            sessions.terminate(&self.session, condition, now);
+            sessions.terminate(&self.session, condition, self.proxy.now());
             if job.terminate && !self.session.terms().legacy {
                 // Also when the node no longer knew the session: the client has what it wanted.
                 return Step::Done(Answer::ok(answer.body));

@@ -217,14 +217,14 @@ impl Session {
     }
 
     /// Notes that the node has answered a request. Says how long it took to react to stanzas, if
-    /// this is what it did.
-    pub fn reacted(&self, now: Time) -> Option<Duration> {
+    /// this is what it did; only then it asks for the time.
+    pub fn reacted(&self, now: impl FnOnce() -> Time) -> Option<Duration> {
         if self.asked.load(Ordering::Relaxed) == 0 {
             return None;
         }
         match self.asked.swap(0, Ordering::Relaxed) {
             0 => None,
-            asked => Some(now.since(Time::of_micros(asked))),
+            asked => Some(now().since(Time::of_micros(asked))),
         }
     }
 

@@ -224,3 +224,20 @@ fn an_address_stays_tied_for_its_time_to_live() {
     addresses.sweep(at(171));
     assert_eq!(addresses.find(client, at(171)), None);
 }
+
+#[test]
+fn a_node_reacts_to_stanzas_by_whichever_answer_comes_first() {
+    let table = table(10);
+    let session = table.insert("a");
+    let second = Duration::from_secs(1);
+    session.begin().unwrap();
+    session.sent(1, true, at(1));
+    assert_eq!(session.reacted(|| at(2)), None, "alone it may be held");
+    session.begin().unwrap();
+    session.sent(2, false, at(3));
+    assert_eq!(session.reacted(|| at(4)), None, "a poll asks for nothing");
+    session.sent(3, true, at(5));
+    session.sent(4, true, at(6));
+    assert_eq!(session.reacted(|| at(7)), Some(2 * second));
+    assert_eq!(session.reacted(|| at(8)), None);
+}
