@@ -6,16 +6,17 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::attributes::Attribute;
+use super::attributes::{Attribute, Attributes};
 use super::chars;
 use super::fields;
 use super::malformed::Malformed;
 use super::namespaces::Namespace;
 use super::wrapper::Wrapper;
 
-/// The start tag has to end within this many bytes; what is behind them is not looked at.
 /// Where the start tag nearly always ends, in bytes.
 const USUAL_HEAD: usize = 1024;
+
+/// The start tag has to end within this many bytes; what is behind them is not looked at.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// What the start tag of an answer's wrapper says; borrows from the body.
@@ -81,7 +82,8 @@ fn read_within(body: &[u8], most: usize) -> Result<Answer<'_>, Malformed> {
             (text, error.error_len().is_some())
         }
     };
-    let wrapper = match Wrapper::open(text) {
+    let mut attributes = Attributes::new();
+    let wrapper = match Wrapper::open(text, &mut attributes) {
         Err(Malformed::Truncated | Malformed::Empty) if broken => return Err(Malformed::NotUtf8),
         opened => opened?,
     };

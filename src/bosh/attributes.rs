@@ -191,15 +191,18 @@ impl<'a> Scan<'a> {
 
     /// The name that starts here.
     fn name(&mut self) -> Result<Name<'a>, Malformed> {
-        let from = self.at;
-        while self
-            .peek()
-            .is_some_and(|b| !chars::is_space(b) && b != b'=')
-        {
-            self.at += 1;
-        }
-        let name = self.text.get(from..self.at).unwrap_or_default();
-        let (prefix, local) = chars::split_name(name).ok_or(Malformed::BadName)?;
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let (name, length) = match chars::plain_name(rest) {
+            Some(plain) => plain,
+            None => {
+                let ends = |b: u8| chars::is_space(b) || b == b'=';
+                let length = rest.bytes().position(ends).unwrap_or(rest.len());
+                let name = chars::split_name(rest.get(..length).unwrap_or_default());
+                (name.ok_or(Malformed::BadName)?, length)
+            }
+        };
+        self.at += length;
+        let (prefix, local) = name;
         Ok(Name { prefix, local })
     }
 
@@ -210,15 +213,16 @@ impl<'a> Scan<'a> {
         self.at += 1;
         let from = self.at;
         loop {
-            match self.peek().ok_or(Malformed::BadAttribute)? {
-                byte if byte == quote => break,
-                b'<' => return Err(Malformed::BadAttribute),
-                b'&' => {
+            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+            self.at += memchr::memchr3(quote, b'<', b'&', rest).ok_or(Malformed::BadAttribute)?;
+            match self.peek() {
+                Some(b'&') => {
                     let rest = self.text.get(self.at..).unwrap_or_default();
                     let (_, length) = reference::at_start(rest)?;
                     self.at += length;
                 }
-                _ => self.at += 1,
+                Some(byte) if byte == quote => break,
+                _ => return Err(Malformed::BadAttribute),
             }
         }
         let raw = self.text.get(from..self.at).unwrap_or_default();

@@ -29,6 +29,58 @@ pub(super) fn all_legal(text: &str) -> bool {
     !doubts || text.chars().all(is_legal)
 }
 
+/// What an ASCII character may be in a name: 0 nothing, 1 all but its start, 2 anywhere.
+const IN_NAME: [u8; 128] = {
+    let mut all = [0; 128];
+    let mut at = 0;
+    while at < 128 {
+        let c = at as u8 as char;
+        all[at] = if starts_name(c) {
+            2
+        } else {
+            continues_name(c) as u8
+        };
+        at += 1;
+    }
+    all
+};
+
+/// The name at the start of `text` up to a space or `=`, split at its colon, and its length; none
+/// if it is not of ASCII only, or no QName: [`split_name`] tells which.
+pub(super) fn plain_name(text: &str) -> Option<((&str, &str), usize)> {
+    let mut colon = None;
+    let mut starts = true;
+    let mut length = text.len();
+    for (at, byte) in text.bytes().enumerate() {
+        if is_space(byte) || byte == b'=' {
+            length = at;
+            break;
+        }
+        if byte == b':' && colon.is_none() && !starts {
+            colon = Some(at);
+            starts = true;
+            continue;
+        }
+        let least = if starts { 2 } else { 1 };
+        if IN_NAME
+            .get(usize::from(byte))
+            .is_none_or(|&kind| kind < least)
+        {
+            return None;
+        }
+        starts = false;
+    }
+    if starts {
+        return None;
+    }
+    let name = text.get(..length)?;
+    let split = match colon {
+        Some(colon) => (name.get(..colon)?, name.get(colon + 1..)?),
+        None => ("", name),
+    };
+    Some((split, length))
+}
+
 /// Splits a name at its colon, if it is a QName (Namespaces 1.0 §4): prefix (empty if none), local.
 pub(super) fn split_name(name: &str) -> Option<(&str, &str)> {
     let (prefix, local) = match name.split_once(':') {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::attributes::Attribute;
+use super::attributes::{Attribute, Attributes};
 use super::chars;
 use super::fields;
 use super::malformed::Malformed;
@@ -58,7 +58,8 @@ pub fn read_request(body: &[u8]) -> Result<Request<'_>, Malformed> {
     if !chars::all_legal(text) {
         return Err(Malformed::BadCharacter);
     }
-    let wrapper = Wrapper::open(text)?;
+    let mut attributes = Attributes::new();
+    let wrapper = Wrapper::open(text, &mut attributes)?;
     let mut request = Request {
         start: wrapper.start(),
         ..Request::default()

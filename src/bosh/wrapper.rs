@@ -33,21 +33,26 @@ pub const MAX_CHILD_ATTRIBUTES: usize = 128;
 
 /// A document whose root start tag is read.
 #[derive(Debug)]
-pub(super) struct Wrapper<'a> {
+pub(super) struct Wrapper<'a, 's> {
     text: &'a str,
     /// Where the root starts; quick-xml counts from there.
     start: usize,
     reader: Reader<&'a [u8]>,
     scopes: Scopes<'a>,
-    attributes: Attributes<'a>,
+    /// Lent, since it is large and a wrapper is moved.
+    attributes: &'s mut Attributes<'a>,
     depth: usize,
     /// The root is `<body/>`.
     closed: bool,
 }
 
-impl<'a> Wrapper<'a> {
-    /// Reads prologue and root start tag; nothing behind the tag is looked at.
-    pub(super) fn open(text: &'a str) -> Result<Self, Malformed> {
+impl<'a, 's> Wrapper<'a, 's> {
+    /// Reads prologue and root start tag; nothing behind the tag is looked at. The attributes of
+    /// one tag at a time are kept in `attributes`.
+    pub(super) fn open(
+        text: &'a str,
+        attributes: &'s mut Attributes<'a>,
+    ) -> Result<Self, Malformed> {
         let start = root_start(text)?;
         let root = text.get(start..).unwrap_or_default();
         refuse_declarations(root)?;
@@ -56,7 +61,7 @@ impl<'a> Wrapper<'a> {
             start,
             reader: Reader::from_str(root),
             scopes: Scopes::default(),
-            attributes: Attributes::new(),
+            attributes,
             depth: 0,
             closed: false,
         };

@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::Full;
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER,
-};
+use hyper::header::{CONNECTION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use super::cors::Allowed;
@@ -18,10 +16,9 @@ use crate::proxy::Answer;
 const XML: HeaderValue = HeaderValue::from_static("text/xml; charset=utf-8");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// The answer with everything that its head says. It closes the connection if `close` says so, or
-/// the answer itself does.
+/// The answer with everything that its head says but the length, which whoever writes it adds. It
+/// closes the connection if `close` says so, or the answer itself does.
 pub(super) fn response(answer: Answer, allowed: Allowed, close: bool) -> Response<Full<Bytes>> {
-    let length = answer.body.len();
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
@@ -30,7 +27,6 @@ pub(super) fn response(answer: Answer, allowed: Allowed, close: bool) -> Respons
         .content_type
         .and_then(|given| HeaderValue::from_maybe_shared(given).ok());
     headers.insert(CONTENT_TYPE, given.unwrap_or(XML));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     allowed.write(headers);
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
@@ -54,7 +50,9 @@ pub(super) fn bytes_of(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> 
         out.put_slice(value.as_bytes());
         out.put_slice(b"\r\n");
     }
-    out.put_slice(b"\r\n");
+    out.put_slice(b"content-length: ");
+    out.put_slice(itoa::Buffer::new().format(body.len()).as_bytes());
+    out.put_slice(b"\r\n\r\n");
     out.put_slice(body);
     out.freeze()
 }

@@ -29,14 +29,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use super::Edge;
+use super::alarm::Alarm;
 use super::answer::{bytes_of, response};
 use super::cors::Allowed;
 use super::head::LARGEST_HEAD;
-use super::head_timer::HeadTimer;
-use super::service::{Held, Hold, PARK_AFTER, Requests};
-use super::wire::{Downstream, Next, Wire};
+use super::service::{Held, Hold, Requests};
+use super::wire::{Doing, Downstream, Next, Wire};
 use crate::proxy::Answer;
-use crate::timers::Coarse;
 
 /// How long, and for how many bytes, a closed connection is still read from.
 const LINGER: Duration = Duration::from_secs(2);
@@ -190,38 +189,43 @@ async fn http<S: Downstream>(edge: Arc<Edge>, rest: Rest<S>, peer: SocketAddr) -
     };
     let mut connection: Option<Http<S>> = Some(
         http1::Builder::new()
-            .timer(HeadTimer(Arc::clone(&signals)))
-            .header_read_timeout(edge.settings.timeouts.head)
+            // No timer of hyper's: the alarm sees to heads.
+            .header_read_timeout(None)
             .max_buf_size(LARGEST_HEAD)
             .auto_date_header(false)
             .serve_connection(TokioIo::new(wire), requests),
     );
-    let mut linger: Option<Coarse> = None;
+    let mut alarm = Alarm::new(edge.settings.timeouts.head);
     std::future::poll_fn(move |context| {
-        let Some(running) = connection.as_mut() else {
-            return Poll::Ready(Parted::Over);
-        };
-        if let Poll::Ready(ended) = running.poll_without_shutdown(context) {
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "client connection ended");
+        loop {
+            let Some(running) = connection.as_mut() else {
+                return Poll::Ready(Parted::Over);
+            };
+            if let Poll::Ready(ended) = running.poll_without_shutdown(context) {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "client connection ended");
+                }
+                let rest = take_back(&mut connection);
+                let rest = rest.map(|(stream, _)| Parted::Closing(stream));
+                return Poll::Ready(rest.unwrap_or(Parted::Over));
             }
-            let rest = take_back(&mut connection);
-            return Poll::Ready(rest.map_or(Parted::Over, |(stream, _)| Parted::Closing(stream)));
+            match ready!(alarm.poll(&signals, context)) {
+                Doing::Head => return Poll::Ready(Parted::Over),
+                Doing::Idle => {
+                    let rest = take_back(&mut connection);
+                    return Poll::Ready(rest.map_or(Parted::Over, Parted::Idle));
+                }
+                Doing::Serving => {
+                    if let Some(held) = hold.take() {
+                        let rest = take_back(&mut connection);
+                        let held = rest.map(|rest| Parted::Holding(rest, held));
+                        return Poll::Ready(held.unwrap_or(Parted::Over));
+                    }
+                    // An exchange that stays with hyper is told by a poll that it takes long.
+                }
+                Doing::Writing => {}
+            }
         }
-        if let Some(held) = hold.take_ripe() {
-            return Poll::Ready(match take_back(&mut connection) {
-                Some(rest) => Parted::Holding(rest, held),
-                None => Parted::Over,
-            });
-        }
-        if !signals.is_idle() {
-            linger = None;
-            return Poll::Pending;
-        }
-        // A client that sends its next request at once finds hyper still there.
-        let lingered = linger.get_or_insert_with(|| Coarse::after(PARK_AFTER));
-        ready!(Pin::new(lingered).poll(context));
-        Poll::Ready(take_back(&mut connection).map_or(Parted::Over, Parted::Idle))
     })
     .await
 }

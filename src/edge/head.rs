@@ -2,7 +2,7 @@
 //! so that no proxy in front of Bowline and no node behind it can read another request.
 
 use hyper::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
@@ -16,56 +16,134 @@ pub(super) const LARGEST_HEAD: usize = 32 * 1024;
 /// A host name takes 253 bytes, an address in brackets less; the rest is for the port.
 const LONGEST_HOST: usize = 261;
 
-/// Checks a head in which `Content-Length` was seen `content_lengths` times: 0 too where a client
-/// sent its request ahead, behind the one before. The `Host` comes back.
-///
-/// # Errors
-///
-/// [`Cause::BadHead`] and [`Cause::Coding`].
-pub(super) fn check(head: &Parts, content_lengths: u8) -> Result<Authority<'_>, Cause> {
-    if size(head) > LARGEST_HEAD {
-        return Err(Cause::BadHead);
-    }
-    let host = host(head).ok_or(Cause::BadHead)?;
-    let framing = framing(head, content_lengths).ok_or(Cause::BadHead)?;
-    if framing && head.method != Method::POST {
-        return Err(Cause::BadHead);
-    }
-    let codings = head.headers.get_all(CONTENT_ENCODING);
-    if codings
-        .iter()
-        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        return Err(Cause::Coding);
-    }
-    Ok(host)
+/// How often a field stands in a head.
+#[derive(Debug, Clone, Copy, Default)]
+enum Seen<'a> {
+    #[default]
+    Never,
+    Once(&'a HeaderValue),
+    More,
 }
 
-/// The head's bytes, as far as they are left after parsing; hyper's own bound is a loose one.
-fn size(head: &Parts) -> usize {
-    let fields = head.headers.iter();
-    let fields: usize = fields
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    fields + target
+impl<'a> Seen<'a> {
+    const fn see(&mut self, value: &'a HeaderValue) {
+        *self = match self {
+            Self::Never => Self::Once(value),
+            Self::Once(_) | Self::More => Self::More,
+        };
+    }
+
+    /// The value of a field that stands exactly once.
+    const fn only(self) -> Option<&'a HeaderValue> {
+        match self {
+            Self::Once(value) => Some(value),
+            Self::Never | Self::More => None,
+        }
+    }
 }
 
-/// Exactly one valid `Host` (RFC 9112 §3.2), and the same one in an absolute-form target.
-fn host(head: &Parts) -> Option<Authority<'_>> {
-    let host = only(&head.headers, &HOST)?.to_str().ok()?;
-    let same = head
-        .uri
-        .authority()
-        .is_none_or(|target| target.as_str().eq_ignore_ascii_case(host));
-    if same && is_host(host) {
-        Authority::new(host)
-    } else {
-        None
+/// What matters of a head's fields, found in one pass over them.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    /// Their bytes, as far as they are left after parsing; hyper's own bound is a loose one.
+    size: usize,
+    host: Seen<'a>,
+    length: Seen<'a>,
+    transfer_coding: Seen<'a>,
+    /// There is a content coding other than `identity`.
+    coded: bool,
+    /// `Connection` lists `close`.
+    close: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// Looks through the fields of `head`.
+    pub(super) fn of(head: &'a Parts) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in &head.headers {
+            fields.size += name.as_str().len() + value.len() + 4;
+            match *name {
+                HOST => fields.host.see(value),
+                CONTENT_LENGTH => fields.length.see(value),
+                TRANSFER_ENCODING => fields.transfer_coding.see(value),
+                CONTENT_ENCODING => {
+                    fields.coded |= !value.as_bytes().eq_ignore_ascii_case(b"identity");
+                }
+                CONNECTION => fields.close |= lists_close(value),
+                _ => {}
+            }
+        }
+        fields
     }
+
+    /// Whether the client wants its connection closed behind the answer.
+    pub(super) const fn says_close(&self) -> bool {
+        self.close
+    }
+
+    /// Checks a head in which `Content-Length` was seen `content_lengths` times: 0 too where a
+    /// client sent its request ahead, behind the one before. The `Host` comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::BadHead`] and [`Cause::Coding`].
+    pub(super) fn check(
+        &self,
+        head: &'a Parts,
+        content_lengths: u8,
+    ) -> Result<Authority<'a>, Cause> {
+        let target = head.uri.path_and_query();
+        if self.size + target.map_or(0, |target| target.as_str().len()) > LARGEST_HEAD {
+            return Err(Cause::BadHead);
+        }
+        let host = self.host(head).ok_or(Cause::BadHead)?;
+        let framing = self.framing(head, content_lengths).ok_or(Cause::BadHead)?;
+        if framing && head.method != Method::POST {
+            return Err(Cause::BadHead);
+        }
+        if self.coded {
+            return Err(Cause::Coding);
+        }
+        Ok(host)
+    }
+
+    /// Exactly one valid `Host` (RFC 9112 §3.2), and the same one in an absolute-form target.
+    fn host(&self, head: &Parts) -> Option<Authority<'a>> {
+        let host = self.host.only()?.to_str().ok()?;
+        let same = head
+            .uri
+            .authority()
+            .is_none_or(|target| target.as_str().eq_ignore_ascii_case(host));
+        if same && is_host(host) {
+            Authority::new(host)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the request has a body; none if its framing is not exactly one of `Content-Length`
+    /// and `Transfer-Encoding: chunked` (RFC 9112 §6).
+    fn framing(&self, head: &Parts, content_lengths: u8) -> Option<bool> {
+        if !matches!(self.transfer_coding, Seen::Never) {
+            let coding = self.transfer_coding.only()?;
+            let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            return (chunked && content_lengths == 0 && head.version == Version::HTTP_11)
+                .then_some(true);
+        }
+        if matches!(self.length, Seen::Never) {
+            return (content_lengths == 0).then_some(false);
+        }
+        let length = self.length.only()?.to_str().ok()?;
+        let digits = !length.is_empty() && is_all(length, |byte| byte.is_ascii_digit());
+        let shortest = length == "0" || !length.starts_with('0');
+        (digits && shortest && content_lengths <= 1).then_some(length != "0")
+    }
+}
+
+/// Whether a `Connection` field lists `close`.
+fn lists_close(value: &HeaderValue) -> bool {
+    let mut options = value.as_bytes().split(|&byte| byte == b',');
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// `uri-host [ ":" port ]`, of what a registered name or an address can consist of.
@@ -99,31 +177,6 @@ fn is_all(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
     text.bytes().all(allowed)
 }
 
-/// Whether the request has a body; none if its framing is not exactly one of `Content-Length` and
-/// `Transfer-Encoding: chunked` (RFC 9112 §6).
-fn framing(head: &Parts, content_lengths: u8) -> Option<bool> {
-    if head.headers.contains_key(TRANSFER_ENCODING) {
-        let coding = only(&head.headers, &TRANSFER_ENCODING)?;
-        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        return (chunked && content_lengths == 0 && head.version == Version::HTTP_11)
-            .then_some(true);
-    }
-    if !head.headers.contains_key(CONTENT_LENGTH) {
-        return (content_lengths == 0).then_some(false);
-    }
-    let length = only(&head.headers, &CONTENT_LENGTH)?.to_str().ok()?;
-    let digits = !length.is_empty() && is_all(length, |byte| byte.is_ascii_digit());
-    let shortest = length == "0" || !length.starts_with('0');
-    (digits && shortest && content_lengths <= 1).then_some(length != "0")
-}
-
-/// The value of a field that stands exactly once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a hyper::header::HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    values.next().is_none().then_some(first)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +190,8 @@ mod tests {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let named = |(name, _): &&(&str, &str)| name.eq_ignore_ascii_case("content-length");
         let lengths = u8::try_from(fields.iter().filter(named).count()).unwrap();
-        check(&head, lengths).map(|host| host.as_str().to_owned())
+        let host = Fields::of(&head).check(&head, lengths);
+        host.map(|host| host.as_str().to_owned())
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! parses every request; while a request is held at its node nothing of hyper stays (`connection`).
 
 mod accept;
+mod alarm;
 mod answer;
 mod body;
 mod client;
@@ -13,7 +14,6 @@ mod connection;
 mod cors;
 mod drain;
 mod head;
-mod head_timer;
 mod service;
 mod wire;
 

@@ -4,29 +4,24 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, Response, Version};
 
 use super::answer::response;
 use super::cors::{self, Allowed};
+use super::head::Fields;
 use super::wire::Signals;
-use super::{Edge, body, client, head};
+use super::{Edge, body, client};
 use crate::metrics::Kind;
 use crate::proxy::{Answer, Ask, Begun, Cause, Exchange, Note};
-use crate::timers::Coarse;
-use crate::upstream::Path;
-
-/// An exchange that is answered within this stays with hyper; a longer one is held, and hyper's
-/// buffers are given up. As long hyper stays behind an answer, for a client that goes on at once.
-pub(super) const PARK_AFTER: Duration = Duration::from_millis(20);
+use crate::upstream::{Authority, Path};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -40,22 +35,21 @@ pub(super) struct Held {
     pub(super) exchange: Exchange,
     /// What its answer says of origins.
     pub(super) allowed: Allowed,
+    /// The connection stays open behind the answer.
+    stays: bool,
 }
 
 /// Where the service leaves an exchange that the connection may take over.
 #[derive(Default)]
-pub(super) struct Hold {
-    held: Mutex<Option<Held>>,
-    ripe: Mutex<bool>,
-}
+pub(super) struct Hold(Mutex<Option<Held>>);
 
 impl Hold {
     fn put(&self, held: Held) {
-        *lock(&self.held) = Some(held);
+        *lock(&self.0) = Some(held);
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<(Answer, Allowed)> {
-        let mut slot = lock(&self.held);
+        let mut slot = lock(&self.0);
         let Some(held) = slot.as_mut() else {
             return Poll::Pending;
         };
@@ -67,12 +61,9 @@ impl Hold {
         Poll::Ready((answer, allowed))
     }
 
-    /// Takes the exchange over, if it has been waited for long enough.
-    pub(super) fn take_ripe(&self) -> Option<Held> {
-        if !std::mem::take(&mut *lock(&self.ripe)) {
-            return None;
-        }
-        lock(&self.held).take()
+    /// Takes the exchange over, if there is one and its connection stays open behind the answer.
+    pub(super) fn take(&self) -> Option<Held> {
+        lock(&self.0).take_if(|held| held.stays)
     }
 }
 
@@ -99,63 +90,87 @@ impl Service<Request<Incoming>> for Requests {
         let hold = Arc::clone(&self.hold);
         let signals = Arc::clone(&self.signals);
         let peer = self.peer;
-        let stays = request.version() == Version::HTTP_11 && !says_close(request.headers());
         Box::pin(async move {
-            let response = edge
-                .handle(request, peer, content_lengths, (&hold, stays))
-                .await;
-            // What closes the connection may not have been read to its end.
-            if stays && !says_close(response.headers()) {
-                signals.answered();
-            }
+            let hold = (&*hold, &*signals);
+            let (response, stays) = edge.handle(request, peer, content_lengths, hold).await;
+            signals.answered(stays);
             Ok(response)
         })
     }
 }
 
+/// How a request goes on once it was read.
+enum Read {
+    Answered(Response<Full<Bytes>>),
+    Exchange(Exchange, Allowed),
+}
+
 impl Edge {
+    /// Answers one request. Says also whether its connection stays open; what closes the
+    /// connection may not have been read to its end.
     async fn handle(
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
         content_lengths: u8,
-        (hold, stays): (&Hold, bool),
-    ) -> Response<Full<Bytes>> {
+        (hold, signals): (&Hold, &Signals),
+    ) -> (Response<Full<Bytes>>, bool) {
         let (head, body) = request.into_parts();
-        let allowed = cors::allowed(&self.settings.cors, &head.headers);
-        let host = match head::check(&head, content_lengths) {
-            Ok(host) => host,
-            Err(cause) => return self.refuse(cause, &head, peer, allowed),
+        let fields = Fields::of(&head);
+        let stays = head.version == Version::HTTP_11 && !fields.says_close();
+        let host = fields.check(&head, content_lengths);
+        let read = self.read(&head, host, body, peer).await;
+        drop(head);
+        let response = match read {
+            Read::Answered(response) => response,
+            Read::Exchange(exchange, allowed) => {
+                hold.put(Held {
+                    exchange,
+                    allowed,
+                    stays,
+                });
+                signals.step();
+                let (answer, allowed) = std::future::poll_fn(|context| hold.poll(context)).await;
+                response(answer, allowed, self.drain.is_closing())
+            }
         };
-        let known = self
-            .settings
-            .bosh
-            .paths
-            .iter()
-            .any(|path| path == head.uri.path());
+        let stays = stays && !response.headers().contains_key(CONNECTION);
+        (response, stays)
+    }
+
+    /// Reads a request, and answers what needs no node.
+    async fn read(
+        &self,
+        head: &Parts,
+        host: Result<Authority<'_>, Cause>,
+        body: Incoming,
+        peer: SocketAddr,
+    ) -> Read {
+        let bosh = &self.settings.bosh;
+        let allowed = cors::allowed(&self.settings.cors, &head.headers);
+        let refuse = |cause, allowed| Read::Answered(self.refuse(cause, head, peer, allowed));
+        let host = match host {
+            Ok(host) => host,
+            Err(cause) => return refuse(cause, allowed),
+        };
+        let known = bosh.paths.iter().any(|path| path == head.uri.path());
         let Some(path) = Path::new(head.uri.path()).filter(|_| known) else {
-            return self.refuse(Cause::NotFound, &head, peer, allowed);
+            return refuse(Cause::NotFound, allowed);
         };
         match head.method {
             Method::POST => {}
-            Method::OPTIONS => return self.preflight(&head, peer, allowed),
-            Method::GET | Method::HEAD => return self.about(&head, peer, allowed),
+            Method::OPTIONS => return Read::Answered(self.preflight(head, peer, allowed)),
+            Method::GET | Method::HEAD => return Read::Answered(self.about(head, peer, allowed)),
             _ => {
-                let mut response = self.refuse(Cause::Method, &head, peer, allowed);
+                let mut response = self.refuse(Cause::Method, head, peer, allowed);
                 let methods = HeaderValue::from_static("GET, HEAD, OPTIONS, POST");
                 response.headers_mut().insert(ALLOW, methods);
-                return response;
+                return Read::Answered(response);
             }
         }
-        let body = match body::read(
-            body,
-            self.settings.bosh.max_body,
-            self.settings.timeouts.body,
-        )
-        .await
-        {
+        let body = match body::read(body, bosh.max_body, self.settings.timeouts.body).await {
             Ok(body) => body,
-            Err(cause) => return self.refuse(cause, &head, peer, allowed),
+            Err(cause) => return refuse(cause, allowed),
         };
         let trusted = &self.settings.trusted_proxies;
         let begun = self.proxy.begin(&Ask {
@@ -165,14 +180,12 @@ impl Edge {
             secure: client::is_secure(peer.ip(), &head.headers, trusted),
             body,
         });
-        let exchange = match begun {
-            Begun::Answered(answer) => return response(answer, allowed, self.drain.is_closing()),
-            Begun::Exchange(exchange) => exchange,
-        };
-        drop(head);
-        hold.put(Held { exchange, allowed });
-        let (answer, allowed) = hold.wait(stays).await;
-        response(answer, allowed, self.drain.is_closing())
+        match begun {
+            Begun::Answered(answer) => {
+                Read::Answered(response(answer, allowed, self.drain.is_closing()))
+            }
+            Begun::Exchange(exchange) => Read::Exchange(exchange, allowed),
+        }
     }
 
     fn refuse(
@@ -208,45 +221,4 @@ impl Edge {
         let client = client::address(peer.ip(), &head.headers, &self.settings.trusted_proxies);
         Note::new(Arc::clone(&self.proxy.metrics), kind, client)
     }
-}
-
-impl Hold {
-    /// Waits for the answer, and offers the exchange to the connection if it takes long and the
-    /// connection `stays` open behind it.
-    async fn wait(&self, stays: bool) -> (Answer, Allowed) {
-        let mut answer = std::pin::pin!(std::future::poll_fn(|context| self.poll(context)));
-        tokio::select! {
-            biased;
-            answered = answer.as_mut() => return answered,
-            () = Coarse::after(PARK_AFTER) => {}
-        }
-        if stays {
-            *lock(&self.ripe) = true;
-            // The connection looks when hyper has nothing more to do; wake it once for that.
-            wake_once().await;
-        }
-        answer.await
-    }
-}
-
-async fn wake_once() {
-    let mut woken = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut woken, true) {
-            return Poll::Ready(());
-        }
-        Waker::wake_by_ref(context.waker());
-        Poll::Pending
-    })
-    .await;
-}
-
-fn says_close(headers: &HeaderMap) -> bool {
-    headers.get_all(CONNECTION).iter().any(|value| {
-        value.to_str().is_ok_and(|value| {
-            value
-                .split(',')
-                .any(|option| option.trim().eq_ignore_ascii_case("close"))
-        })
-    })
 }

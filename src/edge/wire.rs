@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -53,9 +53,32 @@ impl Downstream for TcpStream {
     }
 }
 
+/// What hyper is about on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Doing {
+    /// It reads a head.
+    Head,
+    /// The service is at work: it reads a body, or waits for a node.
+    Serving,
+    /// It writes an answer.
+    Writing,
+    /// It waits for the next request, with nothing half done.
+    Idle,
+}
+
+/// Something that hyper is about, told from the same thing a request later.
+pub(super) type Moment = (u32, Doing);
+
 /// What the connection's task and hyper's side of the socket tell each other. All in one task.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
+    /// Counts what happens, so that two looks tell whether anything did.
+    steps: AtomicU32,
+    /// The service is at work.
+    serving: AtomicBool,
+    /// The service has answered a request that closes the connection.
+    closing: AtomicBool,
     /// The service has answered for good, and no byte of the next request has come.
     answered: AtomicBool,
     /// hyper has written since then and its last write was taken whole.
@@ -69,24 +92,46 @@ pub(super) struct Signals {
 impl Signals {
     /// A request begins: says how often its head named `Content-Length`.
     pub(super) fn begin(&self) -> u8 {
+        self.step();
+        self.serving.store(true, Ordering::Relaxed);
         self.answered.store(false, Ordering::Relaxed);
         self.content_lengths.swap(0, Ordering::Relaxed)
     }
 
-    /// The service has answered a request that was read to its end, on a connection that stays
-    /// open. Only what hyper does from now on shows that it is idle: while it waits for the rest of
-    /// a body it waits for bytes, too, and those are no new request.
-    pub(super) fn answered(&self) {
-        self.written.store(false, Ordering::Relaxed);
-        self.waiting.store(false, Ordering::Relaxed);
-        self.answered.store(true, Ordering::Relaxed);
+    /// The service goes on to something else.
+    pub(super) fn step(&self) {
+        // One task: nobody writes meanwhile.
+        let steps = self.steps.load(Ordering::Relaxed);
+        self.steps.store(steps.wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Whether the last answer is out and hyper waits for the next request.
-    pub(super) fn is_idle(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
-            && self.written.load(Ordering::Relaxed)
-            && self.waiting.load(Ordering::Relaxed)
+    /// The service has answered a request that was read to its end, if the connection `stays`
+    /// open. Only what hyper does from now on shows that it is idle: while it waits for the rest of
+    /// a body it waits for bytes, too, and those are no new request.
+    pub(super) fn answered(&self, stays: bool) {
+        self.step();
+        self.serving.store(false, Ordering::Relaxed);
+        self.written.store(false, Ordering::Relaxed);
+        self.waiting.store(false, Ordering::Relaxed);
+        let signal = if stays { &self.answered } else { &self.closing };
+        signal.store(true, Ordering::Relaxed);
+    }
+
+    /// What hyper is about.
+    pub(super) fn moment(&self) -> Moment {
+        let is = |signal: &AtomicBool| signal.load(Ordering::Relaxed);
+        let doing = if is(&self.serving) {
+            Doing::Serving
+        } else if is(&self.closing) {
+            Doing::Writing
+        } else if !is(&self.answered) {
+            Doing::Head
+        } else if is(&self.written) && is(&self.waiting) {
+            Doing::Idle
+        } else {
+            Doing::Writing
+        };
+        (self.steps.load(Ordering::Relaxed), doing)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::Proxy;
 use crate::cluster::Node;
 use crate::metrics::NodeMetrics;
-use crate::upstream::{Answer, Connection, Error, Turn};
+use crate::upstream::{Answer, Connection, Error, Turn, YOUNG};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -24,6 +24,17 @@ const FINISH_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a connection is tried again that this machine itself could not make.
 const LOCAL_RETRY: Duration = Duration::from_millis(100);
+
+/// The times of one try.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// When it begins.
+    pub(super) begun: Instant,
+    /// When a probe looks after its node.
+    pub(super) nudge: Option<Instant>,
+    /// When it is given up.
+    pub(super) deadline: Instant,
+}
 
 /// How a try ended.
 #[derive(Debug)]
@@ -38,22 +49,32 @@ pub(super) enum Ended {
     NodeDown,
 }
 
-/// A deadline that costs nothing until the second time it is asked for: most answers are there by
-/// then. Whoever drives an exchange polls it again once it has taken a while, whether something
-/// woke it or not (`edge` does so when it parks the connection).
+/// A deadline that has no timer until the exchange has taken as long as [`YOUNG`]: most answers are
+/// there by then. Whoever drives an exchange polls it again once it has taken a while, whether
+/// something woke it or not (`edge` does so when it parks the connection, 20 ms after it began at
+/// the earliest).
 struct Deadline {
+    begun: Instant,
     at: Instant,
-    asked: bool,
+    polled: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
-    const fn at(at: Instant) -> Self {
+    /// The deadline `at` of an exchange that begins now.
+    const fn new(begun: Instant, at: Instant) -> Self {
         Self {
+            begun,
             at,
-            asked: false,
+            polled: false,
             timer: None,
         }
+    }
+
+    /// Puts the deadline off.
+    fn reset(&mut self, at: Instant) {
+        self.at = at;
+        self.timer = None;
     }
 }
 
@@ -61,7 +82,8 @@ impl Future for Deadline {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if !std::mem::replace(&mut self.asked, true) {
+        let first = !std::mem::replace(&mut self.polled, true);
+        if self.timer.is_none() && (first || self.begun.elapsed() < YOUNG) {
             return Poll::Pending;
         }
         let at = self.at;
@@ -147,14 +169,14 @@ impl Proxy {
     }
 
     /// Sends `request` and waits for its answer. `sent` is called when the request has left;
-    /// after `nudge` without an answer a probe goes out, and the waiting goes on.
+    /// at `nudge` without an answer a probe goes out, and the waiting goes on.
     pub(super) async fn exchange(
         &self,
         node: &Node,
         connection: &mut Connection,
         request: &[u8],
         sent: impl FnOnce(),
-        (nudge, deadline): (Option<Instant>, Instant),
+        times: &Times,
     ) -> Ended {
         let _held = Held::at(node);
         let mut down = std::pin::pin!(node.went_down.notified());
@@ -167,7 +189,8 @@ impl Proxy {
             sent();
             connection.receive(self.max_answer, FINISH_LIMIT).await
         });
-        let mut timer = Deadline::at(nudge.unwrap_or(deadline));
+        let deadline = times.deadline;
+        let mut timer = Deadline::new(times.begun, times.nudge.unwrap_or(deadline));
         loop {
             tokio::select! {
                 biased;
@@ -184,7 +207,7 @@ impl Proxy {
                         return Ended::Overdue;
                     }
                     node.suspect("an answer is late", SystemTime::now());
-                    timer = Deadline { asked: true, ..Deadline::at(deadline) };
+                    timer.reset(deadline);
                 }
             }
         }

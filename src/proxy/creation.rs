@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
-use super::attempt::{self, Ended, OVERDUE_AFTER};
+use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Proxy, refuse};
@@ -101,12 +101,16 @@ impl Proxy {
                 }
                 Err(_) => return Try::NextNode,
             };
-            let now = Instant::now();
-            let times = (Some(now + NUDGE_AFTER), now + patience);
+            let begun = Instant::now();
+            let times = Times {
+                begun,
+                nudge: Some(begun + NUDGE_AFTER),
+                deadline: begun + patience,
+            };
             let ended = self
-                .exchange(node, &mut connection, &job.request, || (), times)
+                .exchange(node, &mut connection, &job.request, || (), &times)
                 .await;
-            let took = now.elapsed();
+            let took = begun.elapsed();
             job.note.at_node(took);
             match ended {
                 Ended::Answered(answer) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::attempt::{self, Ended, OVERDUE_AFTER};
+use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Proxy};
@@ -81,7 +81,7 @@ enum Step {
 
 /// Runs a request of a session to its answer.
 pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
-    under_way.turn(job.rid).await;
+    under_way.turn(job.rid, job.note.begun()).await;
     let mut past = Past::default();
     let answer = loop {
         let id = under_way.session.node();
@@ -110,8 +110,8 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
 
 impl UnderWay {
     /// Waits until the request may go to the node: rid order, and a little space (design §5).
-    async fn turn(&self, rid: u64) {
-        let now = self.proxy.now();
+    async fn turn(&self, rid: u64, now: Instant) {
+        let now = self.proxy.time_of(now);
         match self.session.turn(rid, now) {
             Turn::At(at) if at <= now => {}
             turn => Box::pin(self.await_turn(rid, turn)).await,
@@ -122,7 +122,7 @@ impl UnderWay {
     /// of its session, and they all come back at the same moment.
     async fn turn_again(&self, rid: u64) {
         self.session.again(rid);
-        self.turn(rid).await;
+        self.turn(rid, Instant::now()).await;
     }
 
     async fn await_turn(&self, rid: u64, mut turn: Turn) {
@@ -166,10 +166,14 @@ impl UnderWay {
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let begun = Instant::now();
-        let times = (None, begun + patience);
+        let times = Times {
+            begun,
+            nudge: None,
+            deadline: begun + patience,
+        };
         let ended = self
             .proxy
-            .exchange(node, &mut connection, &job.request, sent, times)
+            .exchange(node, &mut connection, &job.request, sent, &times)
             .await;
         job.note.at_node(begun.elapsed());
         match ended {

@@ -118,7 +118,12 @@ impl Proxy {
 
     /// The time as sessions count it.
     pub fn now(&self) -> Time {
-        Time::after(self.started.elapsed())
+        self.time_of(Instant::now())
+    }
+
+    /// `instant` as sessions count it.
+    fn time_of(&self, instant: Instant) -> Time {
+        Time::after(instant - self.started)
     }
 
     /// Writes down how large the tables are, for the metrics.

@@ -106,7 +106,7 @@ impl fmt::Debug for Session {
 impl Session {
     pub(super) fn made(sid: &str, node: NodeId, terms: Terms, rid: u64, now: Time) -> Self {
         let state = State {
-            turns: Turns::after_creation(rid, now),
+            turns: Turns::after_creation(rid),
             stage: Stage::Pinned,
             ..State::default()
         };
@@ -279,6 +279,10 @@ impl Session {
     /// after the session was terminated, or not. Says whether it is a pin only from now on.
     pub(super) fn prove(&self, late: bool) -> bool {
         let mut state = self.state();
+        // The answered request still counts itself.
+        if state.under_way <= 1 {
+            state.turns.all_answered();
+        }
         let proved = match state.stage {
             Stage::Unproven => true,
             Stage::Ended => late,

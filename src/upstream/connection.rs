@@ -15,7 +15,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::{Answer, Error, Reader};
 
@@ -26,6 +26,10 @@ const READ: usize = 16 * 1024;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// A younger connection is not watched by TCP yet. Whoever drives an exchange polls it again once it
+/// has taken a while, so a held one is.
+pub const YOUNG: Duration = Duration::from_millis(10);
 
 /// Sent bytes that stay unacknowledged for this long end the connection.
 #[cfg(target_os = "linux")]
@@ -38,6 +42,8 @@ pub struct Connection {
     state: State,
     /// Whether an exchange was completed here before.
     reused: bool,
+    /// When it was opened; none once TCP has been told to see that the node is there.
+    opened: Option<Instant>,
 }
 
 /// Where in an exchange a connection is.
@@ -66,8 +72,10 @@ impl Connection {
     /// Connects to the first of `addresses` that accepts. Each gets an equal share of the time
     /// that is left of `limit`, so that one that swallows packets does not take it all.
     ///
-    /// The connection sends without delay, and TCP tries it when it is silent: a node that
-    /// vanished under a held poll is noticed after 40 to 60 s, whatever its `wait`.
+    /// The connection sends without delay. Once it is older than [`YOUNG`] and waits for an answer,
+    /// TCP tries it when it is silent: a node that vanished under a held poll is noticed after 40
+    /// to 60 s, whatever its `wait`. That takes five system calls, and many sessions of short
+    /// exchanges never come to it.
     ///
     /// # Errors
     /// One for which [`Error::is_connect`] holds; of several, the one that says most about the
@@ -75,11 +83,13 @@ impl Connection {
     pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
         // Boxed, since a connect is rare and its timer would widen the future of every request.
         let stream = Box::pin(connect_any(addresses, limit)).await?;
-        tune(&stream);
+        // A socket that refuses an option still works.
+        let _ = stream.set_nodelay(true);
         Ok(Self {
             stream,
             state: State::Idle,
             reused: false,
+            opened: Some(Instant::now()),
         })
     }
 
@@ -163,6 +173,7 @@ impl Connection {
     ) -> impl Future<Output = Result<Answer, Error>> + Send + '_ {
         let given_up = self.state == State::Answering;
         let mut partial = None;
+        let mut polled = false;
         poll_fn(move |cx| {
             match self.state {
                 State::Sent => {}
@@ -172,13 +183,35 @@ impl Connection {
                     return Poll::Ready(Err(Error::Closed(None)));
                 }
             }
-            let result = ready!(self.poll_answer(cx, &mut partial, max_answer, finish));
+            let Poll::Ready(result) = self.poll_answer(cx, &mut partial, max_answer, finish) else {
+                if std::mem::replace(&mut polled, true) {
+                    self.watch();
+                }
+                return Poll::Pending;
+            };
             partial = None;
             let reusable = matches!(&result, Ok(answer) if answer.reusable);
             self.reused |= reusable;
             self.state = if reusable { State::Idle } else { State::Spent };
             Poll::Ready(result)
         })
+    }
+
+    /// Has TCP notice when the node is gone, unless the connection is young or it was done before.
+    /// A socket that refuses an option still works, so refusals are passed over.
+    fn watch(&mut self) {
+        if self.opened.is_none_or(|opened| opened.elapsed() < YOUNG) {
+            return;
+        }
+        self.opened = None;
+        let socket = SockRef::from(&self.stream);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
+        let _ = socket.set_tcp_keepalive(&keepalive);
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
     }
 
     fn poll_send(
@@ -283,7 +316,7 @@ fn broken(state: State, error: io::Error) -> Error {
 }
 
 async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, Error> {
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let mut worst = Error::NoAddress;
     for (tried, &address) in addresses.iter().enumerate() {
         let left = limit.saturating_sub(start.elapsed());
@@ -338,20 +371,6 @@ fn failed(error: io::Error) -> Error {
 /// listens is among those that the kernel hands out.
 fn is_own_end(stream: &TcpStream, address: SocketAddr) -> bool {
     stream.local_addr().is_ok_and(|own| own == address)
-}
-
-/// Sets what makes a connection prompt, and its death noticed. A socket that refuses an option
-/// still works, so refusals are passed over.
-fn tune(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! however the bytes are cut up on their way, and knows at the first wrong byte that something is
 //! not HTTP. The second, by httparse, sees whole heads only.
 
+use std::mem::MaybeUninit;
+
 use bytes::Bytes;
 
 use super::Error;
@@ -13,6 +15,9 @@ pub const MAX_HEAD: usize = 32 * 1024;
 
 /// The most header fields in one head.
 pub const MAX_FIELDS: usize = 100;
+
+/// How many bytes the version has, with the space behind it.
+const VERSION: usize = 9;
 
 /// What nodes send nearly always; such an answer's type takes no memory.
 const USUAL_TYPE: &[u8] = b"text/xml; charset=utf-8";
@@ -49,27 +54,42 @@ impl Scan {
     /// `NotHttp` at the first byte that is none of `HTTP/`; `Invalid` for a version other than
     /// 1.0 and 1.1, and for a line that ends with LF alone; `TooLarge` past [`MAX_HEAD`].
     pub(super) fn find_end(&mut self, input: &[u8]) -> Result<Option<usize>, Error> {
-        for (at, &byte) in input.iter().enumerate() {
-            match self.seen {
-                0..9 => version_byte(self.seen, byte)?,
-                MAX_HEAD.. => return Err(Error::TooLarge),
-                _ => {}
+        let mut at = 0;
+        while let Some(&byte) = input.get(at)
+            && self.seen < VERSION
+        {
+            version_byte(self.seen, byte)?;
+            self.take(&[byte]);
+            at += 1;
+        }
+        while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
+            let line_end = memchr::memchr(b'\n', rest);
+            let line = rest.get(..line_end.unwrap_or(rest.len())).unwrap_or(rest);
+            self.take(line);
+            if self.seen > MAX_HEAD || (line_end.is_some() && self.seen == MAX_HEAD) {
+                return Err(Error::TooLarge);
+            }
+            let Some(end) = line_end else { break };
+            if self.last != b'\r' {
+                return Err(Error::Invalid("a line ends with LF alone"));
+            }
+            at += end + 1;
+            if self.line == 1 {
+                return Ok(Some(at));
             }
             self.seen += 1;
-            if byte == b'\n' {
-                if self.last != b'\r' {
-                    return Err(Error::Invalid("a line ends with LF alone"));
-                }
-                if self.line == 1 {
-                    return Ok(Some(at + 1));
-                }
-                self.line = 0;
-            } else {
-                self.line += 1;
-            }
-            self.last = byte;
+            self.line = 0;
+            self.last = b'\n';
         }
         Ok(None)
+    }
+
+    /// Counts bytes of one line.
+    fn take(&mut self, bytes: &[u8]) {
+        let Some(&last) = bytes.last() else { return };
+        self.seen += bytes.len();
+        self.line += bytes.len();
+        self.last = last;
     }
 }
 
@@ -123,9 +143,14 @@ impl Head {
     /// # Errors
     /// `Invalid`, with the rule that it breaks: see [`Reader`](super::Reader).
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-        let mut response = httparse::Response::new(&mut fields);
-        match response.parse(bytes).map_err(rule)? {
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            bytes,
+            &mut fields,
+        );
+        match parsed.map_err(rule)? {
             httparse::Status::Complete(length) if length == bytes.len() => {}
             _ => return Err(Error::Invalid("where the head ends")),
         }

@@ -26,7 +26,7 @@ mod pace;
 mod request;
 
 pub use answer::{Answer, Reader};
-pub use connection::Connection;
+pub use connection::{Connection, YOUNG};
 pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use pace::{Pace, Turn};

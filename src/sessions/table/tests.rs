@@ -241,3 +241,33 @@ fn a_node_reacts_to_stanzas_by_whichever_answer_comes_first() {
     assert_eq!(session.reacted(|| at(7)), Some(2 * second));
     assert_eq!(session.reacted(|| at(8)), None);
 }
+
+#[test]
+fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
+    let table = table(10);
+    let session = table.insert("a");
+    let now = at(1);
+    let later = now + Duration::from_millis(2);
+    let send = |rid, expected: Time| {
+        session.begin().unwrap();
+        match session.turn(rid, now) {
+            crate::sessions::Turn::At(time) => assert_eq!(time, expected, "rid {rid}"),
+            waits @ crate::sessions::Turn::After(_) => panic!("{waits:?}"),
+        }
+        session.sent(rid, true, expected);
+    };
+    let answer = || {
+        table.sessions.prove(&session, false);
+        table.sessions.end(&session, None, now);
+    };
+    send(2, now);
+    answer();
+    send(3, now);
+    // A second one while the first is at its node.
+    send(4, later);
+    answer();
+    send(5, later + Duration::from_millis(2));
+    answer();
+    answer();
+    send(6, now);
+}

@@ -158,11 +158,21 @@ async fn a_socket_connected_to_itself_is_no_node() {
 }
 
 #[tokio::test]
-async fn a_connection_is_prompt_and_kept_alive() {
-    let (connection, _node) = pair().await;
+async fn a_connection_is_prompt_and_watched_once_it_waits_for_long() {
+    let (mut connection, _node) = asked().await;
+    let watched = |connection: &Connection| SockRef::from(&connection.stream).keepalive().unwrap();
+    assert!(SockRef::from(&connection.stream).tcp_nodelay().unwrap());
+    let polls = async |connection: &mut Connection| {
+        let mut receive = Box::pin(connection.receive(MAX, LONG));
+        assert!(is_pending(&mut receive).await);
+        assert!(is_pending(&mut receive).await);
+    };
+    polls(&mut connection).await;
+    assert!(!watched(&connection), "it is young");
+    connection.opened = connection.opened.map(|opened| opened - YOUNG);
+    polls(&mut connection).await;
+    assert!(watched(&connection));
     let socket = SockRef::from(&connection.stream);
-    assert!(socket.tcp_nodelay().unwrap());
-    assert!(socket.keepalive().unwrap());
     #[cfg(target_os = "linux")]
     {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
@@ -385,7 +395,7 @@ async fn a_wait_costs_next_to_nothing() {
     }
     let (mut connection, _node) = pair().await;
     let address = connection.stream.peer_addr().unwrap();
-    assert!(size_of::<Connection>() <= 48);
+    assert!(size_of::<Connection>() <= 64);
     assert!(size(&Connection::open(&[address], LONG)) <= 96);
     assert!(size(&connection.send(ASK, LONG)) <= 72);
     assert!(size(&connection.receive(MAX, LONG)) <= 56);
