@@ -11,8 +11,8 @@ use super::malformed::Malformed;
 use super::namespaces::{Namespace, Scopes, check_default};
 use super::reference;
 
-/// Attributes that fit without an allocation; a creation answer of Tigase has 16.
-const INLINE: usize = 20;
+/// Attributes that fit without an allocation: a message and its answer have 8, a creation twice as many.
+const INLINE: usize = 10;
 
 /// A name, split at its colon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

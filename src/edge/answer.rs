@@ -19,10 +19,22 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// The answer with everything that its head says but the length, which whoever writes it adds. It
 /// closes the connection if `close` says so, or the answer itself does.
 pub(super) fn response(answer: Answer, allowed: Allowed, close: bool) -> Response<Full<Bytes>> {
+    response_in(HeaderMap::new(), answer, allowed, close)
+}
+
+/// The same in the memory of a map that is not needed any more: the request's, as a rule. hyper
+/// takes the response's for the next request, so that no request but the first takes memory for one.
+pub(super) fn response_in(
+    mut headers: HeaderMap,
+    answer: Answer,
+    allowed: Allowed,
+    close: bool,
+) -> Response<Full<Bytes>> {
+    headers.clear();
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    *response.headers_mut() = headers;
     let headers = response.headers_mut();
-    headers.reserve(8);
     let given = answer
         .content_type
         .and_then(|given| HeaderValue::from_maybe_shared(given).ok());

@@ -30,7 +30,8 @@ pub(super) async fn read(
             .await
         {
             std::task::Poll::Ready(first) => first,
-            std::task::Poll::Pending => timeout(patience, frame)
+            // Boxed: rare, and its timer would widen the future of every request.
+            std::task::Poll::Pending => Box::pin(timeout(patience, frame))
                 .await
                 .map_err(|_| Cause::BodyTimeout)?,
         }
@@ -39,8 +40,7 @@ pub(super) async fn read(
     if body.is_end_stream() {
         return bounded(first, most);
     }
-    let rest = Box::pin(collect(body, first, most));
-    timeout(patience, rest)
+    Box::pin(timeout(patience, collect(body, first, most)))
         .await
         .map_err(|_| Cause::BodyTimeout)?
 }

@@ -14,7 +14,7 @@ use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, Response, Version};
 
-use super::answer::response;
+use super::answer::{response, response_in};
 use super::cors::{self, Allowed};
 use super::head::Fields;
 use super::wire::Signals;
@@ -120,7 +120,7 @@ impl Edge {
         let stays = head.version == Version::HTTP_11 && !fields.says_close();
         let host = fields.check(&head, content_lengths);
         let read = self.read(&head, host, body, peer).await;
-        drop(head);
+        let headers = head.headers;
         let response = match read {
             Read::Answered(response) => response,
             Read::Exchange(exchange, allowed) => {
@@ -131,7 +131,7 @@ impl Edge {
                 });
                 signals.step();
                 let (answer, allowed) = std::future::poll_fn(|context| hold.poll(context)).await;
-                response(answer, allowed, self.drain.is_closing())
+                response_in(headers, answer, allowed, self.drain.is_closing())
             }
         };
         let stays = stays && !response.headers().contains_key(CONNECTION);
