@@ -18,6 +18,11 @@ use crate::options::Check;
 /// How far a figure may be above the committed one.
 const TOLERANCE: f64 = 0.03;
 
+/// How often a case is counted before it is called regressed; the least count is taken. What
+/// depends on time (the alarm of a connection rings 50 times a second, and under callgrind a second
+/// has few requests) only ever adds.
+const TRIES: usize = 3;
+
 /// Sessions that take turns.
 const SESSIONS: usize = 8;
 
@@ -58,12 +63,23 @@ const CASES: [Case; 3] = [
 
 /// Counts every case and compares, or writes what was counted.
 pub(crate) async fn run(check: &Check) -> Result<()> {
+    let before = fs::read_to_string(&check.figures).unwrap_or_default();
     let mut counted = Vec::new();
     for case in CASES {
-        let few = count(check, case, case.few).await?;
-        let many = count(check, case, case.many).await?;
-        let each = (many - few) / (case.many - case.few) as u64;
-        counted.push((case.name, each));
+        let most = committed(&before, case.name).map_or(u64::MAX, |figure| {
+            (figure as f64 * (1.0 + TOLERANCE)) as u64
+        });
+        let mut least = u64::MAX;
+        for _ in 0..TRIES {
+            let few = count(check, case, case.few).await?;
+            let many = count(check, case, case.many).await?;
+            least = least.min((many - few) / (case.many - case.few) as u64);
+            // When accepting, the least of all tries is the figure that repeats best.
+            if least <= most && !check.accept {
+                break;
+            }
+        }
+        counted.push((case.name, least));
     }
     if check.accept {
         let lines: Vec<_> = counted
@@ -79,12 +95,8 @@ fn compare(counted: &[(&str, u64)], committed: &str) -> Result<()> {
     let mut regressed = false;
     println!("| case | instructions | committed | |\n|---|---|---|---|");
     for (name, now) in counted {
-        let line = committed
-            .lines()
-            .find_map(|line| line.strip_prefix(*name)?.strip_prefix(' '));
-        let before: u64 = line
-            .ok_or_else(|| format!("no figure for {name}"))?
-            .parse()?;
+        let before = self::committed(committed, name);
+        let before = before.ok_or_else(|| format!("no figure for {name}"))?;
         let change = *now as f64 / before as f64 - 1.0;
         let verdict = if change > TOLERANCE {
             regressed = true;
@@ -103,6 +115,14 @@ fn compare(counted: &[(&str, u64)], committed: &str) -> Result<()> {
         return Err("a request takes more instructions than was committed".into());
     }
     Ok(())
+}
+
+/// The committed figure of a case.
+fn committed(figures: &str, name: &str) -> Option<u64> {
+    let line = figures
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line?.parse().ok()
 }
 
 /// The instructions of a whole run with `units` of load.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::balancer::*;
 
-fn post(sid: &str, rid: u64) -> String {
+pub(crate) fn post(sid: &str, rid: u64) -> String {
     let body =
         format!("<body xmlns='http://jabber.org/protocol/httpbind' sid='{sid}' rid='{rid}'/>");
     format!(
@@ -18,7 +18,7 @@ fn post(sid: &str, rid: u64) -> String {
 }
 
 /// Reads one answer's bytes, by its `content-length`.
-async fn read_answer(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_answer(stream: &mut TcpStream) -> String {
     let mut seen = Vec::new();
     loop {
         let text = String::from_utf8(seen.clone()).unwrap();

@@ -15,6 +15,7 @@ mod http;
 mod layout;
 mod monitoring;
 mod operator;
+mod parking;
 mod probing;
 mod routing;
 mod simulator;
