@@ -72,7 +72,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     let mut broken = Vec::new();
     broken.extend(all_up(&balancer, nodes).await?);
     let descriptors = balancer.descriptors()?;
-    let mut crowd = Crowd::start(options.clients, balancer.address, prosody, &mut rng);
+    let mut crowd = Crowd::start(options.clients, balancer.address, &mut rng);
     let mut ledger = play(&plan, &mut world).await?;
     broken.extend(all_up(&balancer, nodes).await?);
     broken.extend(settle(&crowd, options.clients).await);
