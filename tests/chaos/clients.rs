@@ -175,7 +175,10 @@ impl Person {
 
     /// A session, and the place of its story.
     async fn log_in(&mut self) -> Option<(Client, usize)> {
-        let mut client = Client::to(self.address).deadline(DEADLINE);
+        let (high, low) = (self.number / 256 % 256, self.number % 256);
+        let mut client = Client::to(self.address)
+            .deadline(DEADLINE)
+            .header("X-Forwarded-For", &format!("198.18.{high}.{low}"));
         let rid = self.rng.u64(1_000_000..1 << 50);
         let asked = now();
         let reply = client.post(&creation(rid, WAIT)).await;

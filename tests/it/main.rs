@@ -16,6 +16,7 @@ mod layout;
 mod monitoring;
 mod operator;
 mod probing;
+mod restarts;
 mod routing;
 mod simulator;
 mod stampede;
