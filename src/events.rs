@@ -27,6 +27,8 @@ pub enum EventKind {
     State,
     /// Sessions were moved off a node.
     Reassigned,
+    /// A node was started anew and has lost its sessions.
+    SessionsLost,
 }
 
 impl EventKind {
@@ -39,6 +41,7 @@ impl EventKind {
             Self::NodeDown => "node_down",
             Self::State => "state",
             Self::Reassigned => "reassigned",
+            Self::SessionsLost => "sessions_lost",
         }
     }
 }
@@ -54,7 +57,8 @@ pub struct Event {
     pub kind: EventKind,
     /// The node that it is about.
     pub node: Option<String>,
-    /// How many sessions moved ([`EventKind::Reassigned`] only).
+    /// How many sessions moved or were lost ([`EventKind::Reassigned`] and
+    /// [`EventKind::SessionsLost`] only).
     pub sessions: Option<u64>,
     /// The whole of it in words.
     pub text: String,
@@ -82,7 +86,7 @@ impl Event {
         }
     }
 
-    /// The same with the number of sessions that moved.
+    /// The same with the number of sessions that moved or were lost.
     #[must_use]
     pub fn sessions(self, count: u64) -> Self {
         Self {

@@ -4,6 +4,7 @@
 //! comes in as an argument.
 
 mod client;
+mod memory;
 mod node;
 mod operator;
 mod placement;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
+pub use memory::{Life, Memory};
 pub use node::{Failure, Node, NodeId, Placed, Share};
 pub use operator::{LastNode, OperatorState};
 
@@ -126,6 +128,19 @@ impl Cluster {
                     .for_each(|node| node.probe_now.notify_one());
             }
         }
+    }
+
+    /// Notes that the node `id` has lost its sessions, and that `pins` of them were dropped.
+    pub fn lost_sessions(&self, id: NodeId, pins: u64, now: SystemTime) {
+        let node = self.node(id);
+        node.metrics.restarts.inc();
+        let text = format!("{} has lost its sessions: {pins} pins dropped", node.name);
+        self.events.add(
+            Event::new(EventKind::SessionsLost, now, text)
+                .about(&node.name)
+                .sessions(pins),
+        );
+        warn!(node = %node.name, pins, "node has lost its sessions, their pins are dropped");
     }
 
     /// Whether some node is up that takes new sessions: one that the operator has taken out helps

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
+use super::memory::Memory;
 use super::operator::OperatorState;
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
@@ -67,6 +68,8 @@ pub struct Node {
     pub probe_now: Notify,
     /// Wakes everything that waits at the node when it goes down, or into `maint`.
     pub went_down: Notify,
+    /// Whether it still knows its sessions.
+    pub memory: Memory,
     up: AtomicBool,
     state: AtomicU8,
     share: AtomicU16,
@@ -120,6 +123,7 @@ impl Node {
             pace,
             probe_now: Notify::new(),
             went_down: Notify::new(),
+            memory: Memory::default(),
             up: AtomicBool::new(false),
             state: AtomicU8::new(OperatorState::Ready as u8),
             share: AtomicU16::new(Share::WHOLE.0),

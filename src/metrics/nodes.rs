@@ -34,6 +34,10 @@ pub struct NodeMetrics {
     pub reassigned: Counter,
     /// Sessions that were moved off the node because the operator wanted it.
     pub moved_off: Counter,
+    /// Sessions that were given up because the node was started anew without them.
+    pub dropped: Counter,
+    /// Times that the node was found to have lost its sessions.
+    pub restarts: Counter,
     /// Requests under way at the node.
     pub held: Gauge,
     /// 1 while the node is up.
@@ -96,6 +100,8 @@ pub(super) struct NodeFamilies {
     created: Counters<NodeLabels>,
     rediscovered: Counters<NodeLabels>,
     reassigned: Counters<NodeCause>,
+    dropped: Counters<NodeLabels>,
+    restarts: Counters<NodeLabels>,
     held: Gauges<NodeLabels>,
     up: Gauges<NodeLabels>,
     states: Gauges<NodeState>,
@@ -133,6 +139,8 @@ impl NodeFamilies {
             rediscovered: self.rediscovered.get_or_create_owned(&node),
             reassigned: self.reassigned.get_or_create_owned(&moved("failure")),
             moved_off: self.reassigned.get_or_create_owned(&moved("maint")),
+            dropped: self.dropped.get_or_create_owned(&node),
+            restarts: self.restarts.get_or_create_owned(&node),
             held: self.held.get_or_create_owned(&node),
             up: self.up.get_or_create_owned(&node),
             states: std::array::from_fn(|at| {
@@ -169,6 +177,8 @@ impl NodeFamilies {
             created: Family::default(),
             rediscovered: Family::default(),
             reassigned: Family::default(),
+            dropped: Family::default(),
+            restarts: Family::default(),
             held: Family::default(),
             up: Family::default(),
             states: Family::default(),
@@ -216,6 +226,11 @@ impl NodeFamilies {
             self.reassigned.clone(),
         );
         registry.register(
+            "sessions_dropped",
+            "Sessions given up because the node was started anew without them",
+            self.dropped.clone(),
+        );
+        registry.register(
             "held_requests",
             "Requests under way at each node",
             self.held.clone(),
@@ -253,6 +268,11 @@ impl NodeFamilies {
             "node_changes",
             "Changes of the probes' verdict",
             self.changes.clone(),
+        );
+        registry.register(
+            "node_restarts",
+            "Times that the node was found to have lost its sessions",
+            self.restarts.clone(),
         );
     }
 

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::Proxy;
-use crate::cluster::Node;
+use crate::cluster::{Life, Node};
 use crate::metrics::NodeMetrics;
+use crate::sessions::Session;
 use crate::upstream::{Answer, Connection, Error, Turn, YOUNG};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
@@ -93,18 +94,34 @@ impl Future for Deadline {
 }
 
 /// A request counted as held at its node, until dropped.
-struct Held<'a>(&'a NodeMetrics);
+struct Held<'a> {
+    node: &'a Node,
+    /// The node's life in which it began.
+    began: Life,
+}
 
 impl<'a> Held<'a> {
     fn at(node: &'a Node) -> Self {
         node.metrics.held.inc();
-        Self(&node.metrics)
+        let began = node.memory.life();
+        if began.in_doubt() {
+            node.memory.enter(began, Instant::now());
+        }
+        Self { node, began }
+    }
+
+    /// It ended without an answer.
+    fn broke(&self) {
+        self.node.memory.broke(self.began, Instant::now());
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.held.dec();
+        if self.began.in_doubt() {
+            self.node.memory.leave(self.began);
+        }
+        self.node.metrics.held.dec();
     }
 }
 
@@ -126,22 +143,27 @@ impl Drop for Waiting<'_> {
 
 impl Proxy {
     /// Opens a connection to `node` when its turn has come, timed and counted; a failure asks for
-    /// a probe at once. Who waits for a turn gives up at `give_up`, or when the node is down.
+    /// a probe at once. Who waits for a turn gives up at `give_up`, or when the node is down, or
+    /// has lost the session that the connection is `of`.
     pub(super) async fn open(
         self: &Arc<Self>,
         node: &Node,
+        of: Option<&Session>,
         give_up: Instant,
     ) -> Result<Box<Connection>, Error> {
         let mut local_since = None;
         let (opened, begun) = loop {
             let turn = match node.pace.try_turn(Instant::now()) {
                 Some(turn) => turn,
-                None => Box::pin(await_turn(node, give_up)).await?,
+                None => Box::pin(await_turn(node, of, give_up)).await?,
             };
-            let begun = Instant::now();
+            let (begun, life) = (Instant::now(), node.memory.life());
             let opened = Connection::open(&node.addresses(), self.connect).await;
             match &opened {
-                Err(Error::Refused(_)) => turn.forgive(),
+                Err(Error::Refused(_)) => {
+                    turn.forgive();
+                    node.memory.broke(life, Instant::now());
+                }
                 _ => drop(turn),
             }
             // Out of descriptors or ports here: the node is not to be blamed, and a moment helps.
@@ -178,7 +200,7 @@ impl Proxy {
         sent: impl FnOnce(),
         times: &Times,
     ) -> Ended {
-        let _held = Held::at(node);
+        let held = Held::at(node);
         let mut down = std::pin::pin!(node.went_down.notified());
         down.as_mut().enable();
         if !node.serves() {
@@ -199,9 +221,15 @@ impl Proxy {
                         count(&node.metrics, request, &answer);
                         Ended::Answered(answer)
                     }
-                    Err(error) => Ended::Failed(error),
+                    Err(error) => {
+                        held.broke();
+                        Ended::Failed(error)
+                    }
                 },
-                () = down.as_mut() => return Ended::NodeDown,
+                () = down.as_mut() => {
+                    held.broke();
+                    return Ended::NodeDown;
+                }
                 () = &mut timer => {
                     if timer.at >= deadline {
                         return Ended::Overdue;
@@ -222,19 +250,33 @@ fn count(metrics: &NodeMetrics, request: &[u8], answer: &Answer) {
     metrics.received_bytes.inc_by(length(&answer.body));
 }
 
-/// Waits for a turn to open a connection to `node`.
-async fn await_turn(node: &Node, give_up: Instant) -> Result<Turn<'_>, Error> {
+/// Waits for a turn to open a connection to `node`; not any longer when the node has lost the
+/// session that it is `of`.
+async fn await_turn<'a>(
+    node: &'a Node,
+    of: Option<&Session>,
+    give_up: Instant,
+) -> Result<Turn<'a>, Error> {
     let _waiting = Waiting::at(node);
     let mut down = std::pin::pin!(node.went_down.notified());
     down.as_mut().enable();
     if !node.serves() {
         return Err(Error::ConnectTimeout);
     }
-    tokio::select! {
-        biased;
-        turn = node.pace.turn() => turn.ok_or(Error::ConnectTimeout),
-        () = down.as_mut() => Err(Error::ConnectTimeout),
-        () = sleep_until(give_up) => Err(Error::ConnectTimeout),
+    let mut turn = std::pin::pin!(node.pace.turn());
+    loop {
+        let mut forgot = std::pin::pin!(node.memory.forgot.notified());
+        forgot.as_mut().enable();
+        if of.is_some_and(Session::is_lost) {
+            return Err(Error::ConnectTimeout);
+        }
+        tokio::select! {
+            biased;
+            turn = turn.as_mut() => return turn.ok_or(Error::ConnectTimeout),
+            () = down.as_mut() => return Err(Error::ConnectTimeout),
+            () = forgot.as_mut() => {}
+            () = sleep_until(give_up) => return Err(Error::ConnectTimeout),
+        }
     }
 }
 

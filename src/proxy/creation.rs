@@ -94,7 +94,7 @@ impl Proxy {
         loop {
             let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
             let give_up = Instant::now() + patience;
-            let mut connection = match Box::pin(self.open(node, give_up)).await {
+            let mut connection = match Box::pin(self.open(node, None, give_up)).await {
                 Ok(connection) => connection,
                 Err(error) if error.is_local() => {
                     return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));

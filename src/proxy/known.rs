@@ -14,9 +14,9 @@ use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Proxy};
 use crate::bosh::{self, Condition};
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, client_key};
 use crate::metrics::Kind;
-use crate::sessions::{Session, Turn};
+use crate::sessions::{Session, Time, Turn};
 use crate::timers::Coarse;
 use crate::upstream::{self, Connection};
 
@@ -157,7 +157,8 @@ impl UnderWay {
             Some(connection) => connection,
             None => {
                 let give_up = Instant::now() + patience;
-                match Box::pin(self.proxy.open(node, give_up)).await {
+                let of = Some(&*self.session);
+                match Box::pin(self.proxy.open(node, of, give_up)).await {
                     Ok(connection) => connection,
                     Err(error) => return self.failed(id, &error, false, job, past),
                 }
@@ -203,6 +204,9 @@ impl UnderWay {
         job: &Job,
         past: &mut Past,
     ) -> Step {
+        if self.session.is_lost() {
+            return Step::Rejected(Cause::SessionLost);
+        }
         let now = Circumstances {
             reused: reused && !past.repeated,
             repeated: past.repeated,
@@ -251,11 +255,7 @@ impl UnderWay {
         let (terminated, condition) = match learn::read(&answer, self.proxy.cluster.node(id)) {
             Learned::Garbage => return Step::Rejected(Cause::NodeGarbage),
             Learned::LegacyCode(status) => {
-                sessions.terminate(
-                    &self.session,
-                    condition_of(status).as_str(),
-                    self.proxy.now(),
-                );
+                self.terminated(id, job, condition_of(status).as_str());
                 return Step::Done(self.legacy_code(status, &answer));
             }
             Learned::Wrapper(wrapper) => {
@@ -264,18 +264,47 @@ impl UnderWay {
             }
         };
         if terminated {
-            sessions.terminate(&self.session, condition, self.proxy.now());
+            self.terminated(id, job, condition);
             if job.terminate && !self.session.terms().legacy {
                 // Also when the node no longer knew the session: the client has what it wanted.
                 return Step::Done(Answer::ok(answer.body));
             }
         } else {
+            let memory = &self.proxy.cluster.node(id).memory;
+            if memory.life().in_doubt()
+                && let Some(made) = self.session.made_in()
+            {
+                memory.knows(made);
+            }
             sessions.prove(&self.session, self.late);
             if answer.reusable {
                 self.session.keep_idle(connection, id);
             }
         }
         Step::Done(learn::pass_on(answer, self.session.terms().legacy))
+    }
+
+    /// The node has ended the session with this condition. If it has lost all that it had, their
+    /// pins go.
+    fn terminated(&self, id: NodeId, job: &Job, condition: &str) {
+        let proxy = &self.proxy;
+        let begun = Time::after(job.note.begun() - proxy.started);
+        let young = self.session.is_young(begun);
+        let made = self.session.made_in();
+        let pinned = proxy
+            .sessions
+            .terminate(&self.session, condition, proxy.now());
+        let unknown = condition == Condition::ItemNotFound.as_str();
+        let (true, Some(made)) = (pinned && young && unknown, made) else {
+            return;
+        };
+        let node = proxy.cluster.node(id);
+        let (client, held) = (client_key(job.client), node.metrics.held.get());
+        if let Some(life) = node.memory.lacks(made, client, held, Instant::now()) {
+            let proxy = Arc::clone(proxy);
+            // Looks at every session, which is no work for a thread that serves requests.
+            tokio::task::spawn_blocking(move || proxy.lose_sessions(id, life));
+        }
     }
 
     /// A code from before conditions: as it is for a client of that time, else its condition.

@@ -18,7 +18,7 @@ mod resend;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ pub use note::Note;
 pub use reject::{Cause, Row};
 
 use crate::bosh;
-use crate::cluster::{Cluster, NodeId};
+use crate::cluster::{Cluster, Life, NodeId};
 use crate::config::{Affinity, Settings};
 use crate::metrics::{Kind, Metrics};
 use crate::sessions::{Addresses, Refusal, Session, Sessions, Time};
@@ -142,6 +142,13 @@ impl Proxy {
         }
     }
 
+    /// Drops the pins that the node `id` made before `life`, and tells those who wait for it.
+    fn lose_sessions(&self, id: NodeId, life: Life) {
+        let pins = self.sessions.lose(id, life, self.now());
+        self.cluster.node(id).memory.forgot.notify_waiters();
+        self.cluster.lost_sessions(id, pins, SystemTime::now());
+    }
+
     /// Begins one request.
     pub fn begin(self: &Arc<Self>, ask: &Ask<'_>) -> Begun {
         let length = u64::try_from(ask.body.len()).unwrap_or(0);
@@ -219,6 +226,7 @@ impl Proxy {
             match session.begin() {
                 Ok(late) => return Ok((session, late)),
                 Err(Refusal::TooMany) => return Err((Cause::TooMany, session.terms().legacy)),
+                Err(Refusal::Lost) => return Err((Cause::SessionLost, session.terms().legacy)),
                 Err(Refusal::Gone) => {}
             }
         }

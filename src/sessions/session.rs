@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::turn::{Queue, Turns};
 use super::{Time, Turn};
-use crate::cluster::NodeId;
+use crate::cluster::{Life, NodeId};
 use crate::upstream::Connection;
 
 /// Added to `inactivity` before a session is forgotten: the node counts from when it wrote the
@@ -54,6 +54,8 @@ pub enum Refusal {
     Gone,
     /// Too many requests of the session are under way.
     TooMany,
+    /// Its node was started anew and does not know it any more.
+    Lost,
 }
 
 /// One session. Its sid is a credential, so that `{:?}` leaves it out.
@@ -61,6 +63,8 @@ pub struct Session {
     sid: Box<str>,
     terms: Terms,
     node: AtomicU16,
+    /// The life of its node in which it was made there; 0 if it was made elsewhere.
+    made: AtomicU32,
     /// Seconds since the start; read only while nothing is under way.
     expires: AtomicU32,
     /// When the node was asked for something that it has not reacted to yet, in microseconds
@@ -90,6 +94,8 @@ pub(super) enum Stage {
     Pinned,
     /// It was terminated; kept for late requests.
     Ended,
+    /// Its node has lost it; kept so that its client need not ask the node to learn that.
+    Lost,
     /// It is out of the table.
     Gone,
 }
@@ -104,13 +110,21 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn made(sid: &str, node: NodeId, terms: Terms, rid: u64, now: Time) -> Self {
+    pub(super) fn made(
+        sid: &str,
+        (node, life): (NodeId, Life),
+        terms: Terms,
+        rid: u64,
+        now: Time,
+    ) -> Self {
         let state = State {
             turns: Turns::after_creation(rid),
             stage: Stage::Pinned,
             ..State::default()
         };
-        Self::with(sid, node, terms, state, now)
+        let session = Self::with(sid, node, terms, state, now);
+        session.made.store(life.number(), Ordering::Relaxed);
+        session
     }
 
     pub(super) fn unproven(sid: &str, node: NodeId, now: Time) -> Self {
@@ -123,6 +137,7 @@ impl Session {
             sid: sid.into(),
             terms,
             node: AtomicU16::new(node.0),
+            made: AtomicU32::new(0),
             expires: AtomicU32::new(expires.seconds()),
             asked: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -144,6 +159,24 @@ impl Session {
         NodeId(self.node.load(Ordering::Acquire))
     }
 
+    /// The life of its node in which it was made there; none if another node made it, or nobody
+    /// knows which.
+    pub fn made_in(&self) -> Option<Life> {
+        let made = self.made.load(Ordering::Relaxed);
+        (made != 0).then(|| Life::of_number(made))
+    }
+
+    /// Whether its node ought to know it, going by how long its client had stayed away at `then`,
+    /// when its request came.
+    pub fn is_young(&self, then: Time) -> bool {
+        (then + GRACE).seconds() <= self.expires.load(Ordering::Relaxed)
+    }
+
+    /// Whether its node was found to have lost it.
+    pub fn is_lost(&self) -> bool {
+        self.state().stage == Stage::Lost
+    }
+
     /// Whether a node is known to have it.
     pub fn is_pinned(&self) -> bool {
         self.state().stage == Stage::Pinned
@@ -158,8 +191,10 @@ impl Session {
     /// the session was terminated before.
     pub fn begin(&self) -> Result<bool, Refusal> {
         let mut state = self.state();
-        if state.stage == Stage::Gone {
-            return Err(Refusal::Gone);
+        match state.stage {
+            Stage::Gone => return Err(Refusal::Gone),
+            Stage::Lost => return Err(Refusal::Lost),
+            Stage::Unproven | Stage::Pinned | Stage::Ended => {}
         }
         if state.under_way == MOST_UNDER_WAY {
             return Err(Refusal::TooMany);
@@ -173,7 +208,7 @@ impl Session {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);
         let away = match state.stage {
-            Stage::Ended => return,
+            Stage::Ended | Stage::Lost => return,
             Stage::Unproven | Stage::Pinned | Stage::Gone => self.may_stay_away(pause),
         };
         self.expires
@@ -271,6 +306,7 @@ impl Session {
         }
         state.idle = None;
         self.asked.store(0, Ordering::Relaxed);
+        self.made.store(0, Ordering::Relaxed);
         self.node.store(to.0, Ordering::Release);
         true
     }
@@ -285,6 +321,11 @@ impl Session {
         }
         let proved = match state.stage {
             Stage::Unproven => true,
+            Stage::Lost => {
+                // It is not one of those that its node had lost.
+                self.made.store(0, Ordering::Relaxed);
+                true
+            }
             Stage::Ended => late,
             Stage::Pinned | Stage::Gone => false,
         };
@@ -306,6 +347,21 @@ impl Session {
                 .store((now + TOMBSTONE).seconds(), Ordering::Relaxed);
         }
         pinned
+    }
+
+    /// Gives the pin up if `node` made it before `life`: the node has lost its sessions. Its
+    /// client is told so as long as it may come. Says whether this was done.
+    pub(super) fn lose(&self, node: NodeId, life: Life, now: Time) -> bool {
+        let mut state = self.state();
+        let made = self.made_in().is_some_and(|made| made.is_before(life));
+        if state.stage != Stage::Pinned || self.node() != node || !made {
+            return false;
+        }
+        state.idle = None;
+        state.stage = Stage::Lost;
+        let until = now + self.may_stay_away(Some(u32::MAX)) + GRACE;
+        self.expires.store(until.seconds(), Ordering::Relaxed);
+        true
     }
 
     /// Makes the session gone if nothing is under way and its time has passed, or if no node has

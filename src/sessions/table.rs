@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 
 use super::Time;
 use super::session::{Session, Stage, Terms};
-use crate::cluster::{Cluster, NodeId, OperatorState};
+use crate::cluster::{Cluster, Life, NodeId, OperatorState};
 use crate::metrics::{Metrics, TableSize};
 
 /// Many and small shards, so that a sweep holds each for microseconds: 73 µs at a million pins.
@@ -119,7 +119,8 @@ impl Sessions {
         if self.is_full() {
             return Insert::Full;
         }
-        let session = Arc::new(Session::made(sid, node, terms, rid, now));
+        let life = self.cluster.node(node).memory.life();
+        let session = Arc::new(Session::made(sid, (node, life), terms, rid, now));
         match self.table.entry(BySid(Arc::clone(&session))) {
             Entry::Occupied(there) => Insert::Taken(there.key().0.node()),
             Entry::Vacant(place) => {
@@ -163,12 +164,29 @@ impl Sessions {
     }
 
     /// The session is over, with one of [`crate::metrics::CONDITIONS`]. A pin stays as a tombstone;
-    /// an unproven session leaves no trace once its last request has ended.
-    pub fn terminate(&self, session: &Session, condition: &str, now: Time) {
-        if session.terminate(now) {
+    /// an unproven session leaves no trace once its last request has ended. Says whether it was a
+    /// pin.
+    pub fn terminate(&self, session: &Session, condition: &str, now: Time) -> bool {
+        let pinned = session.terminate(now);
+        if pinned {
             self.cluster.node(session.node()).metrics.sessions.dec();
             self.metrics.sessions_terminated.inc(condition);
         }
+        pinned
+    }
+
+    /// Drops the pins that `node` made before `life`: it has lost its sessions. Says how many
+    /// they were. Looks at every session, shard by shard.
+    pub fn lose(&self, node: NodeId, life: Life, now: Time) -> u64 {
+        let entries = self.table.iter();
+        let lost = entries.filter(|entry| entry.key().0.lose(node, life, now));
+        let lost = u64::try_from(lost.count()).unwrap_or(u64::MAX);
+        let metrics = &self.cluster.node(node).metrics;
+        metrics
+            .sessions
+            .dec_by(i64::try_from(lost).unwrap_or(i64::MAX));
+        metrics.dropped.inc_by(lost);
+        lost
     }
 
     /// Moves a session off the node `from`, which failed or was set to `maint`. Says whether this call did it.

@@ -87,7 +87,7 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// Starts so many.
-    pub(crate) fn start(count: usize, address: SocketAddr, prosody: bool, rng: &mut Rng) -> Self {
+    pub(crate) fn start(count: usize, address: SocketAddr, rng: &mut Rng) -> Self {
         let book = Arc::<Mutex<Notebook>>::default();
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -95,7 +95,6 @@ impl Crowd {
             let person = Person {
                 number,
                 address,
-                prosody,
                 rng: rng.fork(),
                 book: Arc::clone(&book),
                 stopped: stopped.clone(),
@@ -133,7 +132,6 @@ fn lock(book: &Mutex<Notebook>) -> MutexGuard<'_, Notebook> {
 struct Person {
     number: usize,
     address: SocketAddr,
-    prosody: bool,
     rng: Rng,
     book: Arc<Mutex<Notebook>>,
     stopped: watch::Receiver<bool>,
@@ -177,7 +175,10 @@ impl Person {
 
     /// A session, and the place of its story.
     async fn log_in(&mut self) -> Option<(Client, usize)> {
-        let mut client = Client::to(self.address).deadline(DEADLINE);
+        let (high, low) = (self.number / 256 % 256, self.number % 256);
+        let mut client = Client::to(self.address)
+            .deadline(DEADLINE)
+            .header("X-Forwarded-For", &format!("198.18.{high}.{low}"));
         let rid = self.rng.u64(1_000_000..1 << 50);
         let asked = now();
         let reply = client.post(&creation(rid, WAIT)).await;
@@ -234,19 +235,15 @@ impl Person {
         Err(Over(End::Own))
     }
 
-    /// Loses a connection, and sends the same request again. Prosody refuses the rid of a request
-    /// whose connection went, so there the next one is sent.
+    /// Loses a connection, and sends the same request again: it cannot know whether the first one
+    /// has reached the node.
     async fn send_again(&mut self, client: &mut Client) -> Result<(), Over> {
         let asked = now();
         let pending = client.begin_poll().await;
         let pending = self.begun(asked, client, pending)?;
         sleep(Duration::from_secs_f64(self.rng.f64())).await;
         drop(pending);
-        let reply = if self.prosody {
-            client.poll().await
-        } else {
-            client.repeat().await
-        };
+        let reply = client.repeat().await;
         self.goes_on(asked, client, reply)
     }
 

@@ -24,8 +24,8 @@ const INACTIVITY: u32 = 5;
 const HEALING: Duration = Duration::from_secs(30);
 /// With all nodes up, how long until every client has a session.
 const SETTLING: Duration = Duration::from_secs(WAIT as u64 + 4);
-/// Verdicts quick enough for a short run.
-const HEALTH: &str = "health: { interval: 500ms, timeout: 500ms }";
+/// Verdicts quick enough for a short run, and no penalty that keeps a node out of a long one.
+const HEALTH: &str = "health: { interval: 500ms, timeout: 500ms, penalty: 500ms, penalty_max: 3s }";
 
 /// What a run is started with.
 #[derive(clap::Args)]
@@ -72,7 +72,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     let mut broken = Vec::new();
     broken.extend(all_up(&balancer, nodes).await?);
     let descriptors = balancer.descriptors()?;
-    let mut crowd = Crowd::start(options.clients, balancer.address, prosody, &mut rng);
+    let mut crowd = Crowd::start(options.clients, balancer.address, &mut rng);
     let mut ledger = play(&plan, &mut world).await?;
     broken.extend(all_up(&balancer, nodes).await?);
     broken.extend(settle(&crowd, options.clients).await);
@@ -83,7 +83,12 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
         broken.push("the balancer has ended by itself".to_owned());
     }
     ledger.read_verdicts(&balancer.lines());
-    let panics = balancer.lines().into_iter();
+    let (panics, lost) = (balancer.lines().into_iter(), balancer.lines().into_iter());
+    let lost = lost.filter(|(_, line)| line.contains("lost its sessions"));
+    println!(
+        "{} times a node was found to have lost its sessions",
+        lost.count()
+    );
     broken.extend(
         panics
             .map(|(_, line)| line)

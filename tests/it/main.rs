@@ -17,6 +17,7 @@ mod monitoring;
 mod operator;
 mod parking;
 mod probing;
+mod restarts;
 mod routing;
 mod simulator;
 mod stampede;

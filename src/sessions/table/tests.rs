@@ -271,3 +271,49 @@ fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
     answer();
     send(6, now);
 }
+
+#[test]
+fn a_node_that_lost_its_sessions_loses_those_that_it_had_made_before() {
+    let table = table(10);
+    let memory = &table.cluster.node(T1).memory;
+    let (old, moved, ended) = (
+        table.insert("old"),
+        table.insert("moved"),
+        table.insert("ended"),
+    );
+    table.sessions.reassign(&moved, T1, T2);
+    table.sessions.reassign(&moved, T2, T1);
+    table.sessions.terminate(&ended, "none", at(1));
+    let elsewhere = table.sessions.insert("b", T2, TERMS, 1, at(0));
+    memory.broke(memory.life(), tokio::time::Instant::now());
+    let since = memory.life();
+    let new = table.insert("new");
+    assert_eq!(table.sessions.lose(T1, since, at(10)), 1);
+    assert!(old.is_lost());
+    assert_eq!(old.begin(), Err(Refusal::Lost));
+    for session in [&moved, &ended, &new] {
+        assert!(!session.is_lost());
+    }
+    assert!(matches!(elsewhere, Insert::Made(session) if session.is_pinned()));
+    assert_eq!(table.pinned_at(T1), 2);
+    assert_eq!(table.cluster.node(T1).metrics.dropped.get(), 1);
+    // As long as its client might have stayed away, and no longer.
+    table.sessions.sweep(at(10 + 120 + 5));
+    assert!(table.sessions.find("old").is_some());
+    table.sessions.sweep(at(10 + 120 + 6));
+    assert!(table.sessions.find("old").is_none());
+}
+
+#[test]
+fn a_lost_session_that_its_node_knows_after_all_is_a_pin_again() {
+    let table = table(10);
+    let memory = &table.cluster.node(T1).memory;
+    let session = table.insert("a");
+    session.begin().unwrap();
+    memory.broke(memory.life(), tokio::time::Instant::now());
+    assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 1);
+    table.sessions.prove(&session, false);
+    assert!(session.is_pinned());
+    assert_eq!(table.pinned_at(T1), 1);
+    assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 0);
+}

@@ -156,7 +156,8 @@ fn bowline_configuration(
     });
     let nodes: String = nodes.collect();
     format!(
-        "listen:\n  - address: {address}\nplacement: round-robin  # all clients have one address\n\
+        "listen:\n  - address: {address}\nplacement: round-robin\n\
+         trusted_proxies: [127.0.0.0/8]  # clients say which address they have\n\
          threads: 2\nadmin: {{ address: '{admin}' }}\nlog: {{ format: json }}\n\
          nodes:\n{nodes}{further}\n"
     )

@@ -42,6 +42,10 @@ impl Session {
             return Fate::Repeated;
         }
         let Some(held) = self.held.iter_mut().find(|held| held.rid == Some(rid)) else {
+            // The connection of the first one is gone. Prosody holds its latest request again.
+            if self.last == Some(rid) && !self.rules.wrong_rid_ends {
+                return self.serve(&request, false, now, acts);
+            }
             return self.refuse(&request, now, acts);
         };
         let line = std::mem::replace(&mut held.line, request.line);

@@ -122,3 +122,17 @@ fn a_repetition_of_a_held_request_takes_its_place() {
     assert_eq!(answers(&acts), [(1, None)]);
     assert_eq!(session.held().collect::<Vec<_>>(), [2]);
 }
+
+#[test]
+fn prosody_holds_its_latest_request_again_when_the_first_one_lost_its_connection() {
+    let (now, mut acts) = (Instant::now(), Vec::new());
+    let mut session = session(&Profile::prosody("p1"), now);
+    session.take(poll(1, 101), now, &mut acts);
+    session.line_gone(1, now);
+    assert_eq!(session.take(poll(2, 101), now, &mut acts), Fate::Repeated);
+    assert_eq!(session.held().collect::<Vec<_>>(), [2]);
+    session.take(poll(3, 102), now, &mut acts);
+    assert_eq!(answers(&acts), [(2, None)], "it is answered in its turn");
+    session.line_gone(3, now);
+    assert_eq!(session.take(poll(4, 100), now, &mut acts), Fate::Refused);
+}
