@@ -24,6 +24,7 @@
 //! 0  metrics    counters and gauges
 //! 0  events     what happened, for a timeline
 //! 0  timers     many short waits on one timer
+//! 0  log        lines on their way out
 //! ```
 
 pub mod admin;
@@ -35,6 +36,7 @@ pub mod demo;
 pub mod edge;
 pub mod events;
 pub mod health;
+pub mod log;
 pub mod metrics;
 pub mod proxy;
 pub mod server;

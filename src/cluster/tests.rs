@@ -62,6 +62,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         log: Log {
             format: LogFormat::Text,
             filter: "info".into(),
+            ..Log::default()
         },
         threads: 1,
     }

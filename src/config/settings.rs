@@ -2,6 +2,7 @@
 //! filled in, nothing left to look up.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -212,6 +213,23 @@ pub struct Log {
     pub format: LogFormat,
     /// A filter as `RUST_LOG` takes it, known to parse; `RUST_LOG` goes before it.
     pub filter: String,
+    /// Which requests have a line; off by default.
+    pub access: AccessLog,
+    /// The key under which lines name sessions; drawn at random at the start if there is none.
+    pub session_key: Option<u128>,
+}
+
+/// Which requests have a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// All.
+    On,
+    /// Those that did not end as they should.
+    Failures,
+    /// Those, and all of one session in so many; 2 to a million.
+    Sample(NonZeroU32),
 }
 
 /// The form of a log line.

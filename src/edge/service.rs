@@ -16,6 +16,7 @@ use hyper::service::Service;
 use hyper::{Method, Request, Response, Version};
 
 use super::answer::response;
+use super::body::Unread;
 use super::cors::{self, Allowed};
 use super::wire::Signals;
 use super::{Edge, body, client, head};
@@ -155,7 +156,12 @@ impl Edge {
         .await
         {
             Ok(body) => body,
-            Err(cause) => return self.refuse(cause, &head, peer, allowed),
+            Err(Unread::Refused(cause)) => return self.refuse(cause, &head, peer, allowed),
+            Err(Unread::Gone) => {
+                // Counted as that. What is returned reaches nobody.
+                drop(self.note(Kind::Other, &head, peer));
+                return response(Answer::reject(Cause::BadHead, false), allowed, true);
+            }
         };
         let trusted = &self.settings.trusted_proxies;
         let begun = self.proxy.begin(&Ask {
@@ -183,13 +189,13 @@ impl Edge {
         allowed: Allowed,
     ) -> Response<Full<Bytes>> {
         let answer = Answer::reject(cause, false);
-        self.note(Kind::Other, head, peer).finish(&answer, None);
+        self.note(Kind::Other, head, peer).finish(&answer);
         response(answer, allowed, self.drain.is_closing())
     }
 
     fn preflight(&self, head: &Parts, peer: SocketAddr, allowed: Allowed) -> Response<Full<Bytes>> {
         let answer = Answer::ok(Bytes::new());
-        self.note(Kind::Preflight, head, peer).finish(&answer, None);
+        self.note(Kind::Preflight, head, peer).finish(&answer);
         let mut response = response(answer, allowed, self.drain.is_closing());
         response.headers_mut().remove(CONTENT_TYPE);
         cors::write_preflight(response.headers_mut());
@@ -198,7 +204,7 @@ impl Edge {
 
     fn about(&self, head: &Parts, peer: SocketAddr, allowed: Allowed) -> Response<Full<Bytes>> {
         let answer = Answer::ok(Bytes::from_static(ABOUT.as_bytes()));
-        self.note(Kind::Other, head, peer).finish(&answer, None);
+        self.note(Kind::Other, head, peer).finish(&answer);
         let mut response = response(answer, allowed, self.drain.is_closing());
         response.headers_mut().insert(CONTENT_TYPE, TEXT);
         response
@@ -206,7 +212,7 @@ impl Edge {
 
     fn note(&self, kind: Kind, head: &Parts, peer: SocketAddr) -> Note {
         let client = client::address(peer.ip(), &head.headers, &self.settings.trusted_proxies);
-        Note::new(Arc::clone(&self.proxy.metrics), kind, client)
+        Note::new(Arc::clone(&self.proxy), kind, client)
     }
 }
 

@@ -6,9 +6,11 @@
 //! will need, since a held poll is the normal state of a client: whoever polls it may drop
 //! everything else meanwhile, and dropping it ends the request at its node.
 
+mod access;
 mod answer;
 mod attempt;
 mod creation;
+mod end;
 mod known;
 mod learn;
 mod note;
@@ -23,7 +25,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+pub use access::{Access, TARGET};
 pub use answer::Answer;
+use end::Phase;
 pub use note::Note;
 pub use reject::{Cause, Row};
 
@@ -71,6 +75,8 @@ pub struct Proxy {
     pub addresses: Option<Addresses>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Which requests are logged.
+    pub access: Access,
     started: Instant,
     max_answer: usize,
     connect: Duration,
@@ -109,6 +115,7 @@ impl Proxy {
             sessions: Arc::new(sessions),
             addresses,
             metrics,
+            access: Access::new(&settings.log),
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
             connect: settings.timeouts.connect,
@@ -145,7 +152,7 @@ impl Proxy {
             Ok(wrapper) => self.route(ask, &wrapper),
             Err(malformed) => {
                 tracing::debug!(client = %ask.client, %malformed, "malformed wrapper");
-                let note = Note::new(Arc::clone(&self.metrics), Kind::Other, ask.client);
+                let note = Note::new(Arc::clone(self), Kind::Other, ask.client);
                 Begun::Answered(refuse(Cause::Malformed, false, note))
             }
         }
@@ -159,6 +166,7 @@ impl Proxy {
             }
             return Begun::Exchange(Box::pin(creation::run(Arc::clone(self), job)));
         };
+        job.note.of_session(sid);
         if let Some(addresses) = &self.addresses {
             addresses.renew(ask.client, self.now());
         }
@@ -172,8 +180,9 @@ impl Proxy {
         }
     }
 
-    fn job(&self, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
-        let kind = kind_of(wrapper);
+    fn job(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
+        let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client);
+        note.enters(Phase::Queue);
         let head = RequestHead {
             path: ask.path,
             host: ask.host,
@@ -194,7 +203,7 @@ impl Proxy {
             // With `stream` it ends one stream of several (XEP-0124 §16), not the session.
             terminate: wrapper.terminate && wrapper.stream.is_none(),
             legacy: wrapper.sid.is_none() && !wrapper.ver,
-            note: Note::new(Arc::clone(&self.metrics), kind, ask.client),
+            note,
         }
     }
 
@@ -237,7 +246,7 @@ impl Proxy {
 /// An answer of the balancer's own, counted.
 fn refuse(cause: Cause, legacy: bool, note: Note) -> Answer {
     let answer = Answer::reject(cause, legacy);
-    note.finish(&answer, None);
+    note.finish(&answer);
     answer
 }
 

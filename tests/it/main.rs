@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should stop right there"
 )]
 
+mod accesslog;
 mod balancer;
 mod cli;
 mod clients;
@@ -16,6 +17,7 @@ mod layout;
 mod monitoring;
 mod operator;
 mod probing;
+mod process;
 mod routing;
 mod simulator;
 mod stampede;
