@@ -18,6 +18,7 @@
 //! 2  health     probes, rise and fall
 //! 2  sessions   pins, turns, expiry
 //! 1  cluster    nodes, their states, placement
+//! 1  traces     spans for an OpenTelemetry collector, with a cargo feature
 //! 0  upstream   one HTTP/1.1 exchange with a node
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
@@ -42,4 +43,5 @@ pub mod proxy;
 pub mod server;
 pub mod sessions;
 pub mod timers;
+pub mod traces;
 pub mod upstream;

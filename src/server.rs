@@ -47,6 +47,8 @@ pub enum StartError {
     Worker(io::Error),
     /// The admin listener's token cannot be had.
     Token(TokenError),
+    /// Traces cannot be sent.
+    Traces(io::Error),
 }
 
 impl std::fmt::Display for StartError {
@@ -55,6 +57,7 @@ impl std::fmt::Display for StartError {
             Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Worker(source) => write!(f, "cannot start a worker: {source}"),
             Self::Token(source) => write!(f, "{source}"),
+            Self::Traces(source) => write!(f, "cannot send traces: {source}"),
         }
     }
 }
@@ -62,7 +65,7 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Bind { source, .. } | Self::Worker(source) => Some(source),
+            Self::Bind { source, .. } | Self::Worker(source) | Self::Traces(source) => Some(source),
             Self::Token(source) => Some(source),
         }
     }
@@ -120,7 +123,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(settings, &metrics));
         let proxy = Proxy::new(settings, Arc::clone(&cluster), Arc::clone(&metrics));
-        let proxy = Arc::new(proxy);
+        let proxy = Arc::new(proxy.map_err(StartError::Traces)?);
         let drain = Arc::new(Drain::default());
         let edge = Edge::new(Arc::clone(&proxy), settings.clone(), Arc::clone(&drain));
         let edge = Arc::new(edge);
@@ -218,6 +221,7 @@ impl Server {
             // Each request that is cut gets its line in the log.
             let _ = timeout(CUT_WITHIN, all(gone)).await;
         }
+        self.proxy.traces.flush().await;
         cut
     }
 

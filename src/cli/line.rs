@@ -3,7 +3,7 @@
 //! library's.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -53,88 +53,90 @@ where
             return self.others.format_event(context, writer, event);
         }
         let level = metadata.level().as_str();
-        if self.json {
-            writer.write_str("{\"timestamp\":\"")?;
-            write_time(&mut writer)?;
-            writer.write_str("\",\"level\":\"")?;
-            writer.write_str(level)?;
-            writer.write_str("\"")?;
-        } else {
-            write_time(&mut writer)?;
-            writer.write_str("  ")?;
-            writer.write_str(level)?;
-            writer.write_str(" bowline::access:")?;
-        }
-        let mut fields = Fields {
-            json: self.json,
-            writer,
-            result: Ok(()),
-        };
-        event.record(&mut fields);
-        let Fields {
-            mut writer, result, ..
-        } = fields;
-        result?;
-        writer.write_str(match self.json {
-            true => ",\"target\":\"bowline::access\"}\n",
-            false => "\n",
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            if self.json {
+                line.push_str("{\"timestamp\":\"");
+                push_time(line);
+                line.push_str("\",\"level\":\"");
+                line.push_str(level);
+                line.push('"');
+            } else {
+                push_time(line);
+                line.push_str("  ");
+                line.push_str(level);
+                line.push_str(" bowline::access:");
+            }
+            event.record(&mut Fields {
+                json: self.json,
+                line,
+            });
+            line.push_str(match self.json {
+                true => ",\"target\":\"bowline::access\"}\n",
+                false => "\n",
+            });
+            writer.write_str(line)
         })
     }
+}
+
+thread_local! {
+    /// Where a line is put together: one write for the whole of it.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+    /// The last second that was put into words.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
 /// Writes fields one behind the other: ` name=value`, or `,"name":value`.
 struct Fields<'a> {
     json: bool,
-    writer: Writer<'a>,
-    result: fmt::Result,
+    line: &'a mut String,
 }
 
 impl Fields<'_> {
-    fn field(
-        &mut self,
-        field: &Field,
-        quoted: bool,
-        value: impl FnOnce(&mut Writer<'_>) -> fmt::Result,
-    ) {
-        if self.result.is_err() || (field.name() == "message" && !self.json) {
-            return;
+    fn begin(&mut self, field: &Field) {
+        self.line.push_str(if self.json { ",\"" } else { " " });
+        self.line.push_str(field.name());
+        self.line.push_str(if self.json { "\":" } else { "=" });
+    }
+
+    fn quote(&mut self) {
+        if self.json {
+            self.line.push('"');
         }
-        let [before, between, after] = match (self.json, quoted) {
-            (false, _) => [" ", "=", ""],
-            (true, false) => [",\"", "\":", ""],
-            (true, true) => [",\"", "\":\"", "\""],
-        };
-        let writer = &mut self.writer;
-        self.result = writer
-            .write_str(before)
-            .and_then(|()| writer.write_str(field.name()))
-            .and_then(|()| writer.write_str(between))
-            .and_then(|()| value(writer))
-            .and_then(|()| writer.write_str(after));
     }
 }
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.field(field, true, |writer| write!(writer, "{value:?}"));
+        if field.name() == "message" && !self.json {
+            return;
+        }
+        self.begin(field);
+        self.quote();
+        let written = write!(self.line, "{value:?}");
+        debug_assert!(written.is_ok(), "a String takes every write");
+        self.quote();
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // Words of the program, names of nodes and of sessions: no character of them is special.
-        debug_assert!(
-            value
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && byte != b'"')
-        );
-        self.field(field, true, |writer| writer.write_str(value));
+        // Words of the program, addresses, names of nodes and of sessions: no character of them is
+        // special.
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        debug_assert!(value.bytes().all(plain), "{value}");
+        self.begin(field);
+        self.quote();
+        self.line.push_str(value);
+        self.quote();
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, false, |writer| write_number(writer, value));
+        self.begin(field);
+        push_number(self.line, value);
     }
 }
 
-fn write_number(writer: &mut Writer<'_>, mut value: u64) -> fmt::Result {
+fn push_number(line: &mut String, mut value: u64) {
     let mut digits = [b'0'; 20];
     let mut begin = digits.len();
     loop {
@@ -145,14 +147,11 @@ fn write_number(writer: &mut Writer<'_>, mut value: u64) -> fmt::Result {
             break;
         }
     }
-    writer.write_str(std::str::from_utf8(&digits[begin..]).map_err(|_| fmt::Error)?)
+    line.extend(digits[begin..].iter().map(|digit| char::from(*digit)));
 }
 
-/// Writes the time as RFC 3339, with microseconds. A second is put into words once.
-fn write_time(writer: &mut Writer<'_>) -> fmt::Result {
-    thread_local! {
-        static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
+/// Adds the time as RFC 3339, with microseconds. A second is put into words once.
+fn push_time(line: &mut String) {
     let now = SystemTime::now();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     SECOND.with_borrow_mut(|(second, words)| {
@@ -160,13 +159,13 @@ fn write_time(writer: &mut Writer<'_>) -> fmt::Result {
             *second = since.as_secs();
             *words = rfc3339(now).trim_end_matches('Z').to_owned();
         }
-        writer.write_str(words)
-    })?;
+        line.push_str(words);
+    });
     let mut micros = since.subsec_micros();
     let mut fraction = *b".000000Z";
     for digit in fraction[1..7].iter_mut().rev() {
         *digit = b'0' + (micros % 10) as u8;
         micros /= 10;
     }
-    writer.write_str(std::str::from_utf8(&fraction).map_err(|_| fmt::Error)?)
+    line.push_str(std::str::from_utf8(&fraction).unwrap_or_default());
 }

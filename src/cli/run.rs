@@ -75,7 +75,9 @@ async fn serve(settings: Settings) -> ExitCode {
             error!("{error}");
             return match error {
                 StartError::Token(_) => exit::CONFIG.into(),
-                StartError::Bind { .. } | StartError::Worker(_) => exit::OS.into(),
+                StartError::Bind { .. } | StartError::Worker(_) | StartError::Traces(_) => {
+                    exit::OS.into()
+                }
             };
         }
     };

@@ -45,6 +45,7 @@ impl Settings {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),
+            traces: None,
             threads: threads(),
         }
     }

@@ -2,7 +2,7 @@
 
 /// The keys of each place, in the order in which the documents show them. A place is the path of a
 /// mapping, `[]` standing for the entries of a list.
-const PLACES: [(&str, &[&str]); 12] = [
+const PLACES: [(&str, &[&str]); 13] = [
     (
         "",
         &[
@@ -21,6 +21,7 @@ const PLACES: [(&str, &[&str]); 12] = [
             "limits",
             "timeouts",
             "log",
+            "traces",
             "threads",
         ],
     ),
@@ -60,6 +61,7 @@ const PLACES: [(&str, &[&str]); 12] = [
     ),
     ("log", &["format", "filter", "access", "session_key"]),
     ("log.access", &["sample"]),
+    ("traces", &["endpoint", "sample"]),
 ];
 
 /// Every key that a configuration file may have, as a path: `health`, `health.rise`,

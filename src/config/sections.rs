@@ -17,7 +17,7 @@ use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
 use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
-    Origins, Placement, Probe, Settings, Timeouts, Upstream,
+    Origins, Placement, Probe, Settings, Timeouts, Traces, Upstream,
 };
 use super::units::show_duration;
 
@@ -62,6 +62,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         limits: limits(&root.section("limits")?)?,
         timeouts: timeouts(&root.section("timeouts")?)?,
         log: log(&root.section("log")?)?,
+        traces: traces(root.get("traces"))?,
         threads: root.count("threads", threads(), 1..=MOST_THREADS)?,
         listen,
     })
@@ -373,6 +374,21 @@ fn access_log(value: Value<'_>) -> Result<AccessLog, Fault> {
     section.need("sample")?;
     let sample = section.count("sample", NonZeroU32::MIN.get(), 2..=MOST_SAMPLE)?;
     NonZeroU32::new(sample).map_or(Ok(AccessLog::On), |sample| Ok(AccessLog::Sample(sample)))
+}
+
+fn traces(value: Option<Value<'_>>) -> Result<Option<Traces>, Fault> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let section = value.clone().section()?;
+    let sample = section.count("sample", 1, 1..=MOST_SAMPLE)?;
+    let endpoint_value = section.need("endpoint")?;
+    let endpoint = check::collector(endpoint_value.text()?);
+    let endpoint = endpoint.map_err(|must| endpoint_value.must(must))?;
+    if !cfg!(feature = "otlp") {
+        return Err(value.fault("needs a Bowline that was built with `--features otlp`"));
+    }
+    Ok(Some(Traces { endpoint, sample }))
 }
 
 /// A key in hexadecimal. It is a secret, so that no message shows it.

@@ -42,6 +42,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// What is logged, and how.
     pub log: Log,
+    /// Where traces go; nowhere by default. Only with the cargo feature `otlp`.
+    pub traces: Option<Traces>,
     /// Worker threads, 1 to 256; the number of cores by default.
     pub threads: usize,
 }
@@ -230,6 +232,16 @@ pub enum AccessLog {
     Failures,
     /// Those, and all of one session in so many; 2 to a million.
     Sample(NonZeroU32),
+}
+
+/// Where traces go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// The collector's URL for traces, `http://host:port/path`.
+    pub endpoint: String,
+    /// Of requests that are no part of a trace already, one in so many begins one; 1 to a million,
+    /// 1 by default.
+    pub sample: u32,
 }
 
 /// The form of a log line.

@@ -169,6 +169,7 @@ impl Edge {
             host,
             client: client::address(peer.ip(), &head.headers, trusted),
             secure: client::is_secure(peer.ip(), &head.headers, trusted),
+            parent: client::parent(peer.ip(), &head.headers, trusted),
             body,
         });
         let exchange = match begun {
@@ -211,8 +212,10 @@ impl Edge {
     }
 
     fn note(&self, kind: Kind, head: &Parts, peer: SocketAddr) -> Note {
-        let client = client::address(peer.ip(), &head.headers, &self.settings.trusted_proxies);
-        Note::new(Arc::clone(&self.proxy), kind, client)
+        let trusted = &self.settings.trusted_proxies;
+        let client = client::address(peer.ip(), &head.headers, trusted);
+        let parent = client::parent(peer.ip(), &head.headers, trusted);
+        Note::new(Arc::clone(&self.proxy), kind, client, &parent)
     }
 }
 

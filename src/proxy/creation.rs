@@ -95,6 +95,7 @@ impl Proxy {
             let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
             let give_up = Instant::now() + patience;
             job.note.goes_to(id);
+            job.note.enters(Phase::Connect);
             let mut connection = match Box::pin(self.open(node, give_up)).await {
                 Ok(connection) => connection,
                 Err(error) if error.is_local() => {

@@ -161,6 +161,7 @@ impl UnderWay {
             Some(connection) => connection,
             None => {
                 let give_up = Instant::now() + patience;
+                job.note.enters(Phase::Connect);
                 match Box::pin(self.proxy.open(node, give_up)).await {
                     Ok(connection) => connection,
                     Err(error) => return self.failed(id, &error, false, job, past),

@@ -17,6 +17,7 @@ mod note;
 mod reject;
 mod resend;
 
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::cluster::{Cluster, NodeId};
 use crate::config::{Affinity, Settings};
 use crate::metrics::{Kind, Metrics};
 use crate::sessions::{Addresses, Refusal, Session, Sessions, Time};
+use crate::traces::{Parent, Traces};
 use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 
 /// What `edge` knows of a request, all of it checked.
@@ -49,6 +51,8 @@ pub struct Ask<'a> {
     pub client: IpAddr,
     /// Whether the client's side is encrypted.
     pub secure: bool,
+    /// The span that a trusted proxy says it belongs to.
+    pub parent: Parent,
     /// The whole body.
     pub body: Bytes,
 }
@@ -77,6 +81,8 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     /// Which requests are logged.
     pub access: Access,
+    /// Where traces go.
+    pub traces: Traces,
     started: Instant,
     max_answer: usize,
     connect: Duration,
@@ -101,7 +107,14 @@ struct Job {
 
 impl Proxy {
     /// The proxy for `settings`, with no session yet.
-    pub fn new(settings: &Settings, cluster: Arc<Cluster>, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// # Errors
+    /// If there can be no traces where they are wanted.
+    pub fn new(
+        settings: &Settings,
+        cluster: Arc<Cluster>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let limit = settings.limits.sessions;
         let connections = i64::try_from(settings.limits.connections).unwrap_or(i64::MAX);
         metrics.connections_limit.set(connections);
@@ -110,17 +123,18 @@ impl Proxy {
             Affinity::ClientIp => Some(Addresses::new(settings.affinity_ttl, limit)),
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
-        Self {
+        Ok(Self {
             cluster,
             sessions: Arc::new(sessions),
             addresses,
             metrics,
             access: Access::new(&settings.log),
+            traces: Traces::start(settings.traces.as_ref())?,
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
             connect: settings.timeouts.connect,
             placement_wait: settings.placement_wait,
-        }
+        })
     }
 
     /// The time as sessions count it.
@@ -152,7 +166,7 @@ impl Proxy {
             Ok(wrapper) => self.route(ask, &wrapper),
             Err(malformed) => {
                 tracing::debug!(client = %ask.client, %malformed, "malformed wrapper");
-                let note = Note::new(Arc::clone(self), Kind::Other, ask.client);
+                let note = Note::new(Arc::clone(self), Kind::Other, ask.client, &ask.parent);
                 Begun::Answered(refuse(Cause::Malformed, false, note))
             }
         }
@@ -181,7 +195,7 @@ impl Proxy {
     }
 
     fn job(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
-        let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client);
+        let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client, &ask.parent);
         note.enters(Phase::Queue);
         let head = RequestHead {
             path: ask.path,

@@ -14,6 +14,10 @@ use super::end::{self, Phase};
 use super::{Cause, Proxy};
 use crate::cluster::NodeId;
 use crate::metrics::{Kind, Outcome};
+use crate::traces::{self, Parent, Stage, Trace};
+
+/// The longest that an address is in words: IPv6 with an IPv4 address at its end.
+const LONGEST_ADDRESS: usize = 45;
 
 /// The number that no node has: there are 1024 at most.
 const NO_NODE: u16 = u16::MAX;
@@ -36,6 +40,7 @@ pub struct Note {
     /// How often it was to go to a node.
     tries: AtomicU8,
     counted: bool,
+    trace: Trace,
 }
 
 /// The time of a request at a node, noted when this is dropped: that time is not the balancer's doing.
@@ -83,9 +88,10 @@ struct Ended {
 }
 
 impl Note {
-    /// A request of `kind` that begins now.
-    pub fn new(proxy: Arc<Proxy>, kind: Kind, client: IpAddr) -> Self {
+    /// A request of `kind` that begins now, and is part of what `parent` is.
+    pub fn new(proxy: Arc<Proxy>, kind: Kind, client: IpAddr, parent: &Parent) -> Self {
         Self {
+            trace: proxy.traces.begin(parent),
             proxy,
             kind,
             client,
@@ -111,7 +117,7 @@ impl Note {
 
     /// Notes which session it belongs to.
     pub(super) fn of_session(&self, sid: &str) {
-        if Access::is_on() {
+        if Access::is_on() || self.trace.is_on() {
             let name = self.proxy.access.name(sid);
             self.session.store(name.bits(), Ordering::Relaxed);
         }
@@ -120,13 +126,19 @@ impl Note {
     /// Notes where the request is.
     pub(super) fn enters(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+        let stage = match phase {
+            Phase::Queue => Stage::Queue,
+            Phase::Connect => Stage::Connect,
+            Phase::Node => Stage::Exchange,
+            Phase::Request | Phase::Answer | Phase::Stead => Stage::Other,
+        };
+        self.trace.enters(stage, || self.node());
     }
 
     /// Notes that the request is to go to `node`.
     pub(super) fn goes_to(&self, node: NodeId) {
         self.node.store(node.0, Ordering::Relaxed);
         self.tries.fetch_add(1, Ordering::Relaxed);
-        self.enters(Phase::Connect);
     }
 
     /// The request is at its node from now on.
@@ -179,6 +191,7 @@ impl Note {
             let (client, kind, node) = (self.client, self.kind.label(), self.node());
             warn!(%client, kind, node, cause = cause.row().label, "rejected");
         }
+        self.trace(ended);
         if !Access::is_on() {
             return;
         }
@@ -189,14 +202,31 @@ impl Note {
         }
     }
 
+    fn trace(&self, ended: &Ended) {
+        if !self.trace.is_on() {
+            return;
+        }
+        let session = Name::from_bits(self.session.load(Ordering::Relaxed));
+        self.trace.end(&traces::Ended {
+            kind: self.kind.label(),
+            outcome: ended.outcome.label(),
+            state: ended.state,
+            cause: ended.cause.map(|cause| cause.row().label),
+            status: ended.status,
+            bytes: ended.bytes,
+            client: self.client,
+            node: self.node(),
+            session: session.write(&mut [0; 6]),
+        });
+    }
+
     fn line(&self, ended: &Ended, took: Duration, session: Name) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let tries = self.tries.load(Ordering::Relaxed);
-        let mut letters = [0; 6];
-        let client = self.client;
+        let (mut letters, mut place) = ([0; 6], [0; LONGEST_ADDRESS]);
         info!(
             target: "bowline::access",
-            %client,
+            client = address(self.client, &mut place),
             node = self.node(),
             kind = self.kind.label(),
             outcome = ended.outcome.label(),
@@ -221,6 +251,35 @@ impl Note {
     }
 }
 
+/// An address in words. The library's way to write IPv4 takes ten times as long.
+fn address(address: IpAddr, place: &mut [u8; LONGEST_ADDRESS]) -> &str {
+    let mut end = 0;
+    let mut push = |byte| {
+        if let Some(next) = place.get_mut(end) {
+            *next = byte;
+            end += 1;
+        }
+    };
+    match address {
+        IpAddr::V4(v4) => {
+            for (number, octet) in v4.octets().into_iter().enumerate() {
+                if number > 0 {
+                    push(b'.');
+                }
+                if octet >= 100 {
+                    push(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    push(b'0' + octet / 10 % 10);
+                }
+                push(b'0' + octet % 10);
+            }
+        }
+        IpAddr::V6(v6) => v6.to_string().bytes().for_each(push),
+    }
+    std::str::from_utf8(&place[..end]).unwrap_or_default()
+}
+
 /// A request that nobody answers any more: its client went away, or the process ends.
 impl Drop for Note {
     fn drop(&mut self) {
@@ -243,5 +302,26 @@ impl Drop for Note {
             state: end::given_up(phase, cut),
         };
         self.log(&ended, self.begun.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_usual() {
+        for words in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "10.99.100.255",
+            "::",
+            "2001:db8::7",
+            "1111:2222:3333:4444:5555:6666:7777:8888",
+            "::ffff:192.168.100.200",
+        ] {
+            let place = &mut [0; LONGEST_ADDRESS];
+            assert_eq!(address(words.parse().unwrap(), place), words);
+        }
     }
 }

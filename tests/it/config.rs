@@ -175,6 +175,24 @@ fn the_log_of_requests_is_switched_by_words() {
 }
 
 #[test]
+fn traces_are_for_a_build_that_has_them() {
+    let minimal = read(&root().join("config/minimal.yaml"));
+    let text = format!("{minimal}traces: {{ endpoint: 'http://[::1]:4318' }}\n");
+    let traces = config::parse(&text, "f").map(|settings| settings.traces);
+    if cfg!(feature = "otlp") {
+        let traces = traces.expect("good").expect("there");
+        assert_eq!(traces.endpoint, "http://[::1]:4318/v1/traces");
+        assert_eq!(traces.sample, 1);
+    } else {
+        let reason = traces.expect_err("no feature").reason().to_owned();
+        assert_eq!(
+            reason,
+            "needs a Bowline that was built with `--features otlp`"
+        );
+    }
+}
+
+#[test]
 fn sections_without_content_leave_the_defaults() {
     let settings = load(&root().join("tests/config/valid/sections_without_content.yaml"));
     let expected = Settings {

@@ -21,3 +21,5 @@ mod process;
 mod routing;
 mod simulator;
 mod stampede;
+#[cfg(feature = "otlp")]
+mod traces;
