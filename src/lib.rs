@@ -18,12 +18,14 @@
 //! 2  health     probes, rise and fall
 //! 2  sessions   pins, turns, expiry
 //! 1  cluster    nodes, their states, placement
+//! 1  traces     spans for an OpenTelemetry collector, with a cargo feature
 //! 0  upstream   one HTTP/1.1 exchange with a node
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
 //! 0  metrics    counters and gauges
 //! 0  events     what happened, for a timeline
 //! 0  timers     many short waits on one timer
+//! 0  log        lines on their way out
 //! ```
 
 pub mod admin;
@@ -35,9 +37,11 @@ pub mod demo;
 pub mod edge;
 pub mod events;
 pub mod health;
+pub mod log;
 pub mod metrics;
 pub mod proxy;
 pub mod server;
 pub mod sessions;
 pub mod timers;
+pub mod traces;
 pub mod upstream;

@@ -12,6 +12,7 @@ mod timing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -124,6 +125,7 @@ pub struct Metrics {
     pub accept_waits: Counter,
     /// Requests that the admin listener refused, by reason.
     pub admin_refusals: ByName,
+    log_dropped_lines: Counter,
     tables: [Family<TableLabels, Gauge>; 3],
     process: ProcessMetrics,
     nodes: NodeFamilies,
@@ -131,6 +133,7 @@ pub struct Metrics {
 
 #[derive(Debug, Default)]
 struct ProcessMetrics {
+    start: Fraction,
     cpu: Counter<f64, AtomicU64>,
     resident: Gauge,
     open_fds: Gauge,
@@ -188,6 +191,11 @@ impl Metrics {
                 "Requests that the admin listener refused, by reason",
                 ADMIN_REFUSALS,
             ),
+            log_dropped_lines: counter(
+                r,
+                "log_dropped_lines",
+                "Lines of the log that found no room, or could not be written",
+            ),
             tables: tables(r),
             process: ProcessMetrics::register(r),
             nodes: NodeFamilies::register(r),
@@ -220,10 +228,17 @@ impl Metrics {
         }
     }
 
+    /// Tells how many lines of the log were dropped.
+    pub fn set_log_dropped_lines(&self, lines: u64) {
+        let counter = self.log_dropped_lines.inner();
+        counter.store(lines, Ordering::Relaxed);
+    }
+
     /// Tells what the operating system says of the process.
     pub fn set_process(&self, process: &Process) {
         let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
         let ProcessMetrics {
+            start: _,
             cpu,
             resident,
             open_fds,
@@ -272,6 +287,14 @@ impl Metrics {
 impl ProcessMetrics {
     fn register(registry: &mut Registry) -> Self {
         let process = Self::default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        process.start.set(now.unwrap_or_default().as_secs_f64());
+        registry.register_with_unit(
+            "process_start_time",
+            "When the balancer started, in seconds since 1970",
+            Unit::Seconds,
+            process.start.clone(),
+        );
         registry.register_with_unit(
             "process_cpu",
             "Processor time of the process since its start",

@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::edge::{self, Drain, Edge};
 use crate::health::{self, Probes};
+use crate::log;
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
 
@@ -28,6 +29,9 @@ const BACKLOG: i32 = 4096;
 
 /// How often expired sessions are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long connections that are cut may take to end.
+const CUT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why the balancer did not start.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub enum StartError {
     Worker(io::Error),
     /// The admin listener's token cannot be had.
     Token(TokenError),
+    /// Traces cannot be sent.
+    Traces(io::Error),
 }
 
 impl std::fmt::Display for StartError {
@@ -51,6 +57,7 @@ impl std::fmt::Display for StartError {
             Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Worker(source) => write!(f, "cannot start a worker: {source}"),
             Self::Token(source) => write!(f, "{source}"),
+            Self::Traces(source) => write!(f, "cannot send traces: {source}"),
         }
     }
 }
@@ -58,10 +65,19 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Bind { source, .. } | Self::Worker(source) => Some(source),
+            Self::Bind { source, .. } | Self::Worker(source) | Self::Traces(source) => Some(source),
             Self::Token(source) => Some(source),
         }
     }
+}
+
+/// What is heard of a worker.
+#[derive(Debug)]
+struct Worker {
+    /// It serves nobody any more.
+    drained: oneshot::Receiver<()>,
+    /// Its thread has nothing left.
+    gone: oneshot::Receiver<()>,
 }
 
 /// A running balancer. Dropping it cuts everything at once; [`Server::drain`] ends it in order.
@@ -73,7 +89,7 @@ pub struct Server {
     drain: Arc<Drain>,
     admin: Arc<AdminState>,
     cut: Arc<Notify>,
-    workers: Vec<oneshot::Receiver<()>>,
+    workers: Vec<Worker>,
     background: Vec<JoinHandle<()>>,
     probes: Probes,
     notice: Duration,
@@ -107,13 +123,17 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(settings, &metrics));
         let proxy = Proxy::new(settings, Arc::clone(&cluster), Arc::clone(&metrics));
-        let proxy = Arc::new(proxy);
+        let proxy = Arc::new(proxy.map_err(StartError::Traces)?);
         let drain = Arc::new(Drain::default());
         let edge = Edge::new(Arc::clone(&proxy), settings.clone(), Arc::clone(&drain));
         let edge = Arc::new(edge);
         let cut = Arc::new(Notify::new());
         let tables = Arc::clone(&proxy);
-        let measure = move || tables.measure_tables();
+        let measure = move || {
+            tables.measure_tables();
+            let metrics = &tables.metrics;
+            metrics.set_log_dropped_lines(log::dropped_lines());
+        };
         let admin = AdminState::new(Arc::clone(&cluster), metrics, access, measure);
         let admin = Arc::new(admin);
         let mut background = vec![tokio::spawn(sweep(Arc::clone(&proxy)))];
@@ -169,7 +189,7 @@ impl Server {
         } = self;
         let worker = async {
             for worker in workers {
-                if worker.await.is_err() {
+                if (&mut worker.drained).await.is_err() {
                     return;
                 }
             }
@@ -188,31 +208,43 @@ impl Server {
         info!(notice = ?self.notice, deadline = ?self.deadline, "draining");
         sleep(self.notice).await;
         self.drain.begin();
-        let workers = std::mem::take(&mut self.workers);
-        let ended = async {
-            for worker in workers {
-                // An error is a worker that died; it holds nothing any more either.
-                let _ = worker.await;
-            }
-        };
-        let in_time = timeout(self.deadline, ended).await.is_ok();
+        let workers = std::mem::take(&mut self.workers).into_iter();
+        let (drained, gone): (Vec<_>, Vec<_>) =
+            workers.map(|worker| (worker.drained, worker.gone)).unzip();
+        let in_time = timeout(self.deadline, all(drained)).await.is_ok();
         let cut = self.proxy.metrics.connections.get();
         if in_time {
             info!("drained");
         } else {
             warn!(connections = cut, "drain deadline: connections are cut");
+            self.cut();
+            // Each request that is cut gets its line in the log.
+            let _ = timeout(CUT_WITHIN, all(gone)).await;
         }
+        self.proxy.traces.flush().await;
         cut
+    }
+
+    fn cut(&self) {
+        self.proxy.access.begin_cut();
+        self.cut.notify_waiters();
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.drain.begin();
-        self.cut.notify_waiters();
+        self.cut();
         for task in &self.background {
             task.abort();
         }
+    }
+}
+
+/// Waits for all of these. An error is a worker that died; it holds nothing any more either.
+async fn all(signs: Vec<oneshot::Receiver<()>>) {
+    for sign in signs {
+        let _ = sign.await;
     }
 }
 
@@ -270,7 +302,7 @@ fn start_workers(
     listeners: &[TcpListener],
     edge: &Arc<Edge>,
     cut: &Arc<Notify>,
-) -> Result<Vec<oneshot::Receiver<()>>, StartError> {
+) -> Result<Vec<Worker>, StartError> {
     let mut workers = Vec::new();
     for number in 0..settings.threads {
         let own = listeners
@@ -282,14 +314,23 @@ fn start_workers(
             .enable_all()
             .build()
             .map_err(StartError::Worker)?;
-        let (ended, end) = oneshot::channel();
+        let (drained, on_drained) = oneshot::channel();
+        let (gone, on_gone) = oneshot::channel();
         let edge = Arc::clone(edge);
         let cut = Arc::clone(cut);
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || runtime.block_on(work(edge, own, &cut, ended)))
+            .spawn(move || {
+                runtime.block_on(work(edge, own, &cut, drained));
+                drop(runtime);
+                // Nobody may be waiting any more.
+                let _ = gone.send(());
+            })
             .map_err(StartError::Worker)?;
-        workers.push(end);
+        workers.push(Worker {
+            drained: on_drained,
+            gone: on_gone,
+        });
     }
     Ok(workers)
 }

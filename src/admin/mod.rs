@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 pub use access::{Access, MARK, TokenError, read_token};
-pub use time::seconds_of;
+pub use time::{rfc3339, seconds_of};
 
 use crate::cluster::Cluster;
 use crate::events::{Event, EventKind};

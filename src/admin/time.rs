@@ -7,7 +7,7 @@ const DAY: u64 = 24 * 60 * 60;
 const ERA: u64 = 146_097;
 
 /// `time` as in `2026-03-01T07:05:09Z`; what lies before 1970 is 1970.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     let seconds = time
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());

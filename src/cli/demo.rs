@@ -17,10 +17,13 @@ pub fn demo(seconds: Option<u64>) -> ExitCode {
         filter: "warn".to_owned(),
         ..Log::default()
     };
-    if let Err(error) = logging::init(&log) {
-        eprintln!("{error}");
-        return exit::CONFIG.into();
-    }
+    let _flush = match logging::init(&log) {
+        Ok(flush) => flush,
+        Err(error) => {
+            eprintln!("{error}");
+            return exit::CONFIG.into();
+        }
+    };
     super::block_on(play(seconds))
 }
 

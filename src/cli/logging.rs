@@ -1,18 +1,25 @@
 //! Starts the log: to stderr, as text or as JSON lines, filtered.
 //!
-//! Log lines go to stderr, as those of HAProxy and Envoy do: stdout belongs to results. The
-//! environment variable `RUST_LOG`, if it is set and not empty, goes before the file's filter.
+//! Log lines go to stderr, as those of Envoy do: stdout belongs to results. The environment
+//! variable `RUST_LOG`, if it is set and not empty, goes before the file's filter. Whether requests
+//! are logged is a setting of its own (`log.access`), unless the filter itself speaks of them.
 
 use std::env;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
 use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{self, JsonFields};
 
-use crate::config::{Log, LogFormat};
+use super::line::Formatter;
+use crate::config::{AccessLog, Log, LogFormat};
+use crate::log::{self, Flush};
+use crate::proxy::TARGET;
 
 /// The variable whose filter goes before the file's.
 const VARIABLE: &str = "RUST_LOG";
@@ -31,18 +38,28 @@ pub enum LoggingError {
     },
     /// The process already has a log.
     Started,
+    /// The system gives no thread, or no descriptor, for it.
+    System(io::Error),
 }
 
-/// Starts the process's log.
+/// Starts the process's log. What is returned is to be kept until the end: dropping it waits a
+/// moment until everything is written.
 ///
 /// # Errors
-/// If `RUST_LOG` or the filter cannot be read, or if the process already has a log.
-pub fn init(log: &Log) -> Result<(), LoggingError> {
+/// If `RUST_LOG` or the filter cannot be read, if the process already has a log, or if the system
+/// has no thread for it.
+pub fn init(log: &Log) -> Result<Flush, LoggingError> {
     let variable = env::var_os(VARIABLE).map(|value| value.to_string_lossy().into_owned());
     let filter = filter(variable, log)?;
     let colours = io::stderr().is_terminal();
-    let dispatch = dispatch(log.format, filter, colours, io::stderr);
-    tracing::dispatcher::set_global_default(dispatch).map_err(|_| LoggingError::Started)
+    // A descriptor of its own: whoever writes to `io::stderr` holds a lock, and a pipe that nobody
+    // reads must not hold up whoever comes after.
+    let out = io::stderr().as_fd().try_clone_to_owned();
+    let out = File::from(out.map_err(LoggingError::System)?);
+    let (lines, flush) = log::start(out).map_err(LoggingError::System)?;
+    let dispatch = dispatch(log.format, filter, colours, lines);
+    tracing::dispatcher::set_global_default(dispatch).map_err(|_| LoggingError::Started)?;
+    Ok(flush)
 }
 
 fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError> {
@@ -50,8 +67,17 @@ fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError
         Some(text) => (VARIABLE, text),
         None => ("log.filter", log.filter.clone()),
     };
+    // The word on requests is the file's, unless the filter has one itself.
+    let speaks = text.split(',').any(|one| one.trim().starts_with(TARGET));
+    let filter = match log.access {
+        _ if speaks => text.clone(),
+        AccessLog::Off => format!("{text},{TARGET}=off"),
+        AccessLog::On | AccessLog::Failures | AccessLog::Sample(_) => {
+            format!("{text},{TARGET}=info")
+        }
+    };
     EnvFilter::builder()
-        .parse(&text)
+        .parse(&filter)
         .map_err(|source| LoggingError::Filter {
             origin,
             text,
@@ -59,16 +85,24 @@ fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError
         })
 }
 
-fn dispatch<W>(format: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> Dispatch
+fn dispatch<W>(form: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> Dispatch
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer);
-    match format {
-        LogFormat::Text => lines.with_ansi(colours).finish().into(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().into(),
+    match form {
+        LogFormat::Text => {
+            let formatter = Formatter::text(format::format().with_ansi(colours));
+            let lines = lines.with_ansi(colours);
+            lines.event_format(formatter).finish().into()
+        }
+        LogFormat::Json => {
+            let formatter = Formatter::json(format::format().json().flatten_event(true));
+            let lines = lines.fmt_fields(JsonFields::new()).with_ansi(false);
+            lines.event_format(formatter).finish().into()
+        }
     }
 }
 
@@ -81,6 +115,7 @@ impl fmt::Display for LoggingError {
                 source,
             } => write!(f, "{origin}: `{text}` is no log filter: {source}"),
             LoggingError::Started => f.write_str("the process already has a log"),
+            LoggingError::System(source) => write!(f, "cannot start the log: {source}"),
         }
     }
 }
@@ -90,6 +125,7 @@ impl std::error::Error for LoggingError {
         match self {
             LoggingError::Filter { source, .. } => Some(source),
             LoggingError::Started => None,
+            LoggingError::System(source) => Some(source),
         }
     }
 }
@@ -118,6 +154,7 @@ mod tests {
         Log {
             format,
             filter: filter.to_owned(),
+            ..Log::default()
         }
     }
 

@@ -6,6 +6,7 @@ pub mod ask;
 pub mod check;
 pub mod demo;
 pub mod exit;
+mod line;
 pub mod logging;
 mod notify;
 pub mod operate;

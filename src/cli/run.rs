@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{exit, logging, notify};
+use super::logging::{self, LoggingError};
+use super::{exit, notify};
 use crate::config::{self, Settings};
 use crate::server::{Server, StartError};
 
@@ -20,10 +21,18 @@ pub fn run(config: &Path) -> ExitCode {
             return exit::CONFIG.into();
         }
     };
-    if let Err(error) = logging::init(&settings.log) {
-        eprintln!("{error}");
-        return exit::CONFIG.into();
-    }
+    // Until the end: its end writes what still waits.
+    let _flush = match logging::init(&settings.log) {
+        Ok(flush) => flush,
+        Err(error) => {
+            eprintln!("{error}");
+            return match error {
+                LoggingError::Filter { .. } => exit::CONFIG.into(),
+                LoggingError::System(_) => exit::OS.into(),
+                LoggingError::Started => exit::SOFTWARE.into(),
+            };
+        }
+    };
     super::block_on(serve(settings))
 }
 
@@ -66,7 +75,9 @@ async fn serve(settings: Settings) -> ExitCode {
             error!("{error}");
             return match error {
                 StartError::Token(_) => exit::CONFIG.into(),
-                StartError::Bind { .. } | StartError::Worker(_) => exit::OS.into(),
+                StartError::Bind { .. } | StartError::Worker(_) | StartError::Traces(_) => {
+                    exit::OS.into()
+                }
             };
         }
     };

@@ -62,7 +62,9 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         log: Log {
             format: LogFormat::Text,
             filter: "info".into(),
+            ..Log::default()
         },
+        traces: None,
         threads: 1,
     }
 }

@@ -108,6 +108,22 @@ pub(super) fn path(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Checks the URL of a collector, and gives it the usual path if it has none.
+pub(super) fn collector(text: &str) -> Result<String, &'static str> {
+    const FORM: &str = "be a URL such as `http://127.0.0.1:4318/v1/traces`";
+    if text.starts_with("https://") {
+        return Err("be a URL with `http`: there is no TLS towards a collector");
+    }
+    let rest = text.strip_prefix("http://").ok_or(FORM)?;
+    let (authority, path) = match rest.find('/') {
+        Some(at) => (&rest[..at], &rest[at..]),
+        None => (rest, "/v1/traces"),
+    };
+    host_port(authority)?;
+    self::path(path)?;
+    Ok(format!("http://{authority}{path}"))
+}
+
 /// Checks an origin as a browser writes it: scheme, host, and the port unless it is the scheme's
 /// own; lower case, nothing after it.
 pub(super) fn origin(text: &str) -> Result<(), &'static str> {

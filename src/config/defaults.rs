@@ -6,8 +6,8 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::settings::{
-    Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
-    Placement, Probe, Settings, Timeouts, Upstream,
+    AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
+    Origins, Placement, Probe, Settings, Timeouts, Upstream,
 };
 
 /// The most worker threads.
@@ -45,6 +45,7 @@ impl Settings {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),
+            traces: None,
             threads: threads(),
         }
     }
@@ -138,6 +139,8 @@ impl Default for Log {
         Self {
             format: LogFormat::Text,
             filter: "info".to_owned(),
+            access: AccessLog::Off,
+            session_key: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// The keys of each place, in the order in which the documents show them. A place is the path of a
 /// mapping, `[]` standing for the entries of a list.
-const PLACES: [(&str, &[&str]); 11] = [
+const PLACES: [(&str, &[&str]); 13] = [
     (
         "",
         &[
@@ -21,6 +21,7 @@ const PLACES: [(&str, &[&str]); 11] = [
             "limits",
             "timeouts",
             "log",
+            "traces",
             "threads",
         ],
     ),
@@ -58,7 +59,9 @@ const PLACES: [(&str, &[&str]); 11] = [
             "drain",
         ],
     ),
-    ("log", &["format", "filter"]),
+    ("log", &["format", "filter", "access", "session_key"]),
+    ("log.access", &["sample"]),
+    ("traces", &["endpoint", "sample"]),
 ];
 
 /// Every key that a configuration file may have, as a path: `health`, `health.rise`,
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn places_are_found_and_paths_joined() {
-        assert_eq!(at("log"), ["format", "filter"]);
+        assert_eq!(at("upstream"), ["connecting", "connects_per_second"]);
         assert!(at("tls").is_empty());
         assert_eq!(elsewhere("max_body").as_deref(), Some("bosh.max_body"));
         assert_eq!(elsewhere("tls"), None);

@@ -151,7 +151,12 @@ mod tests {
                     format!("{LISTEN}{NODES}").replace(&format!("{key}:"), "#") + &key + ": [[]]"
                 }
                 Some((place, key)) => match place.strip_suffix("[]") {
-                    None => format!("{LISTEN}{NODES}{place}: {{ {key}: [[]] }}"),
+                    None => {
+                        let nested = key.rsplit('.').fold("[[]]".to_owned(), |value, name| {
+                            format!("{{ {name}: {value} }}")
+                        });
+                        format!("{LISTEN}{NODES}{place}: {nested}")
+                    }
                     Some(list) => {
                         let rest = ["name: t1", "address: 't1:1'"];
                         let rest = rest.iter().filter(|entry| !entry.starts_with(key));

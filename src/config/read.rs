@@ -99,6 +99,11 @@ impl<'t> Value<'t> {
         matches!(self.tree, Tree::Bool(false)) || *self.tree == Tree::Text("off".to_owned())
     }
 
+    /// True for `true` and for the word `on`, as [`Value::is_off`].
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self.tree, Tree::Bool(true)) || *self.tree == Tree::Text("on".to_owned())
+    }
+
     /// True for a key with nothing after it.
     pub(super) fn is_null(&self) -> bool {
         *self.tree == Tree::Null

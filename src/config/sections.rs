@@ -2,6 +2,7 @@
 //! range.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,13 +16,15 @@ use super::defaults::{
 use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
 use super::settings::{
-    Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings, Origins,
-    Placement, Probe, Settings, Timeouts, Upstream,
+    AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
+    Origins, Placement, Probe, Settings, Timeouts, Traces, Upstream,
 };
 use super::units::show_duration;
 
 /// The most entries of any list but `nodes`.
 const MOST_ENTRIES: usize = 256;
+/// The most sessions of which one is logged.
+const MOST_SAMPLE: u32 = 1_000_000;
 /// The most nodes.
 const MOST_NODES: usize = 1024;
 /// The least of a duration that may not be nothing.
@@ -59,6 +62,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         limits: limits(&root.section("limits")?)?,
         timeouts: timeouts(&root.section("timeouts")?)?,
         log: log(&root.section("log")?)?,
+        traces: traces(root.get("traces"))?,
         threads: root.count("threads", threads(), 1..=MOST_THREADS)?,
         listen,
     })
@@ -340,10 +344,61 @@ fn log(section: &Section<'_>) -> Result<Log, Fault> {
         Some(value) => filter(&value)?,
         None => default.filter,
     };
+    let access = match section.get("access") {
+        Some(value) => access_log(value)?,
+        None => default.access,
+    };
+    let session_key = section.get("session_key").map(|value| session_key(&value));
     Ok(Log {
         format: section.choice("format", default.format, &LOG_FORMATS)?,
         filter,
+        access,
+        session_key: session_key.transpose()?,
     })
+}
+
+fn access_log(value: Value<'_>) -> Result<AccessLog, Fault> {
+    if value.is_off() {
+        return Ok(AccessLog::Off);
+    }
+    if value.is_on() {
+        return Ok(AccessLog::On);
+    }
+    if value.text().is_ok_and(|text| text == "failures") {
+        return Ok(AccessLog::Failures);
+    }
+    if value.is_null() {
+        return Err(value.fault("has no value"));
+    }
+    let section = value.section_or("one of off, on, failures, or a mapping with `sample`")?;
+    section.need("sample")?;
+    let sample = section.count("sample", NonZeroU32::MIN.get(), 2..=MOST_SAMPLE)?;
+    NonZeroU32::new(sample).map_or(Ok(AccessLog::On), |sample| Ok(AccessLog::Sample(sample)))
+}
+
+fn traces(value: Option<Value<'_>>) -> Result<Option<Traces>, Fault> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let section = value.clone().section()?;
+    let sample = section.count("sample", 1, 1..=MOST_SAMPLE)?;
+    let endpoint_value = section.need("endpoint")?;
+    let endpoint = check::collector(endpoint_value.text()?);
+    let endpoint = endpoint.map_err(|must| endpoint_value.must(must))?;
+    if !cfg!(feature = "otlp") {
+        return Err(value.fault("needs a Bowline that was built with `--features otlp`"));
+    }
+    Ok(Some(Traces { endpoint, sample }))
+}
+
+/// A key in hexadecimal. It is a secret, so that no message shows it.
+fn session_key(value: &Value<'_>) -> Result<u128, Fault> {
+    let text = value
+        .text()
+        .ok()
+        .filter(|text| text.len() == 32 && text.bytes().all(|letter| letter.is_ascii_hexdigit()));
+    text.and_then(|text| u128::from_str_radix(text, 16).ok())
+        .ok_or_else(|| value.fault("must be 32 hexadecimal digits in quotes"))
 }
 
 /// A log filter. A mistyped level alone would be taken for the name of a module and then log

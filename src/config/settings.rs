@@ -2,6 +2,7 @@
 //! filled in, nothing left to look up.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// What is logged, and how.
     pub log: Log,
+    /// Where traces go; nowhere by default. Only with the cargo feature `otlp`.
+    pub traces: Option<Traces>,
     /// Worker threads, 1 to 256; the number of cores by default.
     pub threads: usize,
 }
@@ -212,6 +215,33 @@ pub struct Log {
     pub format: LogFormat,
     /// A filter as `RUST_LOG` takes it, known to parse; `RUST_LOG` goes before it.
     pub filter: String,
+    /// Which requests have a line; off by default.
+    pub access: AccessLog,
+    /// The key under which lines name sessions; drawn at random at the start if there is none.
+    pub session_key: Option<u128>,
+}
+
+/// Which requests have a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// All.
+    On,
+    /// Those that did not end as they should.
+    Failures,
+    /// Those, and all of one session in so many; 2 to a million.
+    Sample(NonZeroU32),
+}
+
+/// Where traces go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// The collector's URL for traces, `http://host:port/path`.
+    pub endpoint: String,
+    /// Of requests that are no part of a trace already, one in so many begins one; 1 to a million,
+    /// 1 by default.
+    pub sample: u32,
 }
 
 /// The form of a log line.

@@ -1,5 +1,7 @@
 //! Reading a request body, bounded in size and in time.
 
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,19 +11,35 @@ use tokio::time::timeout;
 
 use crate::proxy::Cause;
 
+/// Why a body was not read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// It is refused.
+    Refused(Cause),
+    /// The client went away before its end.
+    Gone,
+}
+
+impl From<Cause> for Unread {
+    fn from(cause: Cause) -> Self {
+        Self::Refused(cause)
+    }
+}
+
 /// Reads a body of at most `most` bytes within `patience`.
 ///
 /// # Errors
 ///
-/// [`Cause::TooLarge`], [`Cause::BodyTimeout`]; [`Cause::BadHead`] when its framing breaks.
+/// [`Unread::Gone`]; [`Cause::TooLarge`], [`Cause::BodyTimeout`]; [`Cause::BadHead`] when its
+/// framing breaks.
 pub(super) async fn read(
     mut body: Incoming,
     most: usize,
     patience: Duration,
-) -> Result<Bytes, Cause> {
+) -> Result<Bytes, Unread> {
     let announced = body.size_hint().lower();
     if announced > u64::try_from(most).unwrap_or(u64::MAX) {
-        return Err(Cause::TooLarge);
+        return Err(Cause::TooLarge.into());
     }
     // Most bodies came with their head: no timer for those.
     let first = {
@@ -45,29 +63,42 @@ pub(super) async fn read(
         .map_err(|_| Cause::BodyTimeout)?
 }
 
-async fn collect(mut body: Incoming, first: Bytes, most: usize) -> Result<Bytes, Cause> {
+async fn collect(mut body: Incoming, first: Bytes, most: usize) -> Result<Bytes, Unread> {
     let mut whole = BytesMut::from(first);
     while let Some(frame) = body.frame().await {
         whole.extend_from_slice(&data(Some(frame))?);
         if whole.len() > most {
-            return Err(Cause::TooLarge);
+            return Err(Cause::TooLarge.into());
         }
     }
     bounded(whole.freeze(), most)
 }
 
-fn data(frame: Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>) -> Result<Bytes, Cause> {
+fn data(frame: Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>) -> Result<Bytes, Unread> {
     match frame {
         None => Ok(Bytes::new()),
         // Trailers are dropped.
         Some(Ok(frame)) => Ok(frame.into_data().unwrap_or_default()),
-        Some(Err(_)) => Err(Cause::BadHead),
+        Some(Err(error)) if is_gone(&error) => Err(Unread::Gone),
+        Some(Err(_)) => Err(Cause::BadHead.into()),
     }
 }
 
-fn bounded(body: Bytes, most: usize) -> Result<Bytes, Cause> {
+/// Whether the connection ended, and not only the body's framing broke.
+fn is_gone(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.is_some_and(|source: &io::Error| {
+        // hyper's words for what breaks the framing.
+        !matches!(
+            source.kind(),
+            ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::Other
+        )
+    })
+}
+
+fn bounded(body: Bytes, most: usize) -> Result<Bytes, Unread> {
     if body.len() > most {
-        Err(Cause::TooLarge)
+        Err(Cause::TooLarge.into())
     } else {
         Ok(body)
     }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 use ipnet::IpNet;
 
+use crate::traces::Parent;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -41,6 +43,15 @@ pub(super) fn is_secure(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) ->
         && headers
             .get(X_FORWARDED_PROTO)
             .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+/// The span that a trusted peer says the request belongs to.
+pub(super) fn parent(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Parent {
+    if cfg!(feature = "otlp") && is_trusted(peer.to_canonical(), trusted) {
+        Parent::of(headers)
+    } else {
+        Parent::default()
+    }
 }
 
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {

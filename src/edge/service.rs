@@ -15,6 +15,7 @@ use hyper::service::Service;
 use hyper::{Method, Request, Response, Version};
 
 use super::answer::{response, response_in};
+use super::body::Unread;
 use super::cors::{self, Allowed};
 use super::head::Fields;
 use super::wire::Signals;
@@ -170,7 +171,13 @@ impl Edge {
         }
         let body = match body::read(body, bosh.max_body, self.settings.timeouts.body).await {
             Ok(body) => body,
-            Err(cause) => return refuse(cause, allowed),
+            Err(Unread::Refused(cause)) => return refuse(cause, allowed),
+            Err(Unread::Gone) => {
+                // Counted as that. What is returned reaches nobody.
+                drop(self.note(Kind::Other, head, peer));
+                let answer = Answer::reject(Cause::BadHead, false);
+                return Read::Answered(response(answer, allowed, true));
+            }
         };
         let trusted = &self.settings.trusted_proxies;
         let begun = self.proxy.begin(&Ask {
@@ -178,6 +185,7 @@ impl Edge {
             host,
             client: client::address(peer.ip(), &head.headers, trusted),
             secure: client::is_secure(peer.ip(), &head.headers, trusted),
+            parent: client::parent(peer.ip(), &head.headers, trusted),
             body,
         });
         match begun {
@@ -196,13 +204,13 @@ impl Edge {
         allowed: Allowed,
     ) -> Response<Full<Bytes>> {
         let answer = Answer::reject(cause, false);
-        self.note(Kind::Other, head, peer).finish(&answer, None);
+        self.note(Kind::Other, head, peer).finish(&answer);
         response(answer, allowed, self.drain.is_closing())
     }
 
     fn preflight(&self, head: &Parts, peer: SocketAddr, allowed: Allowed) -> Response<Full<Bytes>> {
         let answer = Answer::ok(Bytes::new());
-        self.note(Kind::Preflight, head, peer).finish(&answer, None);
+        self.note(Kind::Preflight, head, peer).finish(&answer);
         let mut response = response(answer, allowed, self.drain.is_closing());
         response.headers_mut().remove(CONTENT_TYPE);
         cors::write_preflight(response.headers_mut());
@@ -211,14 +219,16 @@ impl Edge {
 
     fn about(&self, head: &Parts, peer: SocketAddr, allowed: Allowed) -> Response<Full<Bytes>> {
         let answer = Answer::ok(Bytes::from_static(ABOUT.as_bytes()));
-        self.note(Kind::Other, head, peer).finish(&answer, None);
+        self.note(Kind::Other, head, peer).finish(&answer);
         let mut response = response(answer, allowed, self.drain.is_closing());
         response.headers_mut().insert(CONTENT_TYPE, TEXT);
         response
     }
 
     fn note(&self, kind: Kind, head: &Parts, peer: SocketAddr) -> Note {
-        let client = client::address(peer.ip(), &head.headers, &self.settings.trusted_proxies);
-        Note::new(Arc::clone(&self.proxy.metrics), kind, client)
+        let trusted = &self.settings.trusted_proxies;
+        let client = client::address(peer.ip(), &head.headers, trusted);
+        let parent = client::parent(peer.ip(), &head.headers, trusted);
+        Note::new(Arc::clone(&self.proxy), kind, client, &parent)
     }
 }

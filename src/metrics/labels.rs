@@ -57,10 +57,12 @@ pub enum Outcome {
     Rejected,
     /// The client went away before there was an answer.
     ClientGone,
+    /// The balancer ended before there was an answer.
+    Cut,
 }
 
 impl Outcome {
-    pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Rejected, Self::ClientGone];
+    pub(super) const ALL: [Self; 4] = [Self::Ok, Self::Rejected, Self::ClientGone, Self::Cut];
 
     /// The value of the label `outcome`.
     pub const fn label(self) -> &'static str {
@@ -68,6 +70,7 @@ impl Outcome {
             Self::Ok => "ok",
             Self::Rejected => "rejected",
             Self::ClientGone => "client_gone",
+            Self::Cut => "cut",
         }
     }
 }

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
-use super::{Answer, Cause, Job, Proxy, refuse};
+use super::{Answer, Cause, Job, Phase, Proxy, refuse};
 use crate::cluster::{NodeId, Placed};
 use crate::sessions::{Insert, Terms};
 use crate::upstream::{self, Connection};
@@ -42,6 +42,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
     loop {
         let Some(placed) = proxy.place(&job, &tried) else {
             tried.clear();
+            job.note.enters(Phase::Queue);
             if Box::pin(proxy.await_node(give_up)).await {
                 continue;
             }
@@ -50,8 +51,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
         let node = placed.id();
         match proxy.try_creation(node, &job).await {
             Try::Done(answer) => {
-                let name = &proxy.cluster.node(node).name;
-                job.note.finish(&answer, Some(name));
+                job.note.finish(&answer);
                 return answer;
             }
             Try::NextNode => tried.push(node),
@@ -94,6 +94,8 @@ impl Proxy {
         loop {
             let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
             let give_up = Instant::now() + patience;
+            job.note.goes_to(id);
+            job.note.enters(Phase::Connect);
             let mut connection = match Box::pin(self.open(node, None, give_up)).await {
                 Ok(connection) => connection,
                 Err(error) if error.is_local() => {
@@ -101,7 +103,8 @@ impl Proxy {
                 }
                 Err(_) => return Try::NextNode,
             };
-            let begun = Instant::now();
+            let stay = job.note.at_node();
+            let begun = stay.begun();
             let times = Times {
                 begun,
                 nudge: Some(begun + NUDGE_AFTER),
@@ -110,11 +113,11 @@ impl Proxy {
             let ended = self
                 .exchange(node, &mut connection, &job.request, || (), &times)
                 .await;
-            let took = begun.elapsed();
-            job.note.at_node(took);
+            let took = stay.end();
             match ended {
                 Ended::Answered(answer) => {
                     node.metrics.answer_seconds.observe(took);
+                    job.note.enters(Phase::Answer);
                     return self.learn_creation(id, job, answer, connection);
                 }
                 Ended::NodeDown => return Try::NextNode,
@@ -132,7 +135,10 @@ impl Proxy {
                     };
                     match resend::after(&error, now) {
                         Next::Again => repeated = true,
-                        Next::Garbage => return Try::Garbage,
+                        Next::Garbage => {
+                            job.note.enters(Phase::Answer);
+                            return Try::Garbage;
+                        }
                         Next::Reassign | Next::Terminated | Next::Overloaded => {
                             return Try::NextNode;
                         }
@@ -157,6 +163,7 @@ impl Proxy {
         if let Some(sid) = wrapper.sid.as_deref()
             && !wrapper.terminate
         {
+            job.note.of_session(sid);
             let terms = Terms {
                 wait: super::seconds(wrapper.wait.unwrap_or(job.wait.into())),
                 inactivity: super::seconds(wrapper.inactivity.unwrap_or(60)),

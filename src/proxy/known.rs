@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
-use super::{Answer, Cause, Job, Proxy};
+use super::{Answer, Cause, Job, Phase, Proxy};
 use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
 use crate::metrics::Kind;
@@ -92,8 +92,12 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
         };
         match step {
             Step::Done(answer) => break answer,
-            Step::Again => under_way.turn_again(job.rid).await,
+            Step::Again => {
+                job.note.enters(Phase::Queue);
+                under_way.turn_again(job.rid).await;
+            }
             Step::Reassign => {
+                job.note.enters(Phase::Queue);
                 under_way.session.again(job.rid);
                 if !Box::pin(under_way.reassign(id, &job, &mut past)).await {
                     break under_way.lost(Cause::SessionLost);
@@ -103,8 +107,7 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
             Step::Rejected(cause) => break under_way.lost(cause),
         }
     };
-    let node = &under_way.proxy.cluster.node(under_way.session.node()).name;
-    job.note.finish(&answer, Some(node));
+    job.note.finish(&answer);
     answer
 }
 
@@ -147,6 +150,7 @@ impl UnderWay {
     /// One try at the session's node.
     async fn attempt(&self, id: NodeId, job: &Job, past: &mut Past) -> Step {
         let node = self.proxy.cluster.node(id);
+        job.note.goes_to(id);
         let patience = Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER;
         let idle = if past.repeated {
             None
@@ -158,6 +162,7 @@ impl UnderWay {
             None => {
                 let give_up = Instant::now() + patience;
                 let of = Some(&*self.session);
+                job.note.enters(Phase::Connect);
                 match Box::pin(self.proxy.open(node, of, give_up)).await {
                     Ok(connection) => connection,
                     Err(error) => return self.failed(id, &error, false, job, past),
@@ -166,7 +171,8 @@ impl UnderWay {
         };
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
-        let begun = Instant::now();
+        let stay = job.note.at_node();
+        let begun = stay.begun();
         let times = Times {
             begun,
             nudge: None,
@@ -176,9 +182,12 @@ impl UnderWay {
             .proxy
             .exchange(node, &mut connection, &job.request, sent, &times)
             .await;
-        job.note.at_node(begun.elapsed());
+        stay.end();
         match ended {
-            Ended::Answered(answer) => self.learn(id, job, answer, connection),
+            Ended::Answered(answer) => {
+                job.note.enters(Phase::Answer);
+                self.learn(id, job, answer, connection)
+            }
             Ended::NodeDown => Step::Reassign,
             Ended::Overdue => {
                 attempt::overdue(node);
@@ -229,6 +238,7 @@ impl UnderWay {
                 self.proxy
                     .sessions
                     .terminate(&self.session, "none", self.proxy.now());
+                job.note.enters(Phase::Stead);
                 Step::Done(Answer::ok(bosh::terminate(None)))
             }
             Next::Overloaded => {

@@ -6,15 +6,18 @@
 //! will need, since a held poll is the normal state of a client: whoever polls it may drop
 //! everything else meanwhile, and dropping it ends the request at its node.
 
+mod access;
 mod answer;
 mod attempt;
 mod creation;
+mod end;
 mod known;
 mod learn;
 mod note;
 mod reject;
 mod resend;
 
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +26,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+pub use access::{Access, TARGET};
 pub use answer::Answer;
+use end::Phase;
 pub use note::Note;
 pub use reject::{Cause, Row};
 
@@ -32,6 +37,7 @@ use crate::cluster::{Cluster, Life, NodeId};
 use crate::config::{Affinity, Settings};
 use crate::metrics::{Kind, Metrics};
 use crate::sessions::{Addresses, Refusal, Session, Sessions, Time};
+use crate::traces::{Parent, Traces};
 use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 
 /// What `edge` knows of a request, all of it checked.
@@ -45,6 +51,8 @@ pub struct Ask<'a> {
     pub client: IpAddr,
     /// Whether the client's side is encrypted.
     pub secure: bool,
+    /// The span that a trusted proxy says it belongs to.
+    pub parent: Parent,
     /// The whole body.
     pub body: Bytes,
 }
@@ -71,6 +79,10 @@ pub struct Proxy {
     pub addresses: Option<Addresses>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Which requests are logged.
+    pub access: Access,
+    /// Where traces go.
+    pub traces: Traces,
     started: Instant,
     max_answer: usize,
     connect: Duration,
@@ -95,7 +107,14 @@ struct Job {
 
 impl Proxy {
     /// The proxy for `settings`, with no session yet.
-    pub fn new(settings: &Settings, cluster: Arc<Cluster>, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// # Errors
+    /// If there can be no traces where they are wanted.
+    pub fn new(
+        settings: &Settings,
+        cluster: Arc<Cluster>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let limit = settings.limits.sessions;
         let connections = i64::try_from(settings.limits.connections).unwrap_or(i64::MAX);
         metrics.connections_limit.set(connections);
@@ -104,16 +123,18 @@ impl Proxy {
             Affinity::ClientIp => Some(Addresses::new(settings.affinity_ttl, limit)),
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
-        Self {
+        Ok(Self {
             cluster,
             sessions: Arc::new(sessions),
             addresses,
             metrics,
+            access: Access::new(&settings.log),
+            traces: Traces::start(settings.traces.as_ref())?,
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
             connect: settings.timeouts.connect,
             placement_wait: settings.placement_wait,
-        }
+        })
     }
 
     /// The time as sessions count it.
@@ -157,7 +178,7 @@ impl Proxy {
             Ok(wrapper) => self.route(ask, &wrapper),
             Err(malformed) => {
                 tracing::debug!(client = %ask.client, %malformed, "malformed wrapper");
-                let note = Note::new(Arc::clone(&self.metrics), Kind::Other, ask.client);
+                let note = Note::new(Arc::clone(self), Kind::Other, ask.client, &ask.parent);
                 Begun::Answered(refuse(Cause::Malformed, false, note))
             }
         }
@@ -171,6 +192,7 @@ impl Proxy {
             }
             return Begun::Exchange(Box::pin(creation::run(Arc::clone(self), job)));
         };
+        job.note.of_session(sid);
         if let Some(addresses) = &self.addresses {
             addresses.renew(ask.client, self.now());
         }
@@ -184,8 +206,9 @@ impl Proxy {
         }
     }
 
-    fn job(&self, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
-        let kind = kind_of(wrapper);
+    fn job(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
+        let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client, &ask.parent);
+        note.enters(Phase::Queue);
         let head = RequestHead {
             path: ask.path,
             host: ask.host,
@@ -206,7 +229,7 @@ impl Proxy {
             // With `stream` it ends one stream of several (XEP-0124 §16), not the session.
             terminate: wrapper.terminate && wrapper.stream.is_none(),
             legacy: wrapper.sid.is_none() && !wrapper.ver,
-            note: Note::new(Arc::clone(&self.metrics), kind, ask.client),
+            note,
         }
     }
 
@@ -250,7 +273,7 @@ impl Proxy {
 /// An answer of the balancer's own, counted.
 fn refuse(cause: Cause, legacy: bool, note: Note) -> Answer {
     let answer = Answer::reject(cause, legacy);
-    note.finish(&answer, None);
+    note.finish(&answer);
     answer
 }
 

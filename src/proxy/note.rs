@@ -2,37 +2,105 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Level, debug, warn};
+use tracing::{Level, info, warn};
 
+use super::access::{Access, Name};
 use super::answer::Answer;
-use crate::metrics::{Kind, Metrics, Outcome};
+use super::end::{self, Phase};
+use super::{Cause, Proxy};
+use crate::cluster::NodeId;
+use crate::metrics::{Kind, Outcome};
+use crate::traces::{self, Parent, Stage, Trace};
+
+/// The longest that an address is in words: IPv6 with an IPv4 address at its end.
+const LONGEST_ADDRESS: usize = 45;
+
+/// The number that no node has: there are 1024 at most.
+const NO_NODE: u16 = u16::MAX;
 
 /// One request, counted once: when it is answered, or when it is dropped because its client went
 /// away.
 #[derive(Debug)]
 pub struct Note {
-    metrics: Arc<Metrics>,
+    proxy: Arc<Proxy>,
     kind: Kind,
     client: IpAddr,
     begun: Instant,
     /// Time spent at nodes, in nanoseconds.
     at_nodes: AtomicU64,
+    /// The session's [`Name`], if there are lines in the log.
+    session: AtomicU32,
+    /// The last node that it was to go to.
+    node: AtomicU16,
+    phase: AtomicU8,
+    /// How often it was to go to a node.
+    tries: AtomicU8,
     counted: bool,
+    trace: Trace,
+}
+
+/// The time of a request at a node, noted when this is dropped: that time is not the balancer's doing.
+#[derive(Debug)]
+pub(super) struct Stay<'a> {
+    note: &'a Note,
+    begun: Instant,
+}
+
+impl Stay<'_> {
+    /// When it began.
+    pub(super) const fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Ends it, and says how long it was.
+    pub(super) fn end(self) -> Duration {
+        let took = self.note_time();
+        // Noted once.
+        std::mem::forget(self);
+        took
+    }
+
+    fn note_time(&self) -> Duration {
+        let took = self.begun.elapsed();
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.note.at_nodes.fetch_add(nanos, Ordering::Relaxed);
+        took
+    }
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.note_time();
+    }
+}
+
+/// How a request ended.
+struct Ended {
+    outcome: Outcome,
+    cause: Option<Cause>,
+    status: u16,
+    bytes: usize,
+    state: &'static str,
 }
 
 impl Note {
-    /// A request of `kind` that begins now.
-    pub fn new(metrics: Arc<Metrics>, kind: Kind, client: IpAddr) -> Self {
+    /// A request of `kind` that begins now, and is part of what `parent` is.
+    pub fn new(proxy: Arc<Proxy>, kind: Kind, client: IpAddr, parent: &Parent) -> Self {
         Self {
-            metrics,
+            trace: proxy.traces.begin(parent),
+            proxy,
             kind,
             client,
             begun: Instant::now(),
             at_nodes: AtomicU64::new(0),
+            session: AtomicU32::new(Name::NONE.bits()),
+            node: AtomicU16::new(NO_NODE),
+            phase: AtomicU8::new(Phase::Request as u8),
+            tries: AtomicU8::new(0),
             counted: false,
         }
     }
@@ -47,61 +115,213 @@ impl Note {
         self.kind
     }
 
-    /// Notes that the request was at a node for so long: that is not the balancer's doing.
-    pub fn at_node(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.at_nodes.fetch_add(nanos, Ordering::Relaxed);
+    /// Notes which session it belongs to.
+    pub(super) fn of_session(&self, sid: &str) {
+        if Access::is_on() || self.trace.is_on() {
+            let name = self.proxy.access.name(sid);
+            self.session.store(name.bits(), Ordering::Relaxed);
+        }
     }
 
-    /// Counts and logs the answer. `node` is who gave it.
-    pub fn finish(mut self, answer: &Answer, node: Option<&str>) {
+    /// Notes where the request is.
+    pub(super) fn enters(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        let stage = match phase {
+            Phase::Queue => Stage::Queue,
+            Phase::Connect => Stage::Connect,
+            Phase::Node => Stage::Exchange,
+            Phase::Request | Phase::Answer | Phase::Stead => Stage::Other,
+        };
+        self.trace.enters(stage, || self.node());
+    }
+
+    /// Notes that the request is to go to `node`.
+    pub(super) fn goes_to(&self, node: NodeId) {
+        self.node.store(node.0, Ordering::Relaxed);
+        self.tries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The request is at its node from now on.
+    pub(super) fn at_node(&self) -> Stay<'_> {
+        self.enters(Phase::Node);
+        Stay {
+            note: self,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Counts and logs the answer.
+    pub fn finish(mut self, answer: &Answer) {
+        let metrics = &self.proxy.metrics;
         let outcome = match answer.cause {
             Some(cause) => {
-                self.metrics.count_reject(cause.row().label);
+                metrics.count_reject(cause.row().label);
                 Outcome::Rejected
             }
             None => Outcome::Ok,
         };
-        self.metrics.count_request(self.kind, outcome);
+        metrics.count_request(self.kind, outcome);
         let length = u64::try_from(answer.body.len()).unwrap_or(0);
-        self.metrics.client_sent_bytes.inc_by(length);
-        if node.is_some() && answer.cause.is_none() {
-            let at_nodes = Duration::from_nanos(self.at_nodes.load(Ordering::Relaxed));
-            let added = self.begun.elapsed().saturating_sub(at_nodes);
-            self.metrics.overhead_seconds.observe(added);
+        metrics.client_sent_bytes.inc_by(length);
+        let took = self.begun.elapsed();
+        let has_node = self.node.load(Ordering::Relaxed) != NO_NODE;
+        if has_node && answer.cause.is_none() {
+            let added = took.saturating_sub(self.held());
+            metrics.overhead_seconds.observe(added);
         }
         self.counted = true;
-        self.log(answer, outcome, node);
+        let phase = Phase::numbered(self.phase.load(Ordering::Relaxed));
+        let ended = Ended {
+            outcome,
+            cause: answer.cause,
+            status: answer.status,
+            bytes: answer.body.len(),
+            state: end::answered(answer.cause, phase, has_node),
+        };
+        self.log(&ended, took);
     }
 
-    fn log(&self, answer: &Answer, outcome: Outcome, node: Option<&str>) {
-        let client = self.client;
-        let kind = self.kind.label();
-        let cause = answer.cause.map(|cause| cause.row().label);
-        if let Some(cause) = answer.cause
-            && cause.row().level == Level::WARN
-        {
+    fn held(&self) -> Duration {
+        Duration::from_nanos(self.at_nodes.load(Ordering::Relaxed))
+    }
+
+    fn log(&self, ended: &Ended, took: Duration) {
+        let loud = ended.cause.filter(|cause| cause.row().level == Level::WARN);
+        if let Some(cause) = loud {
+            let (client, kind, node) = (self.client, self.kind.label(), self.node());
             warn!(%client, kind, node, cause = cause.row().label, "rejected");
         }
-        debug!(
+        self.trace(ended);
+        if !Access::is_on() {
+            return;
+        }
+        let session = Name::from_bits(self.session.load(Ordering::Relaxed));
+        // Only ordinary ends are ever left out.
+        if ended.outcome != Outcome::Ok || self.proxy.access.samples(session) {
+            self.line(ended, took, session);
+        }
+    }
+
+    fn trace(&self, ended: &Ended) {
+        if !self.trace.is_on() {
+            return;
+        }
+        let session = Name::from_bits(self.session.load(Ordering::Relaxed));
+        self.trace.end(&traces::Ended {
+            kind: self.kind.label(),
+            outcome: ended.outcome.label(),
+            state: ended.state,
+            cause: ended.cause.map(|cause| cause.row().label),
+            status: ended.status,
+            bytes: ended.bytes,
+            client: self.client,
+            node: self.node(),
+            session: session.write(&mut [0; 6]),
+        });
+    }
+
+    fn line(&self, ended: &Ended, took: Duration, session: Name) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let tries = self.tries.load(Ordering::Relaxed);
+        let (mut letters, mut place) = ([0; 6], [0; LONGEST_ADDRESS]);
+        info!(
             target: "bowline::access",
-            %client,
-            node,
-            kind,
-            outcome = outcome.label(),
-            cause,
-            status = answer.status,
-            bytes = answer.body.len(),
-            ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            client = address(self.client, &mut place),
+            node = self.node(),
+            kind = self.kind.label(),
+            outcome = ended.outcome.label(),
+            cause = ended.cause.map(|cause| cause.row().label),
+            status = ended.status,
+            bytes = ended.bytes,
+            ms = millis(took),
+            held_ms = millis(self.held()),
+            tries = (tries > 1).then_some(tries),
+            end = ended.state,
+            session = session.write(&mut letters),
             "request"
         );
     }
+
+    /// The name of the last node that it was to go to.
+    fn node(&self) -> Option<&str> {
+        match self.node.load(Ordering::Relaxed) {
+            NO_NODE => None,
+            node => Some(&self.proxy.cluster.node(NodeId(node)).name),
+        }
+    }
 }
 
+/// An address in words. The library's way to write IPv4 takes ten times as long.
+fn address(address: IpAddr, place: &mut [u8; LONGEST_ADDRESS]) -> &str {
+    let mut end = 0;
+    let mut push = |byte| {
+        if let Some(next) = place.get_mut(end) {
+            *next = byte;
+            end += 1;
+        }
+    };
+    match address {
+        IpAddr::V4(v4) => {
+            for (number, octet) in v4.octets().into_iter().enumerate() {
+                if number > 0 {
+                    push(b'.');
+                }
+                if octet >= 100 {
+                    push(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    push(b'0' + octet / 10 % 10);
+                }
+                push(b'0' + octet % 10);
+            }
+        }
+        IpAddr::V6(v6) => v6.to_string().bytes().for_each(push),
+    }
+    std::str::from_utf8(&place[..end]).unwrap_or_default()
+}
+
+/// A request that nobody answers any more: its client went away, or the process ends.
 impl Drop for Note {
     fn drop(&mut self) {
-        if !self.counted {
-            self.metrics.count_request(self.kind, Outcome::ClientGone);
+        if self.counted {
+            return;
+        }
+        let cut = self.proxy.access.is_cut();
+        let outcome = if cut {
+            Outcome::Cut
+        } else {
+            Outcome::ClientGone
+        };
+        self.proxy.metrics.count_request(self.kind, outcome);
+        let phase = Phase::numbered(self.phase.load(Ordering::Relaxed));
+        let ended = Ended {
+            outcome,
+            cause: None,
+            status: 0,
+            bytes: 0,
+            state: end::given_up(phase, cut),
+        };
+        self.log(&ended, self.begun.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_usual() {
+        for words in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "10.99.100.255",
+            "::",
+            "2001:db8::7",
+            "1111:2222:3333:4444:5555:6666:7777:8888",
+            "::ffff:192.168.100.200",
+        ] {
+            let place = &mut [0; LONGEST_ADDRESS];
+            assert_eq!(address(words.parse().unwrap(), place), words);
         }
     }
 }

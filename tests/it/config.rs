@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bowline::config::{self, Affinity, LogFormat, Origins, Placement, Probe, Settings};
+use bowline::config::{self, AccessLog, Affinity, LogFormat, Origins, Placement, Probe, Settings};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -150,7 +150,46 @@ fn every_key_has_its_effect() {
     assert_ne!(given.drain, usual.drain);
     assert_eq!(settings.log.format, LogFormat::Json);
     assert_eq!(settings.log.filter, "info,bowline::proxy=debug");
+    let sample = AccessLog::Sample(100.try_into().expect("not 0"));
+    assert_eq!(settings.log.access, sample);
+    assert_eq!(settings.log.session_key, Some(0xabc));
     assert_eq!(settings.threads, 256);
+}
+
+#[test]
+fn the_log_of_requests_is_switched_by_words() {
+    let minimal = read(&root().join("config/minimal.yaml"));
+    let cases = [
+        ("on", AccessLog::On),
+        ("true", AccessLog::On),
+        ("'on'", AccessLog::On),
+        ("off", AccessLog::Off),
+        ("false", AccessLog::Off),
+        ("failures", AccessLog::Failures),
+    ];
+    for (word, access) in cases {
+        let text = format!("{minimal}log: {{ access: {word} }}\n");
+        let settings = config::parse(&text, "f").expect(word);
+        assert_eq!(settings.log.access, access, "{word}");
+    }
+}
+
+#[test]
+fn traces_are_for_a_build_that_has_them() {
+    let minimal = read(&root().join("config/minimal.yaml"));
+    let text = format!("{minimal}traces: {{ endpoint: 'http://[::1]:4318' }}\n");
+    let traces = config::parse(&text, "f").map(|settings| settings.traces);
+    if cfg!(feature = "otlp") {
+        let traces = traces.expect("good").expect("there");
+        assert_eq!(traces.endpoint, "http://[::1]:4318/v1/traces");
+        assert_eq!(traces.sample, 1);
+    } else {
+        let reason = traces.expect_err("no feature").reason().to_owned();
+        assert_eq!(
+            reason,
+            "needs a Bowline that was built with `--features otlp`"
+        );
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should stop right there"
 )]
 
+mod accesslog;
 mod balancer;
 mod cli;
 mod clients;
@@ -17,7 +18,10 @@ mod monitoring;
 mod operator;
 mod parking;
 mod probing;
+mod process;
 mod restarts;
 mod routing;
 mod simulator;
 mod stampede;
+#[cfg(feature = "otlp")]
+mod traces;

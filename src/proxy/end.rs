@@ -1,0 +1,107 @@
+//! How a request ended, in two letters as HAProxy has them: who ended it, and in which phase.
+//! `docs/operations.md` has the same table in words.
+
+use super::Cause;
+
+/// Where a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// It is being read.
+    Request,
+    /// It waits for its session's turn, or for a node.
+    Queue,
+    /// A connection to its node is being opened, or waits for its turn to be.
+    Connect,
+    /// It is at its node.
+    Node,
+    /// Its node has answered something.
+    Answer,
+    /// The balancer answers what its node should have.
+    Stead,
+}
+
+impl Phase {
+    const ALL: [Self; 6] = [
+        Self::Request,
+        Self::Queue,
+        Self::Connect,
+        Self::Node,
+        Self::Answer,
+        Self::Stead,
+    ];
+
+    /// The phase with this number; the last one for a number that none has.
+    pub(super) fn numbered(number: u8) -> Self {
+        let phase = Self::ALL.get(usize::from(number));
+        phase.copied().unwrap_or(Self::Stead)
+    }
+}
+
+/// The state of an answered request. `cause` is why the balancer answered in a node's place,
+/// `node` says whether there was a node.
+pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> &'static str {
+    use Cause::{
+        BadHead, BodyTimeout, Coding, CreationFailed, Full, Malformed, Method, NoNode, NodeGarbage,
+        NotFound, Overloaded, SessionLost, SidConflict, TooLarge, TooMany,
+    };
+    match (cause, phase) {
+        (None, Phase::Stead) => "LH",
+        (None, _) if node => "--",
+        (None, _) => "L-",
+        (Some(Malformed | BadHead | Coding | TooLarge | NotFound | Method), _) => "PR",
+        (Some(BodyTimeout), _) => "cR",
+        (Some(TooMany), _) => "PQ",
+        (Some(Full), _) => "RQ",
+        (Some(Overloaded), _) => "RC",
+        (Some(CreationFailed | SessionLost), Phase::Node) => "sH",
+        (Some(CreationFailed | NodeGarbage | SidConflict), _) => "SD",
+        (Some(NoNode | SessionLost), _) => "sQ",
+    }
+}
+
+/// The state of a request that was given up in `phase`: because its client went away, or because
+/// the balancer ends (`cut`).
+pub(super) const fn given_up(phase: Phase, cut: bool) -> &'static str {
+    match (phase, cut) {
+        // While it is being read it is nobody else's yet.
+        (Phase::Request, _) => "CR",
+        (Phase::Queue, false) => "CQ",
+        (Phase::Queue, true) => "KQ",
+        (Phase::Connect, false) => "CC",
+        (Phase::Connect, true) => "KC",
+        (Phase::Node | Phase::Answer | Phase::Stead, false) => "CH",
+        (Phase::Node | Phase::Answer | Phase::Stead, true) => "KH",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_have_their_numbers() {
+        for (number, phase) in (0..).zip(Phase::ALL) {
+            assert_eq!(phase as u8, number);
+            assert_eq!(Phase::numbered(number), phase);
+        }
+        assert_eq!(Phase::numbered(200), Phase::Stead);
+    }
+
+    #[test]
+    fn the_same_end_has_another_state_in_another_phase() {
+        let lost = Some(Cause::SessionLost);
+        assert_eq!(answered(lost, Phase::Node, true), "sH");
+        assert_eq!(answered(lost, Phase::Queue, true), "sQ");
+        let failed = Some(Cause::CreationFailed);
+        assert_eq!(answered(failed, Phase::Node, true), "sH");
+        assert_eq!(answered(failed, Phase::Answer, true), "SD");
+        assert_eq!(answered(None, Phase::Answer, true), "--");
+        assert_eq!(answered(None, Phase::Request, false), "L-");
+        for phase in &Phase::ALL[1..] {
+            let (client, balancer) = (given_up(*phase, false), given_up(*phase, true));
+            assert_eq!((&client[..1], &balancer[..1]), ("C", "K"));
+            assert_eq!(client[1..], balancer[1..]);
+        }
+    }
+}
