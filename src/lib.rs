@@ -17,6 +17,7 @@
 //! 3  proxy      one request: read, route, turn, send, learn, answer
 //! 2  health     probes, rise and fall
 //! 2  sessions   pins, turns, expiry
+//! 2  limits     rates of clients, unknown sids, connections, open files
 //! 1  cluster    nodes, their states, placement
 //! 0  upstream   one HTTP/1.1 exchange with a node
 //! 0  bosh       reading and writing wrappers
@@ -35,6 +36,7 @@ pub mod demo;
 pub mod edge;
 pub mod events;
 pub mod health;
+pub mod limits;
 pub mod metrics;
 pub mod proxy;
 pub mod server;

@@ -27,7 +27,7 @@ const PLACES: [(&str, &[&str]); 11] = [
     ("listen[]", &["address"]),
     ("bosh", &["paths", "max_body", "max_answer"]),
     ("cors", &["origins"]),
-    ("nodes[]", &["name", "address", "weight"]),
+    ("nodes[]", &["name", "address", "weight", "max_sessions"]),
     (
         "health",
         &[
@@ -45,7 +45,19 @@ const PLACES: [(&str, &[&str]); 11] = [
     ),
     ("upstream", &["connecting", "connects_per_second"]),
     ("admin", &["address", "token_file", "hosts"]),
-    ("limits", &["connections", "sessions"]),
+    (
+        "limits",
+        &[
+            "connections",
+            "connections_per_client",
+            "sessions",
+            "creations_per_client",
+            "creations_burst",
+            "unknown_sids_per_second",
+            "unknown_sids_per_client",
+            "exempt",
+        ],
+    ),
     (
         "timeouts",
         &[

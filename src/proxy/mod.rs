@@ -18,9 +18,11 @@ mod resend;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use answer::Answer;
@@ -30,8 +32,9 @@ pub use reject::{Cause, Row};
 use crate::bosh;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::{Affinity, Settings};
+use crate::limits::{Clients, Files, Rates, Unasked, UnknownSids};
 use crate::metrics::{Kind, Metrics};
-use crate::sessions::{Addresses, Refusal, Session, Sessions, Time};
+use crate::sessions::{self, Addresses, Refusal, Session, Sessions, Time};
 use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 
 /// What `edge` knows of a request, all of it checked.
@@ -71,6 +74,15 @@ pub struct Proxy {
     pub addresses: Option<Addresses>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    clients: Clients,
+    creations: Option<Rates>,
+    unknown: UnknownSids,
+    /// Who may look for a node's answer to a sid without a pin, node by node.
+    lanes: Box<[Semaphore]>,
+    /// File numbers from which on a connection to a node is given back.
+    ceiling: i32,
+    /// Open files are short: sessions give up their idle connections.
+    no_files: AtomicBool,
     started: Instant,
     max_answer: usize,
     connect: Duration,
@@ -104,16 +116,39 @@ impl Proxy {
             Affinity::ClientIp => Some(Addresses::new(settings.affinity_ttl, limit)),
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
+        let limits = &settings.limits;
+        let lane = |_: &_| Semaphore::new(known::LANE);
         Self {
+            clients: Clients::new(settings),
+            creations: Rates::new(limits.creations_per_client, limits.creations_burst),
+            unknown: UnknownSids::new(limits),
+            lanes: cluster.nodes().iter().map(lane).collect(),
             cluster,
             sessions: Arc::new(sessions),
             addresses,
             metrics,
+            ceiling: i32::MAX,
+            no_files: AtomicBool::new(false),
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
             connect: settings.timeouts.connect,
             placement_wait: settings.placement_wait,
         }
+    }
+
+    /// The same, with so many open files.
+    #[must_use]
+    pub fn with_files(self, files: Files) -> Self {
+        Self {
+            ceiling: files.ceiling(),
+            ..self
+        }
+    }
+
+    /// Notes that open files are short: within a second sessions give up the connections to their
+    /// nodes that they do not use.
+    pub fn short_of_files(&self) {
+        self.no_files.store(true, Ordering::Relaxed);
     }
 
     /// The time as sessions count it.
@@ -131,6 +166,9 @@ impl Proxy {
 
     /// Forgets what has expired.
     pub fn sweep(&self) {
+        if self.no_files.swap(false, Ordering::Relaxed) {
+            self.sessions.drop_idle();
+        }
         self.sessions.sweep(self.now());
         if let Some(addresses) = &self.addresses {
             addresses.sweep(self.now());
@@ -154,8 +192,8 @@ impl Proxy {
     fn route(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Begun {
         let job = self.job(ask, wrapper);
         let Some(sid) = &wrapper.sid else {
-            if self.sessions.is_full() {
-                return Begun::Answered(refuse(Cause::Full, job.legacy, job.note));
+            if let Err(cause) = self.admit(ask.client) {
+                return Begun::Answered(refuse(cause, job.legacy, job.note));
             }
             return Begun::Exchange(Box::pin(creation::run(Arc::clone(self), job)));
         };
@@ -163,9 +201,14 @@ impl Proxy {
             addresses.renew(ask.client, self.now());
         }
         match self.begin_known(sid, ask.client) {
-            Ok((session, late)) => {
-                let under_way =
-                    known::UnderWay::new(Arc::clone(self), session, (job.rid, job.pause), late);
+            Ok((session, begun)) => {
+                let owing = begun.unproven.then(|| self.clients.client(ask.client));
+                let under_way = known::UnderWay::new(
+                    Arc::clone(self),
+                    session,
+                    (job.rid, job.pause),
+                    (begun.late, owing),
+                );
                 Begun::Exchange(Box::pin(known::run(under_way, job)))
             }
             Err((cause, legacy)) => Begun::Answered(refuse(cause, legacy, job.note)),
@@ -204,15 +247,15 @@ impl Proxy {
         &self,
         sid: &str,
         client: IpAddr,
-    ) -> Result<(Arc<Session>, bool), (Cause, bool)> {
+    ) -> Result<(Arc<Session>, sessions::Begun), (Cause, bool)> {
         // A session can be forgotten between the look-up and its beginning; then it is unknown.
         for _ in 0..3 {
             let session = match self.sessions.find(sid) {
                 Some(session) => session,
-                None => self.unproven(sid, client).ok_or((Cause::Full, false))?,
+                None => self.unproven(sid, client).map_err(|cause| (cause, false))?,
             };
             match session.begin() {
-                Ok(late) => return Ok((session, late)),
+                Ok(begun) => return Ok((session, begun)),
                 Err(Refusal::TooMany) => return Err((Cause::TooMany, session.terms().legacy)),
                 Err(Refusal::Gone) => {}
             }
@@ -220,9 +263,28 @@ impl Proxy {
         Err((Cause::SessionLost, false))
     }
 
-    fn unproven(&self, sid: &str, client: IpAddr) -> Option<Arc<Session>> {
+    /// Whether `client` may ask for a new session.
+    fn admit(&self, client: IpAddr) -> Result<(), Cause> {
+        if self.sessions.is_full() {
+            return Err(Cause::Full);
+        }
+        let Some(creations) = &self.creations else {
+            return Ok(());
+        };
+        let may = creations.take(self.clients.client(client), self.started.elapsed());
+        may.then_some(()).ok_or(Cause::CreationRate)
+    }
+
+    fn unproven(&self, sid: &str, client: IpAddr) -> Result<Arc<Session>, Cause> {
         self.metrics.unknown_sids.inc();
         let now = self.now();
+        let asker = self.clients.client(client);
+        self.unknown
+            .ask(&self.clients, sid, asker, now.since_start())
+            .map_err(|why| match why {
+                Unasked::Remembered => Cause::UnknownSid,
+                Unasked::Budget => Cause::UnknownBudget,
+            })?;
         let tied = self
             .addresses
             .as_ref()
@@ -230,7 +292,8 @@ impl Proxy {
         let node = tied
             .or_else(|| self.cluster.home(client, &[]))
             .unwrap_or(NodeId(0));
-        self.sessions.find_or_unproven(sid, node, now)
+        let session = self.sessions.find_or_unproven(sid, node, now);
+        session.ok_or(Cause::Full)
     }
 }
 

@@ -32,6 +32,14 @@ pub enum Cause {
     NoNode,
     /// The table of sessions is full.
     Full,
+    /// Every node that takes new sessions has as many as its `max_sessions`.
+    NodesFull,
+    /// The client asks for sessions faster than `limits.creations_per_client`.
+    CreationRate,
+    /// A node said a moment ago that it does not know the sid.
+    UnknownSid,
+    /// The sid has no pin, and `limits.unknown_sids_per_second` or `…_per_client` is used up.
+    UnknownBudget,
     /// This machine could open no connection: out of file descriptors or ports. The session stays
     /// where it is.
     Overloaded,
@@ -82,6 +90,10 @@ impl Cause {
             Self::Method => row(405, BadRequest, "method").closing(),
             Self::NoNode => row(503, SystemShutdown, "no_node").retrying(2),
             Self::Full => row(503, SystemShutdown, "full").retrying(5),
+            Self::NodesFull => row(503, SystemShutdown, "nodes_full").retrying(5),
+            Self::CreationRate => row(503, PolicyViolation, "creation_rate").retrying(5),
+            Self::UnknownSid => row(200, ItemNotFound, "unknown_sid").legacy(404),
+            Self::UnknownBudget => row(200, ItemNotFound, "unknown_budget").legacy(404),
             Self::Overloaded => row(503, SystemShutdown, "overloaded").retrying(1),
             Self::CreationFailed => row(200, InternalServerError, "creation_failed").legacy(503),
             Self::SidConflict => row(200, InternalServerError, "sid_conflict")
@@ -145,7 +157,7 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ALL: [Cause; 15] = [
+    const ALL: [Cause; 19] = [
         Cause::Malformed,
         Cause::BadHead,
         Cause::Coding,
@@ -155,6 +167,10 @@ mod tests {
         Cause::Method,
         Cause::NoNode,
         Cause::Full,
+        Cause::NodesFull,
+        Cause::CreationRate,
+        Cause::UnknownSid,
+        Cause::UnknownBudget,
         Cause::Overloaded,
         Cause::CreationFailed,
         Cause::SidConflict,
