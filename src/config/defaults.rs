@@ -126,6 +126,7 @@ impl Default for Limits {
         Self {
             connections: 100_000,
             connections_per_client: 5_000,
+            body_memory: 64 * 1024 * 1024,
             sessions: 1_000_000,
             // An office behind one address that loses its node logs in again within a second.
             creations_per_client: 100,

@@ -50,6 +50,7 @@ const PLACES: [(&str, &[&str]); 11] = [
         &[
             "connections",
             "connections_per_client",
+            "body_memory",
             "sessions",
             "creations_per_client",
             "creations_burst",

@@ -324,6 +324,7 @@ fn limits(section: &Section<'_>) -> Result<Limits, Fault> {
             default.connections_per_client,
             0..=10_000_000,
         )?,
+        body_memory: section.size("body_memory", default.body_memory, MIB..=65_536 * MIB)?,
         sessions: section.count("sessions", default.sessions, 1..=100_000_000)?,
         creations_per_client: rate("creations_per_client", default.creations_per_client)?,
         creations_burst: section.count(

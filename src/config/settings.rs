@@ -186,6 +186,9 @@ pub struct Limits {
     pub connections: usize,
     /// Client connections from one address; 0 to 10 million, 5 000 by default; 0 is any number.
     pub connections_per_client: usize,
+    /// Memory for request bodies that are still coming, in bytes, over all connections; 1 MiB to
+    /// 64 GiB, 64 MiB by default.
+    pub body_memory: usize,
     /// Sessions in the table; 1 to 100 million, 1 million by default.
     pub sessions: usize,
     /// Sessions that one client may ask for in a second, in the long run; 0 to 1 million, 100 by

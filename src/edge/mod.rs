@@ -42,6 +42,8 @@ pub struct Edge {
     clients: Clients,
     /// Connections of each client.
     connections: Arc<Connections>,
+    /// What request bodies may take.
+    bodies: body::Memory,
     files: Files,
     crowd: Crowd,
 }
@@ -54,6 +56,7 @@ impl Edge {
         Self {
             clients: Clients::new(&settings),
             connections: Arc::new(Connections::new(each)),
+            bodies: body::Memory::new(settings.limits.body_memory),
             files,
             crowd: Crowd::new(),
             proxy,

@@ -151,6 +151,7 @@ impl Edge {
             body,
             self.settings.bosh.max_body,
             self.settings.timeouts.body,
+            &self.bodies,
         )
         .await
         {

@@ -79,6 +79,7 @@ pub const CAUSES: &[&str] = &[
     "coding",
     "too_large",
     "body_timeout",
+    "body_memory",
     "not_found",
     "method",
     "no_node",

@@ -24,6 +24,8 @@ pub enum Cause {
     TooLarge,
     /// The body did not arrive within `timeouts.body`.
     BodyTimeout,
+    /// The bodies that are coming take `limits.body_memory` already.
+    BodyMemory,
     /// No BOSH path.
     NotFound,
     /// A method other than `POST`, `GET`, `HEAD` and `OPTIONS`.
@@ -86,6 +88,9 @@ impl Cause {
             Self::Coding => row(415, BadRequest, "coding").closing(),
             Self::TooLarge => row(413, PolicyViolation, "too_large").closing(),
             Self::BodyTimeout => row(408, BadRequest, "body_timeout").closing(),
+            Self::BodyMemory => row(503, SystemShutdown, "body_memory")
+                .retrying(1)
+                .closing(),
             Self::NotFound => row(404, BadRequest, "not_found").closing(),
             Self::Method => row(405, BadRequest, "method").closing(),
             Self::NoNode => row(503, SystemShutdown, "no_node").retrying(2),
@@ -157,12 +162,13 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ALL: [Cause; 19] = [
+    const ALL: [Cause; 20] = [
         Cause::Malformed,
         Cause::BadHead,
         Cause::Coding,
         Cause::TooLarge,
         Cause::BodyTimeout,
+        Cause::BodyMemory,
         Cause::NotFound,
         Cause::Method,
         Cause::NoNode,

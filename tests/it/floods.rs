@@ -5,7 +5,7 @@ use bowline::config::Settings;
 use bowline::demo::client::Client;
 use bowline::demo::node::{Fate, Hub, Node, Profile};
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
@@ -324,4 +324,34 @@ async fn idle_connections_stay_while_there_are_places() {
     for stream in &mut idle {
         assert!(!is_closed(stream).await);
     }
+}
+
+#[tokio::test]
+async fn slow_bodies_together_take_no_more_memory_than_they_may() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.limits.body_memory = 1024 * 1024;
+    let balancer = Balancer::start(&settings).await;
+    let mut honest = balancer.session().await;
+    let head = "POST /http-bind HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The balancer stops reading where the memory ends.
+        let _ = timeout(PATIENCE, stream.write_all(&[b' '; 199_999])).await;
+        slow.push(stream);
+    }
+    eventually("some are refused", || {
+        rejects(&balancer, "body_memory") >= 3
+    })
+    .await;
+    assert_goes_on(&honest.ping("p").await.unwrap());
+    drop(slow);
+    let long = format!("<iq type='get' id='long'>{}</iq>", " ".repeat(100_000));
+    eventually("the memory is free again", || {
+        balancer.proxy().metrics.connections.get() <= 2
+    })
+    .await;
+    assert_goes_on(&honest.send(&long).await.unwrap());
 }
