@@ -11,6 +11,7 @@ mod clients;
 mod config;
 mod drain;
 mod failures;
+mod files;
 mod floods;
 mod http;
 mod layout;
