@@ -65,6 +65,8 @@ where
 {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written is lost. To say so there would panic: the disk is full.
+        .log_internal_errors(false)
         .with_writer(writer);
     match format {
         LogFormat::Text => lines.with_ansi(colours).finish().into(),

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +13,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::balancer::{PATIENCE, assert_goes_on, tigase_nodes};
 use crate::routing::creation;
+
+/// A file with this configuration.
+fn written(config: &str) -> PathBuf {
+    let name = format!("bowline-{}-{}.yaml", std::process::id(), fastrand::u32(..));
+    let file = std::env::temp_dir().join(name);
+    std::fs::write(&file, config).unwrap();
+    file
+}
 
 /// The process, ended by its id.
 struct Process {
@@ -31,9 +40,7 @@ impl Drop for Process {
 impl Process {
     /// Starts `bowline run` with so many open files.
     fn start(files: u32, config: &str) -> Self {
-        let folder = std::env::temp_dir();
-        let config_file = folder.join(format!("bowline-files-{}.yaml", std::process::id()));
-        std::fs::write(&config_file, config).unwrap();
+        let config_file = written(config);
         let binary = env!("CARGO_BIN_EXE_bowline");
         let script = format!("ulimit -n {files}; exec \"$0\" run --config \"$1\"");
         let mut child = Command::new("sh")
@@ -150,4 +157,42 @@ async fn a_flood_of_connections_with_few_open_files_leaves_the_operator_some_and
         .await
         .unwrap();
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_full_log_disk_ends_nothing() {
+    let nodes = tigase_nodes(1).await;
+    // Nobody can be asked where it listens: nothing of its log is ever seen.
+    let port = fastrand::u16(20_000..30_000);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let config = format!(
+        "listen:\n  - address: {address}\nadmin: off\nlog: {{ filter: debug }}\n\
+         nodes:\n  - {{ name: t1, address: '{}' }}\n",
+        nodes[0].address()
+    );
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .args(["run", "--config"])
+        .arg(written(&config))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    let (_, log) = mpsc::unbounded_channel();
+    let seen = Vec::new();
+    let mut process = Process { child, log, seen };
+    let mut client = Client::to(address).deadline(PATIENCE);
+    while client.create().await.is_err() {
+        let ended = process.child.try_wait().unwrap();
+        assert!(ended.is_none(), "{ended:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..20 {
+        assert_goes_on(&client.ping("p").await.unwrap());
+    }
+    assert!(process.child.try_wait().unwrap().is_none());
 }
