@@ -62,6 +62,12 @@ pub(crate) struct Ends {
 /// How much later than its deadline a connection may end on a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 
+/// From one piece to the next.
+const DRIP: Duration = Duration::from_secs(1);
+
+/// The same of requests whose answers are not read, and before a connection is made anew.
+const QUICK: Duration = Duration::from_millis(200);
+
 /// Keeps one connection of this manner, and another when it has ended, until told to stop.
 pub(crate) async fn keep(
     address: SocketAddr,
@@ -95,14 +101,17 @@ pub(crate) async fn keep(
             return;
         }
         let beyond = lock(&moved).elapsed().saturating_sub(deadlines.of(manner));
-        let mut longest = lock(&ends.beyond);
-        if beyond.as_millis() > longest.0 {
-            *longest = (beyond.as_millis(), Some(manner));
+        {
+            let mut longest = lock(&ends.beyond);
+            if beyond.as_millis() > longest.0 {
+                *longest = (beyond.as_millis(), Some(manner));
+            }
         }
         ends.ended.fetch_add(1, Ordering::Relaxed);
         if !in_time {
             ends.late.fetch_add(1, Ordering::Relaxed);
         }
+        sleep(QUICK).await;
     }
 }
 
@@ -153,9 +162,8 @@ async fn be_slow(
         }
         loop {
             // Whoever does not read writes until nothing goes out any more.
-            if manner != Manner::Read {
-                sleep(Duration::from_secs(1)).await;
-            }
+            let pause = if manner == Manner::Read { QUICK } else { DRIP };
+            sleep(pause).await;
             if stop.load(Ordering::Relaxed) || writer.write_all(drip).await.is_err() {
                 return;
             }

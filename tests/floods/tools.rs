@@ -29,7 +29,7 @@ pub(crate) async fn slowhttptest(context: &Context, report: &mut Report) -> Resu
         (
             "slow reading",
             &[
-                "-X", "-k", "20", "-w", "1", "-y", "512", "-n", "1", "-z", "5",
+                "-X", "-k", "10", "-w", "1", "-y", "512", "-n", "1", "-z", "5",
             ],
         ),
     ];

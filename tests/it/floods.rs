@@ -6,7 +6,7 @@ use bowline::demo::client::Client;
 use bowline::demo::node::{Fate, Hub, Node, Profile};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Duration, timeout};
 
 use crate::balancer::*;
@@ -354,4 +354,51 @@ async fn slow_bodies_together_take_no_more_memory_than_they_may() {
     })
     .await;
     assert_goes_on(&honest.send(&long).await.unwrap());
+}
+
+/// How long until the balancer has ended a connection on which `bytes` were sent, `then` again and
+/// again, and nothing is ever read.
+async fn ended_after(balancer: &Balancer, bytes: &[u8], then: &[u8]) -> Duration {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Little room for answers that nobody reads.
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(balancer.address()).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    stream.write_all(bytes).await.unwrap();
+    while balancer.proxy().metrics.connections.get() > 0 || begun.elapsed().as_millis() < 50 {
+        assert!(begun.elapsed() < PATIENCE, "never ended");
+        let _ = timeout(Duration::from_millis(20), stream.write_all(then)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    begun.elapsed()
+}
+
+#[tokio::test]
+async fn slowloris_slow_bodies_slow_readers_and_silence_are_ended_in_their_time() {
+    let nodes = tigase_nodes(1).await;
+    let head = "POST /http-bind HTTP/1.1\r\nHost: a\r\n";
+    let body = format!("{head}Content-Length: 200000\r\n\r\n<body");
+    let get = "GET /http-bind HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+    // A refused body is read away for two seconds.
+    let cases: [(&str, &str, &str, u64); 4] = [
+        ("slowloris", head, "X-a: b\r\n", 0),
+        ("slow body", &body, " ", 2000),
+        ("slow reader", &get, &get, 0),
+        ("silence", "", "", 0),
+    ];
+    for (name, bytes, then, lingering) in cases {
+        let mut settings = settings(&nodes);
+        settings.timeouts.head = Duration::from_millis(600);
+        settings.timeouts.body = Duration::from_millis(600);
+        settings.timeouts.write_stall = Duration::from_millis(600);
+        settings.timeouts.idle = Duration::from_millis(600);
+        let balancer = Balancer::start(&settings).await;
+        let took = ended_after(&balancer, bytes.as_bytes(), then.as_bytes()).await;
+        let took = u64::try_from(took.as_millis()).unwrap();
+        assert!(took >= 500, "{name} ended after {took} ms");
+        assert!(
+            took < 600 + lingering + 3000,
+            "{name} ended after {took} ms"
+        );
+    }
 }
