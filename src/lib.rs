@@ -17,6 +17,7 @@
 //! 3  proxy      one request: read, route, turn, send, learn, answer
 //! 2  health     probes, rise and fall
 //! 2  sessions   pins, turns, expiry
+//! 2  limits     rates of clients, unknown sids, connections, open files
 //! 1  cluster    nodes, their states, placement
 //! 1  traces     spans for an OpenTelemetry collector, with a cargo feature
 //! 0  upstream   one HTTP/1.1 exchange with a node
@@ -37,6 +38,7 @@ pub mod demo;
 pub mod edge;
 pub mod events;
 pub mod health;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod proxy;

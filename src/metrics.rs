@@ -121,8 +121,12 @@ pub struct Metrics {
     pub connections: Gauge,
     /// How many client connections there may be.
     pub connections_limit: Gauge,
-    /// Times that accepting had to wait because of `limits.connections`.
+    /// Times that accepting had to wait for a place (`limits.connections`) or for an open file.
     pub accept_waits: Counter,
+    /// Connections that were closed because their client had `limits.connections_per_client`.
+    pub connections_refused: Counter,
+    /// Idle connections that were closed because there were too few places or open files.
+    pub connections_given_up: Counter,
     /// Requests that the admin listener refused, by reason.
     pub admin_refusals: ByName,
     log_dropped_lines: Counter,
@@ -179,11 +183,25 @@ impl Metrics {
             ),
             unknown_sids: counter(r, "unknown_sids", "Requests with a sid that had no pin"),
             connections: gauge(r, "connections", "Client connections open now"),
-            connections_limit: gauge(r, "connections_limit", "Value of limits.connections"),
+            connections_limit: gauge(
+                r,
+                "connections_limit",
+                "Client connections that there may be",
+            ),
             accept_waits: counter(
                 r,
                 "accept_waits",
-                "Times that accepting had to wait because of limits.connections",
+                "Times that accepting had to wait for a place or for an open file",
+            ),
+            connections_refused: counter(
+                r,
+                "connections_refused",
+                "Connections closed because of limits.connections_per_client",
+            ),
+            connections_given_up: counter(
+                r,
+                "connections_given_up",
+                "Idle connections closed because places or open files were short",
             ),
             admin_refusals: by_name::<ReasonLabels>(
                 r,

@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::edge::{self, Drain, Edge};
 use crate::health::{self, Probes};
+use crate::limits::Files;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::proxy::Proxy;
@@ -120,12 +121,19 @@ impl Server {
         let access = settings.admin.as_ref().map(Access::load).transpose();
         let access = access.map_err(StartError::Token)?.unwrap_or_default();
 
+        let (settings, files) = &fit_files(settings);
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(settings, &metrics));
         let proxy = Proxy::new(settings, Arc::clone(&cluster), Arc::clone(&metrics));
-        let proxy = Arc::new(proxy.map_err(StartError::Traces)?);
+        let proxy = proxy.map_err(StartError::Traces)?;
+        let proxy = Arc::new(proxy.with_files(*files));
         let drain = Arc::new(Drain::default());
-        let edge = Edge::new(Arc::clone(&proxy), settings.clone(), Arc::clone(&drain));
+        let edge = Edge::new(
+            Arc::clone(&proxy),
+            settings.clone(),
+            Arc::clone(&drain),
+            *files,
+        );
         let edge = Arc::new(edge);
         let cut = Arc::new(Notify::new());
         let tables = Arc::clone(&proxy);
@@ -136,7 +144,10 @@ impl Server {
         };
         let admin = AdminState::new(Arc::clone(&cluster), metrics, access, measure);
         let admin = Arc::new(admin);
-        let mut background = vec![tokio::spawn(sweep(Arc::clone(&proxy)))];
+        let mut background = vec![
+            tokio::spawn(sweep(Arc::clone(&proxy))),
+            tokio::spawn(edge::relieve(Arc::clone(&edge))),
+        ];
         let mut admin_address = None;
         if let Some(listener) = admin_listener {
             admin_address = listener.local_addr().ok();
@@ -246,6 +257,30 @@ async fn all(signs: Vec<oneshot::Receiver<()>>) {
     for sign in signs {
         let _ = sign.await;
     }
+}
+
+/// Raises the limit of open files as far as it may be, and lowers `limits.connections` to what fits.
+fn fit_files(settings: &Settings) -> (Settings, Files) {
+    let files = Files::raise(
+        settings.nodes.len(),
+        settings.threads,
+        settings.listen.len(),
+    );
+    let mut settings = settings.clone();
+    let wanted = settings.limits.connections;
+    let fit = files.connections();
+    if fit < wanted {
+        settings.limits.connections = fit;
+        warn!(
+            open_files = files.limit(),
+            wanted_files = files.wanted(wanted),
+            "limits.connections is lowered from {wanted} to {fit}: each may take two open files, and \
+             the limit of open files (ulimit -n, LimitNOFILE=) allows no more"
+        );
+    } else {
+        info!(open_files = files.limit(), connections = wanted, "limits");
+    }
+    (settings, files)
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -49,6 +49,7 @@ mod tests {
             name: name.to_owned(),
             address: format!("{name}:5280"),
             weight: 1,
+            max_sessions: 0,
         };
         let one = Settings::for_nodes(vec![node("t1")]);
         assert_eq!(verdict(&one), "ok (1 node, listening on 127.0.0.1:0)");

@@ -91,6 +91,8 @@ where
 {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written is lost. To say so there would panic: the disk is full.
+        .log_internal_errors(false)
         .with_writer(writer);
     match form {
         LogFormat::Text => {

@@ -1,5 +1,6 @@
 //! `bowline run --config FILE`: serve until a signal ends it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -60,6 +61,32 @@ impl Ending {
     }
 }
 
+/// Ports below this take a privilege.
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// Warns when it runs as root: a balancer faces the internet, and needs that for nothing.
+fn warn_of_root(settings: &Settings) {
+    // The process's own folder belongs to its effective user.
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if !is_root {
+        return;
+    }
+    let ports = settings.listen.iter().map(|listen| listen.address.port());
+    if ports
+        .into_iter()
+        .any(|port| (1..FIRST_FREE_PORT).contains(&port))
+    {
+        warn!(
+            "running as root: for a port below 1024 the capability CAP_NET_BIND_SERVICE is enough \
+             (AmbientCapabilities= in systemd)"
+        );
+    } else {
+        warn!(
+            "running as root, which nothing here needs: give it a user of its own (User= in systemd)"
+        );
+    }
+}
+
 /// Serves until the first signal, then drains; a second one ends the draining.
 async fn serve(settings: Settings) -> ExitCode {
     let mut ending = match Ending::new() {
@@ -69,6 +96,7 @@ async fn serve(settings: Settings) -> ExitCode {
             return exit::OS.into();
         }
     };
+    warn_of_root(&settings);
     let mut server = match Server::start(&settings) {
         Ok(server) => server,
         Err(error) => {

@@ -82,14 +82,32 @@ impl Cluster {
     }
 
     /// As [`Cluster::place`], for a creation: the placement counts as load of the node until the
-    /// result is dropped, which should be when the session is pinned, or the node has failed.
-    pub fn place_new(&self, client: IpAddr, tried: &[NodeId]) -> Option<Placed<'_>> {
-        self.place(client, tried).map(|id| self.placed(id))
+    /// result is dropped, which should be when the session is pinned, or the node has failed. The
+    /// node that the client is `tied` to goes first; a node that is full is passed over.
+    pub fn place_new(
+        &self,
+        client: IpAddr,
+        tied: Option<NodeId>,
+        tried: &[NodeId],
+    ) -> Option<Placed<'_>> {
+        let usable = |node: &Node| usable(tried)(node) && !node.is_full();
+        let key = client_key(client);
+        // Others may take the last place of a node at the same moment: then the next one.
+        for _ in 0..=self.nodes.len() {
+            let tied = tied.filter(|node| usable(self.node(*node)));
+            let node = tied.or_else(|| self.chooser.choose(&self.nodes, key, usable))?;
+            let placed = Placed::at(self.node(node));
+            if placed.fits() {
+                return Some(placed);
+            }
+        }
+        None
     }
 
-    /// Counts a new session as placed at the node `id`, whoever chose it.
-    pub fn placed(&self, id: NodeId) -> Placed<'_> {
-        Placed::at(self.node(id))
+    /// Whether every node that takes new sessions has as many as it may.
+    pub fn is_full(&self) -> bool {
+        let mut taking = self.nodes.iter().filter(|node| node.takes_new()).peekable();
+        taking.peek().is_some() && taking.all(Node::is_full)
     }
 
     /// The node where a session of `client` is most likely at home when nothing is known of its

@@ -60,6 +60,8 @@ pub struct Node {
     pub address: String,
     /// Its configured share of new sessions, at least 1.
     pub weight: u32,
+    /// Sessions that it may have before it gets no new ones; 0 is any number.
+    pub max_sessions: u32,
     /// Its counters.
     pub metrics: NodeMetrics,
     /// How fast connections to it are opened.
@@ -93,6 +95,12 @@ impl<'a> Placed<'a> {
     pub const fn id(&self) -> NodeId {
         self.0.id
     }
+
+    /// Whether the node may have it: of several placements at the same moment some may be one too
+    /// many.
+    pub(super) fn fits(&self) -> bool {
+        !self.0.is_beyond(0)
+    }
 }
 
 impl Drop for Placed<'_> {
@@ -119,6 +127,7 @@ impl Node {
             name: settings.name.clone(),
             address: settings.address.clone(),
             weight: settings.weight,
+            max_sessions: settings.max_sessions,
             metrics,
             pace,
             probe_now: Notify::new(),
@@ -179,6 +188,16 @@ impl Node {
     pub fn load(&self) -> u64 {
         let sessions = u64::try_from(self.metrics.sessions.get()).unwrap_or(0);
         sessions + u64::from(self.placing.load(Ordering::Relaxed))
+    }
+
+    /// Whether it has as many sessions as it may, placements included, and `more` besides.
+    fn is_beyond(&self, more: u64) -> bool {
+        self.max_sessions > 0 && self.load() + more > u64::from(self.max_sessions)
+    }
+
+    /// Whether it has as many sessions as it may.
+    pub fn is_full(&self) -> bool {
+        self.is_beyond(1)
     }
 
     /// Its weight among the others at the moment, in parts of [`Share::WHOLE`]; at least 1.

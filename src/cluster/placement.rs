@@ -171,6 +171,7 @@ mod tests {
                 name: format!("t{}", id + 1),
                 address: format!("192.0.2.{}:5280", id + 1),
                 weight,
+                max_sessions: 0,
             };
             let metrics = metrics.node(&settings.name);
             Node::new(NodeId(id), &settings, Pace::new(1, 0), metrics)

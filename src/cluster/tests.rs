@@ -31,6 +31,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
                 name: format!("t{n}"),
                 address: format!("192.0.2.{n}:5280"),
                 weight: 1,
+                max_sessions: 0,
             })
             .collect(),
         health: Health {
@@ -49,6 +50,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         limits: Limits {
             connections: 100,
             sessions: 100,
+            ..Limits::default()
         },
         timeouts: Timeouts {
             head: second,
@@ -118,14 +120,40 @@ fn creations_under_way_count_as_load() {
         cluster.node(NodeId(id)).metrics.sessions.set(sessions);
     }
     let under_way: Vec<_> = (0..110)
-        .map(|_| cluster.place_new(client(), &[]).unwrap())
+        .map(|_| cluster.place_new(client(), None, &[]).unwrap())
         .collect();
     let loads = || cluster.nodes().iter().map(Node::load).collect::<Vec<_>>();
     assert_eq!(loads(), [60, 60, 60]);
     drop(under_way);
     assert_eq!(loads(), [50, 20, 0]);
-    let placed = cluster.placed(NodeId(1));
+    let placed = cluster.place_new(client(), Some(NodeId(1)), &[]).unwrap();
     assert_eq!((placed.id(), loads()), (NodeId(1), vec![50, 21, 0]));
+}
+
+#[test]
+fn a_node_with_as_many_sessions_as_it_may_gets_no_new_ones() {
+    let mut settings = settings(2, Placement::RoundRobin);
+    settings.nodes[0].max_sessions = 3;
+    settings.nodes[1].max_sessions = 5;
+    let cluster = Cluster::new(&settings, &Metrics::new());
+    for id in [0, 1] {
+        cluster.set_verdict(NodeId(id), true, NOW);
+    }
+    cluster.node(NodeId(1)).metrics.sessions.set(2);
+    let place = |tied| cluster.place_new(client(), tied, &[]);
+    assert!(!cluster.is_full());
+    let placed: Vec<_> = std::iter::from_fn(|| place(Some(NodeId(0)))).collect();
+    assert_eq!(placed.len(), 6, "three at each");
+    assert!(cluster.is_full());
+    assert!(
+        cluster.place(client(), &[]).is_some(),
+        "sessions of others may come"
+    );
+    drop(placed);
+    assert!(place(None).is_some());
+    cluster.set_verdict(NodeId(0), false, NOW);
+    cluster.set_verdict(NodeId(1), false, NOW);
+    assert!(!cluster.is_full(), "there is no node at all");
 }
 
 #[test]

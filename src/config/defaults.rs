@@ -1,9 +1,11 @@
 //! What holds where a file says nothing. `docs/configuration.md` shows the same values, and a test
 //! compares them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread::available_parallelism;
 use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
 
 use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
@@ -18,6 +20,8 @@ pub(super) const AFFINITY_TTL: Duration = Duration::from_secs(30 * 60);
 pub(super) const PLACEMENT: Placement = Placement::ClientIp;
 pub(super) const PLACEMENT_WAIT: Duration = Duration::from_secs(5);
 pub(super) const WEIGHT: u32 = 1;
+/// Any number.
+pub(super) const MAX_SESSIONS: u32 = 0;
 pub(super) const PROBE_PATH: &str = "/";
 
 impl Settings {
@@ -54,6 +58,13 @@ impl Settings {
 /// The number of cores that this process may use, 1 to [`MOST_THREADS`].
 pub(super) fn threads() -> usize {
     available_parallelism().map_or(1, |cores| cores.get().min(MOST_THREADS))
+}
+
+/// 127.0.0.0/8 and ::1: what comes from there is a terminator or a tool on this machine.
+fn loopback() -> Vec<IpNet> {
+    let four = Ipv4Net::new(Ipv4Addr::new(127, 0, 0, 0), 8);
+    let four = four.expect("a prefix of 8 bits is a valid one");
+    vec![four.into(), IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST))]
 }
 
 impl Default for Bosh {
@@ -115,7 +126,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 100_000,
+            connections_per_client: 5_000,
+            body_memory: 64 * 1024 * 1024,
             sessions: 1_000_000,
+            // An office behind one address that loses its node logs in again within a second.
+            creations_per_client: 100,
+            creations_burst: 2_500,
+            unknown_sids_per_second: 500,
+            unknown_sids_per_client: 50,
+            exempt: loopback(),
         }
     }
 }

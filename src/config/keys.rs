@@ -28,7 +28,7 @@ const PLACES: [(&str, &[&str]); 13] = [
     ("listen[]", &["address"]),
     ("bosh", &["paths", "max_body", "max_answer"]),
     ("cors", &["origins"]),
-    ("nodes[]", &["name", "address", "weight"]),
+    ("nodes[]", &["name", "address", "weight", "max_sessions"]),
     (
         "health",
         &[
@@ -46,7 +46,20 @@ const PLACES: [(&str, &[&str]); 13] = [
     ),
     ("upstream", &["connecting", "connects_per_second"]),
     ("admin", &["address", "token_file", "hosts"]),
-    ("limits", &["connections", "sessions"]),
+    (
+        "limits",
+        &[
+            "connections",
+            "connections_per_client",
+            "body_memory",
+            "sessions",
+            "creations_per_client",
+            "creations_burst",
+            "unknown_sids_per_second",
+            "unknown_sids_per_client",
+            "exempt",
+        ],
+    ),
     (
         "timeouts",
         &[

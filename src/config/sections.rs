@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::check;
 use super::defaults::{
-    AFFINITY, AFFINITY_TTL, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT, PROBE_PATH, WEIGHT, threads,
+    AFFINITY, AFFINITY_TTL, MAX_SESSIONS, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT, PROBE_PATH,
+    WEIGHT, threads,
 };
 use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
@@ -53,7 +54,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND)?,
         placement: root.choice("placement", PLACEMENT, &PLACEMENTS)?,
         placement_wait: root.duration("placement_wait", PLACEMENT_WAIT, Duration::ZERO)?,
-        trusted_proxies: trusted_proxies(root.get("trusted_proxies"))?,
+        trusted_proxies: networks(root.get("trusted_proxies"), Vec::new())?,
         cors: cors(&root.section("cors")?)?,
         nodes: nodes(&root.need("nodes")?)?,
         health: health(&root.section("health")?)?,
@@ -129,9 +130,9 @@ fn texts(
     Ok(texts)
 }
 
-fn trusted_proxies(value: Option<Value<'_>>) -> Result<Vec<IpNet>, Fault> {
+fn networks(value: Option<Value<'_>>, default: Vec<IpNet>) -> Result<Vec<IpNet>, Fault> {
     let Some(value) = value else {
-        return Ok(Vec::new());
+        return Ok(default);
     };
     value
         .list(MOST_ENTRIES)?
@@ -173,6 +174,7 @@ fn nodes(value: &Value<'_>) -> Result<Vec<NodeSettings>, Fault> {
             name: name.text()?.to_owned(),
             address: address.text()?.to_owned(),
             weight: section.count("weight", WEIGHT, 1..=256)?,
+            max_sessions: section.count("max_sessions", MAX_SESSIONS, 0..=100_000_000)?,
         };
         if !check::is_node_name(&node.name) {
             return Err(name.must_be("1 to 64 of the characters A-Z a-z 0-9 . _ -"));
@@ -318,10 +320,32 @@ fn admin_address(
 
 fn limits(section: &Section<'_>) -> Result<Limits, Fault> {
     let default = Limits::default();
-    Ok(Limits {
+    let rate = |key, default| section.count(key, default, 0..=1_000_000);
+    let limits = Limits {
         connections: section.count("connections", default.connections, 1..=10_000_000)?,
+        connections_per_client: section.count(
+            "connections_per_client",
+            default.connections_per_client,
+            0..=10_000_000,
+        )?,
+        body_memory: section.size("body_memory", default.body_memory, MIB..=65_536 * MIB)?,
         sessions: section.count("sessions", default.sessions, 1..=100_000_000)?,
-    })
+        creations_per_client: rate("creations_per_client", default.creations_per_client)?,
+        creations_burst: section.count(
+            "creations_burst",
+            default.creations_burst,
+            1..=10_000_000,
+        )?,
+        unknown_sids_per_second: rate("unknown_sids_per_second", default.unknown_sids_per_second)?,
+        unknown_sids_per_client: rate("unknown_sids_per_client", default.unknown_sids_per_client)?,
+        exempt: networks(section.get("exempt"), default.exempt)?,
+    };
+    if limits.creations_per_client == 0
+        && let Some(value) = section.get("creations_burst")
+    {
+        return Err(value.fault("has no effect with `creations_per_client: 0`"));
+    }
+    Ok(limits)
 }
 
 fn timeouts(section: &Section<'_>) -> Result<Timeouts, Fault> {

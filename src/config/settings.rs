@@ -114,6 +114,8 @@ pub struct NodeSettings {
     pub address: String,
     /// Its share of new sessions, 1 to 256.
     pub weight: u32,
+    /// Sessions that it may have before it gets no new ones; 0, the default, is any number.
+    pub max_sessions: u32,
 }
 
 /// How nodes are probed.
@@ -185,8 +187,26 @@ pub struct Admin {
 pub struct Limits {
     /// Client connections, over all listeners; 1 to 10 million, 100 000 by default.
     pub connections: usize,
+    /// Client connections from one address; 0 to 10 million, 5 000 by default; 0 is any number.
+    pub connections_per_client: usize,
+    /// Memory for request bodies that are still coming, in bytes, over all connections; 1 MiB to
+    /// 64 GiB, 64 MiB by default.
+    pub body_memory: usize,
     /// Sessions in the table; 1 to 100 million, 1 million by default.
     pub sessions: usize,
+    /// Sessions that one client may ask for in a second, in the long run; 0 to 1 million, 100 by
+    /// default; 0 is any number.
+    pub creations_per_client: u32,
+    /// Sessions that one client may ask for at once; 1 to 10 million, 2 500 by default.
+    pub creations_burst: u32,
+    /// Requests in a second with a sid that no node knows, in the long run; 0 to 1 million, 500
+    /// by default; 0 is any number.
+    pub unknown_sids_per_second: u32,
+    /// The same of one client; 0 to 1 million, 50 by default; 0 is any number.
+    pub unknown_sids_per_client: u32,
+    /// Addresses that stand for many clients, or for none that could do harm: the limits of one
+    /// client are not theirs. `trusted_proxies` are exempt in any case. Loopback by default.
+    pub exempt: Vec<IpNet>,
 }
 
 /// How long things may take: 10 ms to 24 h each, the two of the drain from 0.

@@ -242,6 +242,7 @@ fn start_balancer(nodes: &[Node]) -> Result<Server, StartError> {
         name: node.name().to_owned(),
         address: node.address().to_string(),
         weight: 1,
+        max_sessions: 0,
     });
     let mut settings = Settings::for_nodes(nodes.collect());
     // All clients have the same address here.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,14 @@ use tracing::{debug, warn};
 
 use super::Edge;
 use super::connection::Connection;
+use crate::limits;
 
 /// How long accepting rests after an error: most likely the process is out of file descriptors,
 /// and to try again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// So many files before the reserve it is looked at each time whether there is one.
+const NEAR: i32 = 32;
 
 /// Accepts connections until the drain begins, then waits until the last of them has ended.
 ///
@@ -26,18 +31,25 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
     // Each connection holds a sender; the channel ends with the last of them.
     let (alive, mut all_over) = mpsc::channel(1);
     let mut failing = false;
+    let mut near = false;
     loop {
         let accepted = tokio::select! {
             () = edge.drain.begun() => break,
-            accepted = accept_one(&edge, &listener) => accepted,
+            accepted = accept_one(&edge, &listener, near) => accepted,
         };
         match accepted {
             Ok((stream, peer, place)) => {
                 failing = false;
+                near = stream.as_raw_fd() >= edge.files.ceiling().saturating_sub(NEAR);
+                let client = edge.clients.client(peer.ip());
+                let Some(share) = edge.connections.open(client) else {
+                    edge.proxy.metrics.connections_refused.inc();
+                    continue;
+                };
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "no TCP_NODELAY");
                 }
-                let counted = Counted::new(&edge, place, alive.clone());
+                let counted = Counted::new(&edge, (place, share), alive.clone());
                 let connection = Connection::new(Arc::clone(&edge), stream, peer);
                 tokio::spawn(async move {
                     let _counted = counted;
@@ -48,6 +60,7 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
                 if !std::mem::replace(&mut failing, true) {
                     warn!(%error, "accepting fails");
                 }
+                edge.no_files();
                 sleep(PAUSE).await;
             }
         }
@@ -61,16 +74,22 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
 struct Counted {
     connections: Gauge,
     _place: OwnedSemaphorePermit,
+    _share: limits::Counted,
     _alive: mpsc::Sender<()>,
 }
 
 impl Counted {
-    fn new(edge: &Edge, place: OwnedSemaphorePermit, alive: mpsc::Sender<()>) -> Self {
+    fn new(
+        edge: &Edge,
+        (place, share): (OwnedSemaphorePermit, limits::Counted),
+        alive: mpsc::Sender<()>,
+    ) -> Self {
         let connections = edge.proxy.metrics.connections.clone();
         connections.inc();
         Self {
             connections,
             _place: place,
+            _share: share,
             _alive: alive,
         }
     }
@@ -83,17 +102,47 @@ impl Drop for Counted {
 }
 
 /// Accepts one connection when there is a place for it. The place is taken only then, so that
-/// several listeners and workers that wait hold none.
+/// several listeners and workers that wait hold none. `near` says that the last one took one of the
+/// last files.
 async fn accept_one(
     edge: &Edge,
     listener: &TcpListener,
+    near: bool,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    if edge.places.available_permits() == 0 {
-        edge.proxy.metrics.accept_waits.inc();
+    if edge.is_crowded() {
+        edge.crowd.notice();
+        if edge.places.available_permits() == 0 {
+            edge.proxy.metrics.accept_waits.inc();
+        }
     }
     drop(edge.places.acquire().await);
+    if near {
+        until_files(edge, listener).await?;
+    }
     let (stream, peer) = listener.accept().await?;
     let place = Arc::clone(&edge.places).acquire_owned().await;
     let place = place.expect("the semaphore is never closed");
     Ok((stream, peer, place))
+}
+
+/// Waits until a file is free that is not of the reserve: newcomers stay in the kernel's queue.
+async fn until_files(edge: &Edge, listener: &TcpListener) -> io::Result<()> {
+    let mut waited = false;
+    // The kernel gives the lowest number that is free, to this file as to the next connection.
+    while listener.as_fd().try_clone_to_owned()?.as_raw_fd() >= edge.files.ceiling() {
+        if !std::mem::replace(&mut waited, true) {
+            edge.proxy.metrics.accept_waits.inc();
+        }
+        edge.no_files();
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+impl Edge {
+    /// Open files are short: whatever is idle is given up, on both sides.
+    fn no_files(&self) {
+        self.crowd.no_files();
+        self.proxy.short_of_files();
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,16 +27,59 @@ impl From<Cause> for Unread {
     }
 }
 
+/// Memory for the bodies that come in several pieces, over all connections. One that came with its
+/// head takes none of it: so it is with nearly all.
+#[derive(Debug)]
+pub(super) struct Memory {
+    most: usize,
+    used: AtomicUsize,
+}
+
+/// What one body takes, until it is dropped.
+struct Part<'a> {
+    memory: &'a Memory,
+    bytes: usize,
+}
+
+impl Memory {
+    /// So many bytes.
+    pub(super) const fn new(most: usize) -> Self {
+        Self {
+            most,
+            used: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Part<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Cause> {
+        self.bytes += bytes;
+        let before = self.memory.used.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.memory.most {
+            return Err(Cause::BodyMemory);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// Reads a body of at most `most` bytes within `patience`.
 ///
 /// # Errors
 ///
-/// [`Unread::Gone`]; [`Cause::TooLarge`], [`Cause::BodyTimeout`]; [`Cause::BadHead`] when its
+/// [`Unread::Gone`]; [`Cause::TooLarge`], [`Cause::BodyTimeout`], [`Cause::BodyMemory`];
+/// [`Cause::BadHead`] when its
 /// framing breaks.
 pub(super) async fn read(
     mut body: Incoming,
     most: usize,
     patience: Duration,
+    memory: &Memory,
 ) -> Result<Bytes, Unread> {
     let announced = body.size_hint().lower();
     if announced > u64::try_from(most).unwrap_or(u64::MAX) {
@@ -58,15 +102,24 @@ pub(super) async fn read(
     if body.is_end_stream() {
         return bounded(first, most);
     }
-    Box::pin(timeout(patience, collect(body, first, most)))
+    Box::pin(timeout(patience, collect(body, first, most, memory)))
         .await
         .map_err(|_| Cause::BodyTimeout)?
 }
 
-async fn collect(mut body: Incoming, first: Bytes, most: usize) -> Result<Bytes, Unread> {
+async fn collect(
+    mut body: Incoming,
+    first: Bytes,
+    most: usize,
+    memory: &Memory,
+) -> Result<Bytes, Unread> {
+    let mut part = Part { memory, bytes: 0 };
+    part.grow(first.len())?;
     let mut whole = BytesMut::from(first);
     while let Some(frame) = body.frame().await {
-        whole.extend_from_slice(&data(Some(frame))?);
+        let data = data(Some(frame))?;
+        part.grow(data.len())?;
+        whole.extend_from_slice(&data);
         if whole.len() > most {
             return Err(Cause::TooLarge.into());
         }

@@ -26,7 +26,7 @@ use http_body_util::BodyExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Edge;
 use super::alarm::Alarm;
@@ -165,13 +165,19 @@ impl<S: Downstream> Future for Connection<S> {
 
 /// Waits for the next request with nothing but the socket.
 async fn await_bytes<S: Downstream>(edge: Arc<Edge>, stream: S) -> Option<S> {
+    let since = Instant::now();
     let next = {
         let next = std::future::poll_fn(|context| stream.poll_next(context));
         tokio::select! {
             biased;
             next = next => next,
-            () = edge.drain.begun() => Next::End,
-            () = sleep(edge.settings.timeouts.idle) => Next::End,
+            () = edge.drain.begun_or(|| edge.crowd.gives_up(since)) => {
+                if !edge.drain.is_closing() {
+                    edge.proxy.metrics.connections_given_up.inc();
+                }
+                Next::End
+            }
+            () = sleep_until(since + edge.settings.timeouts.idle) => Next::End,
         }
     };
     (next == Next::Bytes).then_some(stream)

@@ -12,6 +12,7 @@ mod body;
 mod client;
 mod connection;
 mod cors;
+mod crowd;
 mod drain;
 mod head;
 mod service;
@@ -22,10 +23,13 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 pub use accept::accept;
+pub use crowd::relieve;
 pub use drain::Drain;
 
 use crate::config::Settings;
+use crate::limits::{Clients, Connections, Files};
 use crate::proxy::Proxy;
+use crowd::Crowd;
 
 /// What all client connections share.
 #[derive(Debug)]
@@ -35,13 +39,26 @@ pub struct Edge {
     drain: Arc<Drain>,
     /// One permit for each client connection.
     places: Arc<Semaphore>,
+    clients: Clients,
+    /// Connections of each client.
+    connections: Arc<Connections>,
+    /// What request bodies may take.
+    bodies: body::Memory,
+    files: Files,
+    crowd: Crowd,
 }
 
 impl Edge {
     /// The client's side of `proxy`.
-    pub fn new(proxy: Arc<Proxy>, settings: Settings, drain: Arc<Drain>) -> Self {
+    pub fn new(proxy: Arc<Proxy>, settings: Settings, drain: Arc<Drain>, files: Files) -> Self {
         let places = settings.limits.connections.min(Semaphore::MAX_PERMITS);
+        let each = settings.limits.connections_per_client;
         Self {
+            clients: Clients::new(&settings),
+            connections: Arc::new(Connections::new(each)),
+            bodies: body::Memory::new(settings.limits.body_memory),
+            files,
+            crowd: Crowd::new(),
             proxy,
             settings,
             drain,

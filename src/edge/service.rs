@@ -169,7 +169,8 @@ impl Edge {
                 return Read::Answered(response);
             }
         }
-        let body = match body::read(body, bosh.max_body, self.settings.timeouts.body).await {
+        let (patience, memory) = (self.settings.timeouts.body, &self.bodies);
+        let body = match body::read(body, bosh.max_body, patience, memory).await {
             Ok(body) => body,
             Err(Unread::Refused(cause)) => return refuse(cause, allowed),
             Err(Unread::Gone) => {

@@ -159,6 +159,7 @@ impl Proxy {
             };
             let (begun, life) = (Instant::now(), node.memory.life());
             let opened = Connection::open(&node.addresses(), self.connect).await;
+            let opened = opened.and_then(|connection| self.below_ceiling(connection));
             match &opened {
                 Err(Error::Refused(_)) => {
                     turn.forgive();
@@ -168,6 +169,9 @@ impl Proxy {
             }
             // Out of descriptors or ports here: the node is not to be blamed, and a moment helps.
             let local = matches!(&opened, Err(error) if error.is_local());
+            if local {
+                self.short_of_files();
+            }
             if !local || local_since.get_or_insert(begun).elapsed() > self.connect {
                 break (opened, begun);
             }
@@ -188,6 +192,15 @@ impl Proxy {
             }
         }
         opened.map(Box::new)
+    }
+
+    /// The connection, unless its file is one of those that are kept for probes and the operator.
+    fn below_ceiling(&self, connection: Connection) -> Result<Connection, Error> {
+        if connection.file() < self.ceiling {
+            return Ok(connection);
+        }
+        let source = std::io::Error::other("the last open files are kept back");
+        Err(Error::Local(source))
     }
 
     /// Sends `request` and waits for its answer. `sent` is called when the request has left;

@@ -41,6 +41,9 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
     let mut garbage = 0;
     loop {
         let Some(placed) = proxy.place(&job, &tried) else {
+            if tried.is_empty() && proxy.cluster.is_full() {
+                return refuse(Cause::NodesFull, job.legacy, job.note);
+            }
             tried.clear();
             job.note.enters(Phase::Queue);
             if Box::pin(proxy.await_node(give_up)).await {
@@ -74,9 +77,7 @@ impl Proxy {
             .addresses
             .as_ref()
             .and_then(|addresses| addresses.find(job.client, self.now()));
-        tied.filter(|node| !tried.contains(node) && self.cluster.node(*node).takes_new())
-            .map(|node| self.cluster.placed(node))
-            .or_else(|| self.cluster.place_new(job.client, tried))
+        self.cluster.place_new(job.client, tied, tried)
     }
 
     /// Waits until a node may be tried (again). False when it is too late.

@@ -42,8 +42,9 @@ impl Phase {
 /// `node` says whether there was a node.
 pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> &'static str {
     use Cause::{
-        BadHead, BodyTimeout, Coding, CreationFailed, Full, Malformed, Method, NoNode, NodeGarbage,
-        NotFound, Overloaded, SessionLost, SidConflict, TooLarge, TooMany,
+        BadHead, BodyMemory, BodyTimeout, Coding, CreationFailed, CreationRate, Full, Malformed,
+        Method, NoNode, NodeGarbage, NodesFull, NotFound, Overloaded, SessionLost, SidConflict,
+        TooLarge, TooMany, UnknownBudget, UnknownSid,
     };
     match (cause, phase) {
         (None, Phase::Stead) => "LH",
@@ -51,8 +52,9 @@ pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> 
         (None, _) => "L-",
         (Some(Malformed | BadHead | Coding | TooLarge | NotFound | Method), _) => "PR",
         (Some(BodyTimeout), _) => "cR",
-        (Some(TooMany), _) => "PQ",
-        (Some(Full), _) => "RQ",
+        (Some(BodyMemory), _) => "RR",
+        (Some(TooMany | CreationRate | UnknownSid | UnknownBudget), _) => "PQ",
+        (Some(Full | NodesFull), _) => "RQ",
         (Some(Overloaded), _) => "RC",
         (Some(CreationFailed | SessionLost), Phase::Node) => "sH",
         (Some(CreationFailed | NodeGarbage | SidConflict), _) => "SD",

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Phase, Proxy};
 use crate::bosh::{self, Condition};
-use crate::cluster::{NodeId, client_key};
+use crate::cluster::{Node, NodeId, client_key};
+use crate::limits::Client;
 use crate::metrics::Kind;
 use crate::sessions::{Session, Time, Turn};
 use crate::timers::Coarse;
@@ -31,6 +32,8 @@ pub(super) struct UnderWay {
     pause: Option<u32>,
     /// It began after the session was terminated.
     late: bool,
+    /// Who pays for it, if its session was unproven when it began and stays so.
+    owing: Option<Client>,
 }
 
 impl UnderWay {
@@ -39,7 +42,7 @@ impl UnderWay {
         proxy: Arc<Proxy>,
         session: Arc<Session>,
         (rid, pause): (u64, Option<u32>),
-        late: bool,
+        (late, owing): (bool, Option<Client>),
     ) -> Self {
         Self {
             proxy,
@@ -47,18 +50,31 @@ impl UnderWay {
             rid,
             pause,
             late,
+            owing,
         }
+    }
+
+    /// Who would pay if the request ended now.
+    fn owes(&self) -> Option<Client> {
+        self.owing.filter(|_| self.session.is_unproven())
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.session.settle(self.rid);
+        if let Some(client) = self.owes() {
+            let now = self.proxy.started.elapsed();
+            self.proxy.unknown.count(client, now);
+        }
         self.proxy
             .sessions
             .end(&self.session, self.pause, self.proxy.now());
     }
 }
+
+/// Connections to one node that may wait or be opened at the same time for sids without a pin.
+pub(super) const LANE: usize = 64;
 
 /// What the request has been through.
 #[derive(Default)]
@@ -161,11 +177,11 @@ impl UnderWay {
             Some(connection) => connection,
             None => {
                 let give_up = Instant::now() + patience;
-                let of = Some(&*self.session);
                 job.note.enters(Phase::Connect);
-                match Box::pin(self.proxy.open(node, of, give_up)).await {
-                    Ok(connection) => connection,
-                    Err(error) => return self.failed(id, &error, false, job, past),
+                match Box::pin(self.open(node, give_up)).await {
+                    Some(Ok(connection)) => connection,
+                    Some(Err(error)) => return self.failed(id, &error, false, job, past),
+                    None => return Step::Rejected(Cause::UnknownBudget),
                 }
             }
         };
@@ -203,6 +219,29 @@ impl UnderWay {
                 self.failed(id, &error, reused, job, past)
             }
         }
+    }
+
+    /// Opens a connection to `node`. For a session that no node is known to have it gets in line
+    /// with others of that kind first, so that made-up sids never hold up the connections of
+    /// others; none if the budget for such sids is used up when its turn has come.
+    async fn open(
+        &self,
+        node: &Node,
+        give_up: Instant,
+    ) -> Option<Result<Box<Connection>, upstream::Error>> {
+        let of = Some(&*self.session);
+        let Some(client) = self.owes() else {
+            return Some(self.proxy.open(node, of, give_up).await);
+        };
+        let lane = self.proxy.lanes[node.id.index()].acquire();
+        let Ok(_place) = timeout_at(give_up, lane).await else {
+            return Some(Err(upstream::Error::ConnectTimeout));
+        };
+        let left = self.proxy.unknown.has(client, self.proxy.started.elapsed());
+        if !left {
+            return None;
+        }
+        Some(self.proxy.open(node, of, give_up).await)
     }
 
     fn failed(
@@ -274,6 +313,12 @@ impl UnderWay {
             }
         };
         if terminated {
+            if self.owes().is_some() {
+                let now = self.proxy.started.elapsed();
+                self.proxy
+                    .unknown
+                    .remember(&self.proxy.clients, self.session.sid(), now);
+            }
             self.terminated(id, job, condition);
             if job.terminate && !self.session.terms().legacy {
                 // Also when the node no longer knew the session: the client has what it wanted.

@@ -21,9 +21,11 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use access::{Access, TARGET};
@@ -35,8 +37,9 @@ pub use reject::{Cause, Row};
 use crate::bosh;
 use crate::cluster::{Cluster, Life, NodeId};
 use crate::config::{Affinity, Settings};
+use crate::limits::{Clients, Files, Rates, Unasked, UnknownSids};
 use crate::metrics::{Kind, Metrics};
-use crate::sessions::{Addresses, Refusal, Session, Sessions, Time};
+use crate::sessions::{self, Addresses, Refusal, Session, Sessions, Time};
 use crate::traces::{Parent, Traces};
 use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 
@@ -83,6 +86,15 @@ pub struct Proxy {
     pub access: Access,
     /// Where traces go.
     pub traces: Traces,
+    clients: Clients,
+    creations: Option<Rates>,
+    unknown: UnknownSids,
+    /// Who may look for a node's answer to a sid without a pin, node by node.
+    lanes: Box<[Semaphore]>,
+    /// File numbers from which on a connection to a node is given back.
+    ceiling: i32,
+    /// Open files are short: sessions give up their idle connections.
+    no_files: AtomicBool,
     started: Instant,
     max_answer: usize,
     connect: Duration,
@@ -123,18 +135,41 @@ impl Proxy {
             Affinity::ClientIp => Some(Addresses::new(settings.affinity_ttl, limit)),
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
+        let limits = &settings.limits;
+        let lane = |_: &_| Semaphore::new(known::LANE);
         Ok(Self {
+            clients: Clients::new(settings),
+            creations: Rates::new(limits.creations_per_client, limits.creations_burst),
+            unknown: UnknownSids::new(limits),
+            lanes: cluster.nodes().iter().map(lane).collect(),
             cluster,
             sessions: Arc::new(sessions),
             addresses,
             metrics,
             access: Access::new(&settings.log),
             traces: Traces::start(settings.traces.as_ref())?,
+            ceiling: i32::MAX,
+            no_files: AtomicBool::new(false),
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
             connect: settings.timeouts.connect,
             placement_wait: settings.placement_wait,
         })
+    }
+
+    /// The same, with so many open files.
+    #[must_use]
+    pub fn with_files(self, files: Files) -> Self {
+        Self {
+            ceiling: files.ceiling(),
+            ..self
+        }
+    }
+
+    /// Notes that open files are short: within a second sessions give up the connections to their
+    /// nodes that they do not use.
+    pub fn short_of_files(&self) {
+        self.no_files.store(true, Ordering::Relaxed);
     }
 
     /// The time as sessions count it.
@@ -157,6 +192,9 @@ impl Proxy {
 
     /// Forgets what has expired.
     pub fn sweep(&self) {
+        if self.no_files.swap(false, Ordering::Relaxed) {
+            self.sessions.drop_idle();
+        }
         self.sessions.sweep(self.now());
         if let Some(addresses) = &self.addresses {
             addresses.sweep(self.now());
@@ -187,8 +225,8 @@ impl Proxy {
     fn route(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Begun {
         let job = self.job(ask, wrapper);
         let Some(sid) = &wrapper.sid else {
-            if self.sessions.is_full() {
-                return Begun::Answered(refuse(Cause::Full, job.legacy, job.note));
+            if let Err(cause) = self.admit(ask.client) {
+                return Begun::Answered(refuse(cause, job.legacy, job.note));
             }
             return Begun::Exchange(Box::pin(creation::run(Arc::clone(self), job)));
         };
@@ -197,9 +235,14 @@ impl Proxy {
             addresses.renew(ask.client, self.now());
         }
         match self.begin_known(sid, ask.client) {
-            Ok((session, late)) => {
-                let under_way =
-                    known::UnderWay::new(Arc::clone(self), session, (job.rid, job.pause), late);
+            Ok((session, begun)) => {
+                let owing = begun.unproven.then(|| self.clients.client(ask.client));
+                let under_way = known::UnderWay::new(
+                    Arc::clone(self),
+                    session,
+                    (job.rid, job.pause),
+                    (begun.late, owing),
+                );
                 Begun::Exchange(Box::pin(known::run(under_way, job)))
             }
             Err((cause, legacy)) => Begun::Answered(refuse(cause, legacy, job.note)),
@@ -239,15 +282,15 @@ impl Proxy {
         &self,
         sid: &str,
         client: IpAddr,
-    ) -> Result<(Arc<Session>, bool), (Cause, bool)> {
+    ) -> Result<(Arc<Session>, sessions::Begun), (Cause, bool)> {
         // A session can be forgotten between the look-up and its beginning; then it is unknown.
         for _ in 0..3 {
             let session = match self.sessions.find(sid) {
                 Some(session) => session,
-                None => self.unproven(sid, client).ok_or((Cause::Full, false))?,
+                None => self.unproven(sid, client).map_err(|cause| (cause, false))?,
             };
             match session.begin() {
-                Ok(late) => return Ok((session, late)),
+                Ok(begun) => return Ok((session, begun)),
                 Err(Refusal::TooMany) => return Err((Cause::TooMany, session.terms().legacy)),
                 Err(Refusal::Lost) => return Err((Cause::SessionLost, session.terms().legacy)),
                 Err(Refusal::Gone) => {}
@@ -256,9 +299,28 @@ impl Proxy {
         Err((Cause::SessionLost, false))
     }
 
-    fn unproven(&self, sid: &str, client: IpAddr) -> Option<Arc<Session>> {
+    /// Whether `client` may ask for a new session.
+    fn admit(&self, client: IpAddr) -> Result<(), Cause> {
+        if self.sessions.is_full() {
+            return Err(Cause::Full);
+        }
+        let Some(creations) = &self.creations else {
+            return Ok(());
+        };
+        let may = creations.take(self.clients.client(client), self.started.elapsed());
+        may.then_some(()).ok_or(Cause::CreationRate)
+    }
+
+    fn unproven(&self, sid: &str, client: IpAddr) -> Result<Arc<Session>, Cause> {
         self.metrics.unknown_sids.inc();
         let now = self.now();
+        let asker = self.clients.client(client);
+        self.unknown
+            .ask(&self.clients, sid, asker, now.since_start())
+            .map_err(|why| match why {
+                Unasked::Remembered => Cause::UnknownSid,
+                Unasked::Budget => Cause::UnknownBudget,
+            })?;
         let tied = self
             .addresses
             .as_ref()
@@ -266,7 +328,8 @@ impl Proxy {
         let node = tied
             .or_else(|| self.cluster.home(client, &[]))
             .unwrap_or(NodeId(0));
-        self.sessions.find_or_unproven(sid, node, now)
+        let session = self.sessions.find_or_unproven(sid, node, now);
+        session.ok_or(Cause::Full)
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Cause {
     TooLarge,
     /// The body did not arrive within `timeouts.body`.
     BodyTimeout,
+    /// The bodies that are coming take `limits.body_memory` already.
+    BodyMemory,
     /// No BOSH path.
     NotFound,
     /// A method other than `POST`, `GET`, `HEAD` and `OPTIONS`.
@@ -32,6 +34,14 @@ pub enum Cause {
     NoNode,
     /// The table of sessions is full.
     Full,
+    /// Every node that takes new sessions has as many as its `max_sessions`.
+    NodesFull,
+    /// The client asks for sessions faster than `limits.creations_per_client`.
+    CreationRate,
+    /// A node said a moment ago that it does not know the sid.
+    UnknownSid,
+    /// The sid has no pin, and `limits.unknown_sids_per_second` or `…_per_client` is used up.
+    UnknownBudget,
     /// This machine could open no connection: out of file descriptors or ports. The session stays
     /// where it is.
     Overloaded,
@@ -78,10 +88,17 @@ impl Cause {
             Self::Coding => row(415, BadRequest, "coding").closing(),
             Self::TooLarge => row(413, PolicyViolation, "too_large").closing(),
             Self::BodyTimeout => row(408, BadRequest, "body_timeout").closing(),
+            Self::BodyMemory => row(503, SystemShutdown, "body_memory")
+                .retrying(1)
+                .closing(),
             Self::NotFound => row(404, BadRequest, "not_found").closing(),
             Self::Method => row(405, BadRequest, "method").closing(),
             Self::NoNode => row(503, SystemShutdown, "no_node").retrying(2),
             Self::Full => row(503, SystemShutdown, "full").retrying(5),
+            Self::NodesFull => row(503, SystemShutdown, "nodes_full").retrying(5),
+            Self::CreationRate => row(503, PolicyViolation, "creation_rate").retrying(5),
+            Self::UnknownSid => row(200, ItemNotFound, "unknown_sid").legacy(404),
+            Self::UnknownBudget => row(200, ItemNotFound, "unknown_budget").legacy(404),
             Self::Overloaded => row(503, SystemShutdown, "overloaded").retrying(1),
             Self::CreationFailed => row(200, InternalServerError, "creation_failed").legacy(503),
             Self::SidConflict => row(200, InternalServerError, "sid_conflict")
@@ -145,16 +162,21 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ALL: [Cause; 15] = [
+    const ALL: [Cause; 20] = [
         Cause::Malformed,
         Cause::BadHead,
         Cause::Coding,
         Cause::TooLarge,
         Cause::BodyTimeout,
+        Cause::BodyMemory,
         Cause::NotFound,
         Cause::Method,
         Cause::NoNode,
         Cause::Full,
+        Cause::NodesFull,
+        Cause::CreationRate,
+        Cause::UnknownSid,
+        Cause::UnknownBudget,
         Cause::Overloaded,
         Cause::CreationFailed,
         Cause::SidConflict,

@@ -14,7 +14,7 @@ mod time;
 mod turn;
 
 pub use addresses::Addresses;
-pub use session::{Refusal, Session, Terms};
+pub use session::{Begun, Refusal, Session, Terms};
 pub use table::{Insert, Sessions};
 pub use time::Time;
 pub use turn::Turn;

@@ -18,6 +18,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// that can answer it.
 const TOMBSTONE: Duration = Duration::from_secs(10);
 
+/// How long after its creation a session without a second request is kept when the table is nearly
+/// full: a client goes on at once.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
 /// 2 everywhere, and one more to pause or terminate; repeats come on top.
 const MOST_UNDER_WAY: u8 = 12;
@@ -45,6 +49,15 @@ impl Terms {
         maxpause: 0,
         legacy: false,
     };
+}
+
+/// What a session was when a request of it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// It had been terminated.
+    pub late: bool,
+    /// No node had said yet that it knows it.
+    pub unproven: bool,
 }
 
 /// Why a request may not begin.
@@ -78,6 +91,8 @@ struct State {
     turns: Turns,
     stage: Stage,
     under_way: u8,
+    /// No request has come since its creation.
+    fresh: bool,
     queue: Queue,
     /// A connection to the node that has nothing to do. One is enough: while a request is held on
     /// one connection, the others take turns on another.
@@ -120,6 +135,7 @@ impl Session {
         let state = State {
             turns: Turns::after_creation(rid),
             stage: Stage::Pinned,
+            fresh: true,
             ..State::default()
         };
         let session = Self::with(sid, node, terms, state, now);
@@ -187,9 +203,11 @@ impl Session {
         self.state().stage == Stage::Unproven
     }
 
-    /// Begins a request: from now until [`Self::end`] the session is not forgotten. Says whether
-    /// the session was terminated before.
-    pub fn begin(&self) -> Result<bool, Refusal> {
+    /// Begins a request: from now until [`Self::end`] the session is not forgotten.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn begin(&self) -> Result<Begun, Refusal> {
         let mut state = self.state();
         match state.stage {
             Stage::Gone => return Err(Refusal::Gone),
@@ -200,7 +218,11 @@ impl Session {
             return Err(Refusal::TooMany);
         }
         state.under_way += 1;
-        Ok(state.stage == Stage::Ended)
+        state.fresh = false;
+        Ok(Begun {
+            late: state.stage == Stage::Ended,
+            unproven: state.stage == Stage::Unproven,
+        })
     }
 
     /// Ends a request. `pause` is what it asked for, in seconds.
@@ -289,6 +311,11 @@ impl Session {
         }
     }
 
+    /// Drops the idle connection.
+    pub(super) fn drop_idle(&self) {
+        self.state().idle = None;
+    }
+
     /// Drops the idle connection if its node has closed it.
     pub(super) fn drop_closed(&self) {
         let mut state = self.state();
@@ -365,10 +392,17 @@ impl Session {
     }
 
     /// Makes the session gone if nothing is under way and its time has passed, or if no node has
-    /// proven it. Says what it was before.
-    pub(super) fn forget(&self, now: Time) -> Option<Stage> {
+    /// proven it. When the table is `crowded`, the time of one that was made and never used is
+    /// short. Says what it was before.
+    pub(super) fn forget(&self, crowded: bool, now: Time) -> Option<Stage> {
         let mut state = self.state();
-        let expired = self.expires.load(Ordering::Relaxed) < now.seconds();
+        let mut expires = self.expires.load(Ordering::Relaxed);
+        if crowded && state.fresh {
+            let promised = Duration::from_secs(self.terms.inactivity.into()) + GRACE;
+            let early = promised.saturating_sub(FRESH).as_secs();
+            expires = expires.saturating_sub(u32::try_from(early).unwrap_or(0));
+        }
+        let expired = expires < now.seconds();
         if state.under_way > 0 || !(expired || state.stage == Stage::Unproven) {
             return None;
         }

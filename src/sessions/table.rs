@@ -209,21 +209,30 @@ impl Sessions {
     pub fn end(&self, session: &Session, pause: Option<u32>, now: Time) {
         session.end(pause, now);
         if session.is_unproven() {
-            self.table
-                .remove_if(session.sid(), |entry, ()| self.forgotten(&entry.0, now));
+            let gone = |entry: &BySid, (): &()| self.forgotten(&entry.0, false, now);
+            self.table.remove_if(session.sid(), gone);
         }
     }
 
-    /// Forgets the sessions whose time has passed, and closes what their nodes have closed.
+    /// Closes the connections that sessions keep for their next request.
+    pub fn drop_idle(&self) {
+        self.table
+            .iter()
+            .for_each(|entry| entry.key().0.drop_idle());
+    }
+
+    /// Forgets the sessions whose time has passed, and closes what their nodes have closed. When
+    /// nine tenths of the table are in use, sessions that were made and never used go early.
     pub fn sweep(&self, now: Time) {
+        let crowded = self.len() >= self.limit - self.limit / 10;
         self.table.retain(|entry, ()| {
             entry.0.drop_closed();
-            !self.forgotten(&entry.0, now)
+            !self.forgotten(&entry.0, crowded, now)
         });
     }
 
-    fn forgotten(&self, session: &Session, now: Time) -> bool {
-        let Some(stage) = session.forget(now) else {
+    fn forgotten(&self, session: &Session, crowded: bool, now: Time) -> bool {
+        let Some(stage) = session.forget(crowded, now) else {
             return false;
         };
         self.count.fetch_sub(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -96,6 +97,11 @@ impl Connection {
     /// The bare socket, for an exchange of another kind.
     pub fn into_stream(self) -> TcpStream {
         self.stream
+    }
+
+    /// The number of its file; the kernel gives the lowest that is free.
+    pub fn file(&self) -> i32 {
+        self.stream.as_raw_fd()
     }
 
     /// Whether it has carried an exchange before; then a close without an answer may just mean

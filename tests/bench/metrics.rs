@@ -126,6 +126,7 @@ fn scrapes(nodes: u16, count: usize) -> Result<()> {
                 name: format!("t{number}"),
                 address: format!("127.0.0.1:{number}"),
                 weight: 1,
+                max_sessions: 0,
             })
             .collect(),
     );

@@ -94,6 +94,7 @@ fn table(limit: usize) -> Arc<Sessions> {
         name: format!("t{number}"),
         address: format!("127.0.0.1:{number}"),
         weight: 1,
+        max_sessions: 0,
     };
     let settings = Settings::for_nodes(vec![node(1), node(2)]);
     let metrics = Arc::new(Metrics::new());

@@ -35,6 +35,7 @@ pub(crate) fn settings(nodes: &[Node]) -> Settings {
         name: node.name().to_owned(),
         address: node.address().to_string(),
         weight: 1,
+        max_sessions: 0,
     });
     let mut settings = Settings::for_nodes(nodes.collect());
     settings.threads = 1;

@@ -139,7 +139,15 @@ fn every_key_has_its_effect() {
     assert_eq!(settings.upstream.connects_per_second, 0);
     assert_ne!(settings.admin, defaults.admin);
     assert_eq!(settings.limits.connections, 1);
+    assert_eq!(settings.limits.connections_per_client, 0);
+    assert_eq!(settings.limits.body_memory, 1024 * 1024);
     assert_eq!(settings.limits.sessions, 100_000_000);
+    assert_eq!(settings.limits.creations_per_client, 1);
+    assert_eq!(settings.limits.creations_burst, 1);
+    assert_eq!(settings.limits.unknown_sids_per_second, 0);
+    assert_eq!(settings.limits.unknown_sids_per_client, 1_000_000);
+    assert!(settings.limits.exempt.is_empty());
+    assert_eq!(settings.nodes[0].max_sessions, 5);
     let (given, usual) = (&settings.timeouts, &defaults.timeouts);
     assert_ne!(given.head, usual.head);
     assert_ne!(given.body, usual.body);

@@ -12,6 +12,8 @@ mod clients;
 mod config;
 mod drain;
 mod failures;
+mod files;
+mod floods;
 mod http;
 mod layout;
 mod monitoring;

@@ -111,11 +111,35 @@ fn a_terminated_session_leaves_a_short_tombstone() {
 }
 
 #[test]
+fn sessions_that_never_get_past_creation_expire_first_when_the_table_is_nearly_full() {
+    let table = table(10);
+    let used = table.insert("used");
+    used.begin().unwrap();
+    table.sessions.end(&used, None, at(0));
+    for number in 0..7 {
+        table.insert(&number.to_string());
+    }
+    table.sessions.sweep(at(30));
+    assert_eq!(
+        table.sessions.len(),
+        8,
+        "there is room: all stay as promised"
+    );
+    table.insert("one more");
+    table.sessions.sweep(at(10));
+    assert_eq!(table.sessions.len(), 9, "each has ten seconds");
+    table.sessions.sweep(at(11));
+    assert_eq!(table.sessions.len(), 1);
+    assert!(table.sessions.find("used").is_some());
+    assert_eq!(table.metrics.sessions_expired.get(), 8);
+}
+
+#[test]
 fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
     let table = table(10);
     let session = table.insert("a");
     table.sessions.terminate(&session, "none", at(1));
-    assert_eq!(session.begin(), Ok(true));
+    assert!(session.begin().unwrap().late);
     table.sessions.prove(&session, true);
     table.sessions.end(&session, None, at(2));
     table.sessions.sweep(at(37));

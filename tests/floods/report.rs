@@ -1,0 +1,41 @@
+//! What a case measured, and what must hold of it.
+
+use std::fmt::Display;
+
+/// The findings of one case.
+pub(crate) struct Report {
+    holds: bool,
+}
+
+impl Report {
+    pub(crate) fn begin(name: &str) -> Self {
+        println!("== {name}");
+        Self { holds: true }
+    }
+
+    /// A figure.
+    pub(crate) fn figure(&self, what: &str, value: impl Display) {
+        println!("   {what}: {value}");
+    }
+
+    /// Something that must hold.
+    pub(crate) fn must(&mut self, what: &str, holds: bool) {
+        println!("   {} {what}", if holds { "ok    " } else { "BROKEN" });
+        self.holds &= holds;
+    }
+
+    /// Whether everything held.
+    pub(crate) fn end(self) -> bool {
+        self.holds
+    }
+}
+
+/// Bytes as MiB.
+pub(crate) fn mib(bytes: u64) -> String {
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "one digit behind the point is shown"
+    )]
+    let mib = bytes as f64 / (1024.0 * 1024.0);
+    format!("{mib:.1} MiB")
+}
