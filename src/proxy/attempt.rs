@@ -38,23 +38,46 @@ pub(super) enum Ended {
     NodeDown,
 }
 
+/// A try that begins so long after its request has nobody any more who polls it without being woken.
+const LATE: Duration = Duration::from_millis(10);
+
+/// When a try is to be given up, and what happens before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// A probe goes out then.
+    nudge: Option<Instant>,
+    deadline: Instant,
+    /// The timer has to run from the start.
+    late: bool,
+}
+
+impl Times {
+    /// Those of a try that begins at `now`, for a request that began at `begun`.
+    pub(super) fn new(begun: Instant, now: Instant, patience: Duration) -> Self {
+        Self {
+            nudge: None,
+            deadline: now + patience,
+            late: now.saturating_duration_since(begun) >= LATE,
+        }
+    }
+
+    /// The same, with a probe at `nudge`.
+    pub(super) const fn nudging(self, nudge: Instant) -> Self {
+        Self {
+            nudge: Some(nudge),
+            ..self
+        }
+    }
+}
+
 /// A deadline that costs nothing until the second time it is asked for: most answers are there by
-/// then. Whoever drives an exchange polls it again once it has taken a while, whether something
-/// woke it or not (`edge` does so when it parks the connection).
+/// then. Whoever drives an exchange polls it again 20 ms after it began, whether something woke it
+/// or not (`edge` does so when it parks the connection). It does so once, so that the timer of a try
+/// that begins [`LATE`] runs at once.
 struct Deadline {
     at: Instant,
     asked: bool,
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Deadline {
-    const fn at(at: Instant) -> Self {
-        Self {
-            at,
-            asked: false,
-            timer: None,
-        }
-    }
 }
 
 impl Future for Deadline {
@@ -154,7 +177,7 @@ impl Proxy {
         connection: &mut Connection,
         request: &[u8],
         sent: impl FnOnce(),
-        (nudge, deadline): (Option<Instant>, Instant),
+        times: Times,
     ) -> Ended {
         let _held = Held::at(node);
         let mut down = std::pin::pin!(node.went_down.notified());
@@ -167,7 +190,12 @@ impl Proxy {
             sent();
             connection.receive(self.max_answer, FINISH_LIMIT).await
         });
-        let mut timer = Deadline::at(nudge.unwrap_or(deadline));
+        let deadline = times.deadline;
+        let mut timer = Deadline {
+            at: times.nudge.unwrap_or(deadline),
+            asked: times.late,
+            timer: None,
+        };
         loop {
             tokio::select! {
                 biased;
@@ -184,7 +212,7 @@ impl Proxy {
                         return Ended::Overdue;
                     }
                     node.suspect("an answer is late", SystemTime::now());
-                    timer = Deadline { asked: true, ..Deadline::at(deadline) };
+                    timer = Deadline { at: deadline, asked: true, timer: None };
                 }
             }
         }

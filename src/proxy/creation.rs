@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
-use super::attempt::{self, Ended, OVERDUE_AFTER};
+use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Proxy, refuse};
@@ -102,7 +102,7 @@ impl Proxy {
                 Err(_) => return Try::NextNode,
             };
             let now = Instant::now();
-            let times = (Some(now + NUDGE_AFTER), now + patience);
+            let times = Times::new(job.note.begun(), now, patience).nudging(now + NUDGE_AFTER);
             let ended = self
                 .exchange(node, &mut connection, &job.request, || (), times)
                 .await;

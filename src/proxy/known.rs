@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::attempt::{self, Ended, OVERDUE_AFTER};
+use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Proxy};
@@ -166,7 +166,7 @@ impl UnderWay {
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let begun = Instant::now();
-        let times = (None, begun + patience);
+        let times = Times::new(job.note.begun(), begun, patience);
         let ended = self
             .proxy
             .exchange(node, &mut connection, &job.request, sent, times)
@@ -253,6 +253,15 @@ impl UnderWay {
                     self.proxy.now(),
                 );
                 return Step::Done(self.legacy_code(status, &answer));
+            }
+            Learned::Wrapper(wrapper)
+                if wrapper
+                    .sid
+                    .as_deref()
+                    .is_some_and(|sid| sid != self.session.sid()) =>
+            {
+                learn::refuse_foreign(self.proxy.cluster.node(id));
+                return Step::Rejected(Cause::NodeGarbage);
             }
             Learned::Wrapper(wrapper) => {
                 let condition = wrapper.condition.as_deref().and_then(known_condition);
