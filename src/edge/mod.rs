@@ -14,6 +14,7 @@ mod cors;
 mod drain;
 mod head;
 mod head_timer;
+mod scan;
 mod service;
 mod wire;
 

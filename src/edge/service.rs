@@ -94,16 +94,15 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let content_lengths = self.signals.begin();
+        self.signals.begin();
         let edge = Arc::clone(&self.edge);
         let hold = Arc::clone(&self.hold);
         let signals = Arc::clone(&self.signals);
         let peer = self.peer;
         let stays = request.version() == Version::HTTP_11 && !says_close(request.headers());
         Box::pin(async move {
-            let response = edge
-                .handle(request, peer, content_lengths, (&hold, stays))
-                .await;
+            let response = edge.handle(request, peer, &signals, (&hold, stays)).await;
+            signals.made();
             // What closes the connection may not have been read to its end.
             if stays && !says_close(response.headers()) {
                 signals.answered();
@@ -118,12 +117,15 @@ impl Edge {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        content_lengths: u8,
+        signals: &Signals,
         (hold, stays): (&Hold, bool),
     ) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let allowed = cors::allowed(&self.settings.cors, &head.headers);
-        let host = match head::check(&head, content_lengths) {
+        let host = match head::check(&head) {
+            Ok(_) if signals.is_doubtful() => {
+                return self.refuse(Cause::BadHead, &head, peer, allowed);
+            }
             Ok(host) => host,
             Err(cause) => return self.refuse(cause, &head, peer, allowed),
         };
@@ -154,6 +156,9 @@ impl Edge {
         )
         .await
         {
+            Ok(_) if signals.is_doubtful() => {
+                return self.refuse(Cause::BadHead, &head, peer, allowed);
+            }
             Ok(body) => body,
             Err(cause) => return self.refuse(cause, &head, peer, allowed),
         };
