@@ -16,25 +16,41 @@ const MAX_RID: u64 = (1 << 53) - 1;
 /// A rid has at most as many digits as the largest.
 const MAX_RID_DIGITS: usize = 16;
 
-/// A session's id: 1 to 256 bytes of printable ASCII without space.
+/// A session's id: 1 to 256 bytes of printable ASCII without space, quotes, `&`, `<` and `>`, and
+/// no reference. Tigase compares sids as they are written, other nodes decode them first; this way
+/// there is one reading. No node makes other sids.
 pub(super) fn sid<'a>(attribute: &Attribute<'a>) -> Result<Cow<'a, str>, Malformed> {
-    let sid = attribute.value()?;
-    let printable = sid.bytes().all(|byte| byte.is_ascii_graphic());
-    if sid.is_empty() || sid.len() > MAX_SID || !printable {
+    let sid = attribute.raw;
+    let literal = |byte: u8| byte.is_ascii_graphic() && !b"&<>'\"".contains(&byte);
+    if sid.is_empty() || sid.len() > MAX_SID || !sid.bytes().all(literal) {
         return Err(Malformed::BadSid);
     }
-    Ok(sid)
+    Ok(Cow::Borrowed(sid))
 }
 
-/// A request's id: digits, up to 2^53 − 1.
+/// A request's id: digits, up to 2^53 − 1. As a sid, it is written with no reference.
 pub(super) fn rid(attribute: &Attribute<'_>) -> Result<u64, Malformed> {
-    let rid = attribute.value()?;
+    let rid = attribute.raw;
     if rid.len() > MAX_RID_DIGITS {
         return Err(Malformed::BadRid);
     }
-    digits(&rid)
+    digits(rid)
         .filter(|&rid| rid <= MAX_RID)
         .ok_or(Malformed::BadRid)
+}
+
+/// Checks that the value of a root's attribute cannot be taken for something else by a reader that
+/// looks for `sid=` without minding quotes, or for the end of the tag.
+pub(super) fn hides_nothing(attribute: &Attribute<'_>) -> Result<(), Malformed> {
+    let raw = attribute.raw.as_bytes();
+    let misleads = |at: usize| {
+        let name = raw[..at].trim_ascii_end();
+        raw[at] == b'>' || name.ends_with(b"sid") || name.ends_with(b"rid")
+    };
+    if memchr::memchr2_iter(b'=', b'>', raw).any(misleads) {
+        return Err(Malformed::HiddenAttribute);
+    }
+    Ok(())
 }
 
 /// A count or a number of seconds; one too large for 32 bits is the largest.

@@ -35,6 +35,8 @@ pub enum Malformed {
     DuplicateAttribute,
     /// More attributes in one tag than the bound.
     TooManyAttributes,
+    /// A value in the root's tag with a `>`, or with `sid=` or `rid=` in it.
+    HiddenAttribute,
     /// A prefix that nothing declares.
     UndeclaredPrefix,
     /// A namespace declaration that XML Namespaces 1.0 §3 forbids.
@@ -45,6 +47,10 @@ pub enum Malformed {
     BadReference,
     /// An end tag that does not match its start tag.
     MismatchedTag,
+    /// A CDATA section with `<` or `>` in it: Tigase ends it at the first `>`.
+    MarkupInSection,
+    /// An element `body` with a `sid` or a `rid` inside of the wrapper.
+    NestedWrapper,
     /// Elements nested deeper than the bound.
     TooDeep,
     /// The root's local name is not `body`.
@@ -86,11 +92,14 @@ impl Malformed {
             Self::BadAttribute => "an attribute that is not well-formed",
             Self::DuplicateAttribute => "an attribute given twice",
             Self::TooManyAttributes => "too many attributes in one tag",
+            Self::HiddenAttribute => "an attribute whose value looks like markup",
             Self::UndeclaredPrefix => "an undeclared namespace prefix",
             Self::BadNamespace => "a namespace declaration that is not allowed",
             Self::TooManyNamespaces => "too many namespace prefixes in scope",
             Self::BadReference => "an unknown reference",
             Self::MismatchedTag => "an end tag that does not match its start tag",
+            Self::MarkupInSection => "a CDATA section with markup in it",
+            Self::NestedWrapper => "a wrapper inside the wrapper",
             Self::TooDeep => "elements nested too deep",
             Self::NotBody => "the root element is not body",
             Self::WrongNamespace => "the root element is not in the httpbind namespace",

@@ -66,6 +66,7 @@ pub fn read_request(body: &[u8]) -> Result<Request<'_>, Malformed> {
     };
     let mut rid = None;
     for attribute in wrapper.attributes() {
+        fields::hides_nothing(attribute)?;
         match attribute.name.local {
             "rid" if attribute.namespace == Namespace::NONE => rid = Some(fields::rid(attribute)?),
             "restart" if wrapper.is_in(attribute, XBOSH) => {

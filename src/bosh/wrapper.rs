@@ -109,11 +109,11 @@ impl<'a, 's> Wrapper<'a, 's> {
             refuse_declarations(self.text.get(from..).unwrap_or_default())?;
             let blank = match self.reader.read_event().map_err(|error| cause(&error))? {
                 Event::Start(_) => {
-                    self.element(from, false, MAX_CHILD_ATTRIBUTES)?;
+                    self.child(from, false)?;
                     false
                 }
                 Event::Empty(_) => {
-                    self.element(from, true, MAX_CHILD_ATTRIBUTES)?;
+                    self.child(from, true)?;
                     self.leave();
                     false
                 }
@@ -123,6 +123,9 @@ impl<'a, 's> Wrapper<'a, 's> {
                 }
                 Event::Text(text) if text.contains("]]>") => return Err(Malformed::NotXml),
                 Event::Text(text) => chars::is_blank(&text),
+                Event::CData(text) if text.contains(['<', '>']) => {
+                    return Err(Malformed::MarkupInSection);
+                }
                 Event::CData(text) => chars::is_blank(&text),
                 Event::GeneralRef(name) => matches!(reference::resolve(&name)?, '\t'..=' '),
                 Event::Eof => return Err(Malformed::Truncated),
@@ -152,6 +155,18 @@ impl<'a, 's> Wrapper<'a, 's> {
             return Err(Malformed::BadName);
         }
         Ok(name)
+    }
+
+    /// Enters an element inside of the root.
+    fn child(&mut self, from: usize, empty: bool) -> Result<(), Malformed> {
+        let name = self.element(from, empty, MAX_CHILD_ATTRIBUTES)?;
+        // The text of a message is a `body` as well, but has neither.
+        let marks =
+            |a: &Attribute<'_>| a.name.prefix.is_empty() && matches!(a.name.local, "sid" | "rid");
+        if name.local == "body" && self.attributes().iter().any(marks) {
+            return Err(Malformed::NestedWrapper);
+        }
+        Ok(())
     }
 
     fn leave(&mut self) {

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::header::HeaderMap;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,11 +32,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Edge;
 use super::alarm::Alarm;
 use super::answer::{bytes_of, response};
-use super::cors::Allowed;
+use super::cors::{self, Allowed};
 use super::head::LARGEST_HEAD;
 use super::service::{Held, Hold, Requests};
 use super::wire::{Doing, Downstream, Next, Wire};
-use crate::proxy::Answer;
+use crate::metrics::Kind;
+use crate::proxy::{Answer, Cause, Note};
+use crate::traces::Parent;
 
 /// How long, and for how many bytes, a closed connection is still read from.
 const LINGER: Duration = Duration::from_secs(2);
@@ -56,6 +59,8 @@ enum Parted<S> {
     Over,
     /// It is over when the client has read the last answer.
     Closing(S),
+    /// What the client sent is no request; it is to be told so with this status.
+    Refused(S, u16),
     /// Everything that was asked is answered.
     Idle(Rest<S>),
     /// An exchange is to be waited for.
@@ -113,6 +118,12 @@ impl<S: Downstream> Connection<S> {
             Phase::Http(http) => match ready!(http.as_mut().poll(context)) {
                 Parted::Over => None,
                 Parted::Closing(stream) => Some(Phase::Closing(Box::pin(linger(stream)))),
+                Parted::Refused(stream, status) => Some(Phase::Closing(Box::pin(refuse(
+                    Arc::clone(&self.edge),
+                    stream,
+                    status,
+                    self.peer,
+                )))),
                 Parted::Idle(rest) => Some(self.between(rest)),
                 Parted::Holding((stream, early), held) => {
                     let early = (!early.is_empty()).then(|| Box::new(early));
@@ -212,8 +223,11 @@ async fn http<S: Downstream>(edge: Arc<Edge>, rest: Rest<S>, peer: SocketAddr) -
                     tracing::debug!(%peer, %error, "client connection ended");
                 }
                 let rest = take_back(&mut connection);
-                let rest = rest.map(|(stream, _)| Parted::Closing(stream));
-                return Poll::Ready(rest.unwrap_or(Parted::Over));
+                return Poll::Ready(match (rest, signals.refused()) {
+                    (Some((stream, _)), Some(status)) => Parted::Refused(stream, status),
+                    (Some((stream, _)), None) => Parted::Closing(stream),
+                    (None, _) => Parted::Over,
+                });
             }
             match ready!(alarm.poll(&signals, context)) {
                 Doing::Head => return Poll::Ready(Parted::Over),
@@ -249,7 +263,7 @@ fn take_back<S: Downstream>(connection: &mut Option<Http<S>>) -> Option<Rest<S>>
     Some((wire.stream, early))
 }
 
-/// Writes the answer to a request that was held.
+/// Writes an answer without hyper, and closes behind it if it says so.
 async fn write_answer<S: Downstream>(
     edge: Arc<Edge>,
     (stream, early): Rest<S>,
@@ -270,6 +284,25 @@ async fn write_answer<S: Downstream>(
         return None;
     }
     Some((wire.stream, wire.early))
+}
+
+/// Refuses what hyper cannot parse, in the form of every other reject. Of its head nothing is known.
+async fn refuse<S: Downstream>(edge: Arc<Edge>, stream: S, status: u16, peer: SocketAddr) {
+    let answer = Answer {
+        status,
+        ..Answer::reject(Cause::BadHead, false)
+    };
+    let client = peer.ip().to_canonical();
+    let note = Note::new(
+        Arc::clone(&edge.proxy),
+        Kind::Other,
+        client,
+        &Parent::default(),
+    );
+    note.finish(&answer);
+    let allowed = cors::allowed(&edge.settings.cors, &HeaderMap::new());
+    // It closes, which ends the phase.
+    let _ = write_answer(edge, (stream, Bytes::new()), answer, allowed).await;
 }
 
 async fn write_all<S: Downstream>(wire: &mut Wire<S>, bytes: &[u8]) -> io::Result<()> {

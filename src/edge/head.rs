@@ -81,23 +81,19 @@ impl<'a> Fields<'a> {
         self.close
     }
 
-    /// Checks a head in which `Content-Length` was seen `content_lengths` times: 0 too where a
-    /// client sent its request ahead, behind the one before. The `Host` comes back.
+    /// Checks a head. The `Host` comes back. What hyper hides of it is for [`super::scan`] to see.
     ///
     /// # Errors
     ///
     /// [`Cause::BadHead`] and [`Cause::Coding`].
-    pub(super) fn check(
-        &self,
-        head: &'a Parts,
-        content_lengths: u8,
-    ) -> Result<Authority<'a>, Cause> {
+    pub(super) fn check(&self, head: &'a Parts) -> Result<Authority<'a>, Cause> {
         let target = head.uri.path_and_query();
-        if self.size + target.map_or(0, |target| target.as_str().len()) > LARGEST_HEAD {
+        let target = target.map_or(0, |target| target.as_str().len());
+        if self.size + target + head.method.as_str().len() > LARGEST_HEAD {
             return Err(Cause::BadHead);
         }
         let host = self.host(head).ok_or(Cause::BadHead)?;
-        let framing = self.framing(head, content_lengths).ok_or(Cause::BadHead)?;
+        let framing = self.framing(head).ok_or(Cause::BadHead)?;
         if framing && head.method != Method::POST {
             return Err(Cause::BadHead);
         }
@@ -123,20 +119,20 @@ impl<'a> Fields<'a> {
 
     /// Whether the request has a body; none if its framing is not exactly one of `Content-Length`
     /// and `Transfer-Encoding: chunked` (RFC 9112 §6).
-    fn framing(&self, head: &Parts, content_lengths: u8) -> Option<bool> {
+    fn framing(&self, head: &Parts) -> Option<bool> {
         if !matches!(self.transfer_coding, Seen::Never) {
             let coding = self.transfer_coding.only()?;
             let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-            return (chunked && content_lengths == 0 && head.version == Version::HTTP_11)
-                .then_some(true);
+            let alone = matches!(self.length, Seen::Never);
+            return (chunked && alone && head.version == Version::HTTP_11).then_some(true);
         }
         if matches!(self.length, Seen::Never) {
-            return (content_lengths == 0).then_some(false);
+            return Some(false);
         }
         let length = self.length.only()?.to_str().ok()?;
         let digits = !length.is_empty() && is_all(length, |byte| byte.is_ascii_digit());
         let shortest = length == "0" || !length.starts_with('0');
-        (digits && shortest && content_lengths <= 1).then_some(length != "0")
+        (digits && shortest).then_some(length != "0")
     }
 }
 
@@ -188,9 +184,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let named = |(name, _): &&(&str, &str)| name.eq_ignore_ascii_case("content-length");
-        let lengths = u8::try_from(fields.iter().filter(named).count()).unwrap();
-        let host = Fields::of(&head).check(&head, lengths);
+        let host = Fields::of(&head).check(&head);
         host.map(|host| host.as_str().to_owned())
     }
 

@@ -15,6 +15,7 @@ mod cors;
 mod crowd;
 mod drain;
 mod head;
+mod scan;
 mod service;
 mod wire;
 

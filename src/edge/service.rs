@@ -22,7 +22,7 @@ use super::wire::Signals;
 use super::{Edge, body, client};
 use crate::metrics::Kind;
 use crate::proxy::{Answer, Ask, Begun, Cause, Exchange, Note};
-use crate::upstream::{Authority, Path};
+use crate::upstream::Path;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -86,14 +86,14 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let content_lengths = self.signals.begin();
+        self.signals.begin();
         let edge = Arc::clone(&self.edge);
         let hold = Arc::clone(&self.hold);
         let signals = Arc::clone(&self.signals);
         let peer = self.peer;
         Box::pin(async move {
             let hold = (&*hold, &*signals);
-            let (response, stays) = edge.handle(request, peer, content_lengths, hold).await;
+            let (response, stays) = edge.handle(request, peer, hold).await;
             signals.answered(stays);
             Ok(response)
         })
@@ -113,14 +113,12 @@ impl Edge {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        content_lengths: u8,
         (hold, signals): (&Hold, &Signals),
     ) -> (Response<Full<Bytes>>, bool) {
         let (head, body) = request.into_parts();
         let fields = Fields::of(&head);
         let stays = head.version == Version::HTTP_11 && !fields.says_close();
-        let host = fields.check(&head, content_lengths);
-        let read = self.read(&head, host, body, peer).await;
+        let read = self.read(&head, &fields, body, peer, signals).await;
         let headers = head.headers;
         let response = match read {
             Read::Answered(response) => response,
@@ -143,14 +141,16 @@ impl Edge {
     async fn read(
         &self,
         head: &Parts,
-        host: Result<Authority<'_>, Cause>,
+        fields: &Fields<'_>,
         body: Incoming,
         peer: SocketAddr,
+        signals: &Signals,
     ) -> Read {
         let bosh = &self.settings.bosh;
         let allowed = cors::allowed(&self.settings.cors, &head.headers);
         let refuse = |cause, allowed| Read::Answered(self.refuse(cause, head, peer, allowed));
-        let host = match host {
+        let host = match fields.check(head) {
+            Ok(_) if signals.is_doubtful() => return refuse(Cause::BadHead, allowed),
             Ok(host) => host,
             Err(cause) => return refuse(cause, allowed),
         };
@@ -171,6 +171,7 @@ impl Edge {
         }
         let (patience, memory) = (self.settings.timeouts.body, &self.bodies);
         let body = match body::read(body, bosh.max_body, patience, memory).await {
+            Ok(_) if signals.is_doubtful() => return refuse(Cause::BadHead, allowed),
             Ok(body) => body,
             Err(Unread::Refused(cause)) => return refuse(cause, allowed),
             Err(Unread::Gone) => {

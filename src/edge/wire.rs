@@ -1,10 +1,11 @@
 //! The client's socket as hyper sees it, with what hyper does not tell: whether it waits for the
-//! next request with nothing half done, and how often a head names `Content-Length`.
+//! next request with nothing half done, and whether what it reads can be read in one way only. What
+//! hyper writes by itself, to a client that it does not understand, goes no further.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+
+use super::scan::{Doubt, Scan};
 
 /// What comes next on a connection that nobody reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,17 +88,54 @@ pub(super) struct Signals {
     written: AtomicBool,
     /// hyper waits for bytes.
     waiting: AtomicBool,
-    /// `Content-Length` fields in the head being read.
-    content_lengths: AtomicU8,
+    /// Heads that were read to their end and have not become a request yet.
+    heads: AtomicU32,
+    /// What was read can be read in more than one way.
+    doubtful: AtomicBool,
+    /// Whether what is written answers a request: see [`Answering`].
+    answering: AtomicU8,
+    /// The status of an answer of hyper's own, to a head that is none; 0 if there was none.
+    refused: AtomicU16,
+}
+
+/// Values of `Signals::answering`.
+struct Answering;
+
+impl Answering {
+    /// Nobody has asked anything.
+    const NOTHING: u8 = 0;
+    /// A request has begun.
+    const BEGUN: u8 = 1;
+    /// Its answer is made, and not written to its end.
+    const MADE: u8 = 2;
 }
 
 impl Signals {
-    /// A request begins: says how often its head named `Content-Length`.
-    pub(super) fn begin(&self) -> u8 {
+    /// A request begins.
+    pub(super) fn begin(&self) {
         self.step();
         self.serving.store(true, Ordering::Relaxed);
         self.answered.store(false, Ordering::Relaxed);
-        self.content_lengths.swap(0, Ordering::Relaxed)
+        self.answering.store(Answering::BEGUN, Ordering::Relaxed);
+        // Only where the two readings have parted there is none left.
+        let heads = self.heads.load(Ordering::Relaxed);
+        match heads.checked_sub(1) {
+            Some(left) => self.heads.store(left, Ordering::Relaxed),
+            None => self.doubtful.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether something that was read so far, also ahead of its turn, can be read in two ways.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed)
+    }
+
+    /// The status with which hyper would have refused a head.
+    pub(super) fn refused(&self) -> Option<u16> {
+        match self.refused.load(Ordering::Relaxed) {
+            0 => None,
+            status => Some(status),
+        }
     }
 
     /// The service goes on to something else.
@@ -111,6 +151,7 @@ impl Signals {
     pub(super) fn answered(&self, stays: bool) {
         self.step();
         self.serving.store(false, Ordering::Relaxed);
+        self.answering.store(Answering::MADE, Ordering::Relaxed);
         self.written.store(false, Ordering::Relaxed);
         self.waiting.store(false, Ordering::Relaxed);
         let signal = if stays { &self.answered } else { &self.closing };
@@ -142,7 +183,7 @@ pub(super) struct Wire<S> {
     /// Bytes that were read for a request that has not begun yet.
     pub(super) early: Bytes,
     signals: Arc<Signals>,
-    scan: HeadScan,
+    scan: Scan,
     stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -156,7 +197,7 @@ impl<S> Wire<S> {
             stream,
             early,
             signals: Arc::clone(&signals),
-            scan: HeadScan::default(),
+            scan: Scan::default(),
             stall,
             stalled: None,
         };
@@ -169,14 +210,14 @@ impl<S: Downstream> Wire<S> {
         if bytes.is_empty() {
             return;
         }
-        if self.signals.answered.swap(false, Ordering::Relaxed) {
-            self.scan = HeadScan::default();
-        }
-        let found = self.scan.count(bytes);
-        if found > 0 {
-            self.signals
-                .content_lengths
-                .fetch_add(found, Ordering::Relaxed);
+        let signals = &self.signals;
+        signals.answered.store(false, Ordering::Relaxed);
+        match self.scan.read(bytes) {
+            Ok(0) => {}
+            Ok(heads) => {
+                signals.heads.fetch_add(heads, Ordering::Relaxed);
+            }
+            Err(Doubt) => signals.doubtful.store(true, Ordering::Relaxed),
         }
     }
 
@@ -225,9 +266,24 @@ impl<S: Downstream> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let answering = self.signals.answering.load(Ordering::Relaxed);
+        if answering == Answering::NOTHING {
+            // Nobody has asked: hyper refuses a head. The connection's task does it better.
+            let status = bytes.get(9..12).and_then(|digits| {
+                let digits = std::str::from_utf8(digits).ok()?;
+                digits.parse().ok()
+            });
+            let status = status.unwrap_or(400);
+            self.signals.refused.store(status, Ordering::Relaxed);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = self.poll_write_some(context, bytes);
         let whole = matches!(written, Poll::Ready(Ok(some)) if some == bytes.len());
         self.signals.written.store(whole, Ordering::Relaxed);
+        if whole && answering == Answering::MADE {
+            let answering = &self.signals.answering;
+            answering.store(Answering::NOTHING, Ordering::Relaxed);
+        }
         written
     }
 
@@ -237,108 +293,5 @@ impl<S: Downstream> AsyncWrite for Wire<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// Counts `Content-Length` fields in a head as it arrives, in pieces of any size.
-///
-/// hyper drops a `Content-Length` beside a `Transfer-Encoding`, and the second of two equal ones,
-/// so that nobody behind it can tell; RFC 9112 §6.3 wants both refused.
-#[derive(Debug, Default)]
-struct HeadScan {
-    /// How much of [`Self::NAME`] the current line has matched; `None` once it cannot match.
-    matched: Option<usize>,
-    /// The line has no byte yet but perhaps a CR.
-    empty_line: bool,
-    /// The head has ended; what follows is body.
-    over: bool,
-}
-
-impl HeadScan {
-    const NAME: &'static [u8] = b"content-length:";
-
-    /// How many fields end their name in `bytes`.
-    fn count(&mut self, mut bytes: &[u8]) -> u8 {
-        let mut found = 0_u8;
-        while let Some((&byte, rest)) = bytes.split_first()
-            && !self.over
-        {
-            let Some(matched) = self.matched else {
-                // Nothing else of this line matters; all lines but one or two are such.
-                let Some(end) = memchr::memchr(b'\n', bytes) else {
-                    break;
-                };
-                self.begin_line();
-                bytes = &bytes[end + 1..];
-                continue;
-            };
-            bytes = rest;
-            match byte {
-                b'\n' => {
-                    self.over = self.empty_line;
-                    self.begin_line();
-                }
-                b'\r' => self.matched = (matched == 0).then_some(0),
-                _ => {
-                    self.empty_line = false;
-                    let goes_on = byte.to_ascii_lowercase() == Self::NAME[matched];
-                    self.matched = goes_on.then_some(matched + 1);
-                }
-            }
-            if self.matched == Some(Self::NAME.len()) {
-                self.matched = None;
-                found = found.saturating_add(1);
-            }
-        }
-        found
-    }
-
-    fn begin_line(&mut self) {
-        self.empty_line = true;
-        self.matched = Some(0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn count(head: &[u8], piece: usize) -> u8 {
-        let mut scan = HeadScan::default();
-        head.chunks(piece).map(|piece| scan.count(piece)).sum()
-    }
-
-    #[test]
-    fn content_lengths_are_counted_in_the_head_only() {
-        let cases: [(&[u8], u8); 6] = [
-            (b"POST / HTTP/1.1\r\nHost: a\r\n\r\nContent-Length: 3", 0),
-            (
-                b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n\nContent-Length: 3",
-                1,
-            ),
-            (
-                b"POST / HTTP/1.1\r\ncONTENT-lENGTH:3\r\nContent-Length: 3\r\n\r\n",
-                2,
-            ),
-            (
-                b"POST / HTTP/1.1\r\nX-Content-Length: 3\r\nContent-Lengthy: 3\r\n\r\n",
-                0,
-            ),
-            (b"POST / HTTP/1.1\nContent-Length:\n\nContent-Length:", 1),
-            (
-                b"POST /content-length: HTTP/1.1\r\nX: content-length:\r\n\r\n",
-                0,
-            ),
-        ];
-        for (head, expected) in cases {
-            for piece in 1..=head.len() {
-                let text = String::from_utf8_lossy(head);
-                assert_eq!(
-                    count(head, piece),
-                    expected,
-                    "{text:?} in pieces of {piece}"
-                );
-            }
-        }
     }
 }

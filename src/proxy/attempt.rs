@@ -30,11 +30,33 @@ const LOCAL_RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Times {
     /// When it begins.
-    pub(super) begun: Instant,
+    begun: Instant,
     /// When a probe looks after its node.
-    pub(super) nudge: Option<Instant>,
+    nudge: Option<Instant>,
     /// When it is given up.
-    pub(super) deadline: Instant,
+    deadline: Instant,
+    /// It begins so long after its request that nobody polls it any more without being woken.
+    late: bool,
+}
+
+impl Times {
+    /// Those of a try that begins at `now`, for a request that began at `begun`.
+    pub(super) fn new(begun: Instant, now: Instant, patience: Duration) -> Self {
+        Self {
+            begun: now,
+            nudge: None,
+            deadline: now + patience,
+            late: now.saturating_duration_since(begun) >= YOUNG,
+        }
+    }
+
+    /// The same, with a probe at `nudge`.
+    pub(super) fn nudging(self, nudge: Instant) -> Self {
+        Self {
+            nudge: Some(nudge),
+            ..self
+        }
+    }
 }
 
 /// How a try ended.
@@ -52,22 +74,26 @@ pub(super) enum Ended {
 
 /// A deadline that has no timer until the exchange has taken as long as [`YOUNG`]: most answers are
 /// there by then. Whoever drives an exchange polls it again once it has taken a while, whether
-/// something woke it or not (`edge` does so when it parks the connection, 20 ms after it began at
-/// the earliest).
+/// something woke it or not: `edge` does so when it parks the connection, 20 ms after the request
+/// began at the earliest. It does so once, so that the timer of a try that begins late runs at once.
 struct Deadline {
     begun: Instant,
     at: Instant,
-    polled: bool,
+    /// It was not polled yet.
+    fresh: bool,
+    /// It may go without a timer still.
+    young: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
-    /// The deadline `at` of an exchange that begins now.
-    const fn new(begun: Instant, at: Instant) -> Self {
+    /// The first deadline of a try.
+    fn of(times: &Times) -> Self {
         Self {
-            begun,
-            at,
-            polled: false,
+            begun: times.begun,
+            at: times.nudge.unwrap_or(times.deadline),
+            fresh: true,
+            young: !times.late,
             timer: None,
         }
     }
@@ -83,8 +109,10 @@ impl Future for Deadline {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let first = !std::mem::replace(&mut self.polled, true);
-        if self.timer.is_none() && (first || self.begun.elapsed() < YOUNG) {
+        let fresh = std::mem::replace(&mut self.fresh, false);
+        // The clock is left alone the first time.
+        self.young = self.young && (fresh || self.begun.elapsed() < YOUNG);
+        if self.young {
             return Poll::Pending;
         }
         let at = self.at;
@@ -219,13 +247,16 @@ impl Proxy {
         if !node.serves() {
             return Ended::NodeDown;
         }
+        if times.late {
+            connection.watch();
+        }
         let mut talk = std::pin::pin!(async {
             connection.send(request, SEND_LIMIT).await?;
             sent();
             connection.receive(self.max_answer, FINISH_LIMIT).await
         });
         let deadline = times.deadline;
-        let mut timer = Deadline::new(times.begun, times.nudge.unwrap_or(deadline));
+        let mut timer = Deadline::of(times);
         loop {
             tokio::select! {
                 biased;

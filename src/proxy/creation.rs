@@ -105,12 +105,8 @@ impl Proxy {
                 Err(_) => return Try::NextNode,
             };
             let stay = job.note.at_node();
-            let begun = stay.begun();
-            let times = Times {
-                begun,
-                nudge: Some(begun + NUDGE_AFTER),
-                deadline: begun + patience,
-            };
+            let now = stay.begun();
+            let times = Times::new(job.note.begun(), now, patience).nudging(now + NUDGE_AFTER);
             let ended = self
                 .exchange(node, &mut connection, &job.request, || (), &times)
                 .await;

@@ -188,12 +188,7 @@ impl UnderWay {
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let stay = job.note.at_node();
-        let begun = stay.begun();
-        let times = Times {
-            begun,
-            nudge: None,
-            deadline: begun + patience,
-        };
+        let times = Times::new(job.note.begun(), stay.begun(), patience);
         let ended = self
             .proxy
             .exchange(node, &mut connection, &job.request, sent, &times)
@@ -306,6 +301,15 @@ impl UnderWay {
             Learned::LegacyCode(status) => {
                 self.terminated(id, job, condition_of(status).as_str());
                 return Step::Done(self.legacy_code(status, &answer));
+            }
+            Learned::Wrapper(wrapper)
+                if wrapper
+                    .sid
+                    .as_deref()
+                    .is_some_and(|sid| sid != self.session.sid()) =>
+            {
+                learn::refuse_foreign(self.proxy.cluster.node(id));
+                return Step::Rejected(Cause::NodeGarbage);
             }
             Learned::Wrapper(wrapper) => {
                 let condition = wrapper.condition.as_deref().and_then(known_condition);

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tracing::warn;
 
 use super::Answer;
 use crate::bosh;
@@ -32,6 +33,14 @@ pub(super) fn read<'a>(answer: &'a upstream::Answer, node: &Node) -> Learned<'a>
             Learned::Garbage
         }
     }
+}
+
+/// A node answers one session's request with the sid of another. Whoever mixes up its sessions may
+/// have mixed up their stanzas as well, so that nothing of the answer goes to the client.
+pub(super) fn refuse_foreign(node: &Node) {
+    warn!(node = %node.name, "a node answered with another session's sid");
+    node.metrics.exchange_failures.inc();
+    node.suspect("answered with another session's sid", SystemTime::now());
 }
 
 /// The node's answer for the client. A wrapper goes out with 200, as XEP-0124 §17.1 asks, whatever

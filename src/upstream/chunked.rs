@@ -38,7 +38,7 @@ enum State {
 
 /// A decoder for one body.
 #[derive(Debug)]
-pub(super) struct Chunked {
+pub struct Chunked {
     state: State,
     /// While a size is read: the size so far; while data is read: what is left of it. Bytes.
     chunk: u64,
@@ -48,7 +48,11 @@ pub(super) struct Chunked {
 
 impl Chunked {
     /// A decoder before the first byte of a body.
-    pub(super) const fn new() -> Self {
+    #[expect(
+        clippy::new_without_default,
+        reason = "there is no ordinary body to begin with"
+    )]
+    pub const fn new() -> Self {
         Self {
             state: State::Size(0),
             chunk: 0,
@@ -58,7 +62,7 @@ impl Chunked {
     }
 
     /// Whether the body is complete.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
@@ -74,6 +78,23 @@ impl Chunked {
         body: &mut Vec<u8>,
         max: usize,
     ) -> Result<usize, Error> {
+        self.walk(input, Some(body), max)
+    }
+
+    /// The same for a body that another keeps.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], but for the size of the body.
+    pub fn skip(&mut self, input: &[u8]) -> Result<usize, Error> {
+        self.walk(input, None, usize::MAX)
+    }
+
+    fn walk(
+        &mut self,
+        input: &[u8],
+        mut body: Option<&mut Vec<u8>>,
+        max: usize,
+    ) -> Result<usize, Error> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             match self.state {
@@ -82,7 +103,9 @@ impl Chunked {
                     let rest = &input[at..];
                     // The smaller of the two is at most `rest.len()`, so it fits.
                     let take = self.chunk.min(rest.len() as u64) as usize;
-                    body.extend_from_slice(&rest[..take]);
+                    if let Some(body) = &mut body {
+                        body.extend_from_slice(&rest[..take]);
+                    }
                     self.chunk -= take as u64;
                     at += take;
                     if self.chunk == 0 {
@@ -90,7 +113,8 @@ impl Chunked {
                     }
                 }
                 _ => {
-                    self.state = self.framing(byte, body.len(), max)?;
+                    let so_far = body.as_ref().map_or(0, |body| body.len());
+                    self.state = self.framing(byte, so_far, max)?;
                     at += 1;
                 }
             }

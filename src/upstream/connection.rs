@@ -80,7 +80,8 @@ impl Connection {
     ///
     /// # Errors
     /// One for which [`Error::is_connect`] holds; of several, the one that says most about the
-    /// node: `Refused`, then `ConnectTimeout`, `Unreachable`, `Local`.
+    /// node: `Refused`, then `ConnectTimeout`, `Unreachable`, `Local`. And `Closed`, before all
+    /// of them, if a connection came about and was reset at once.
     pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
         // Boxed, since a connect is rare and its timer would widen the future of every request.
         let stream = Box::pin(connect_any(addresses, limit)).await?;
@@ -122,24 +123,30 @@ impl Connection {
     /// It makes a system call only if the reactor has reported something since the last read. What
     /// the reactor has not seen yet is not known, so a send may still meet a closed connection.
     pub fn is_quiet(&self) -> bool {
-        if self.state != State::Idle {
-            return false;
-        }
+        let waits = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        self.state == State::Idle && self.peek().is_err_and(|error| waits(&error))
+    }
+
+    /// Whether a byte waits on it, as far as the reactor has seen.
+    fn has_unread(&self) -> bool {
+        matches!(self.peek(), Ok(1..))
+    }
+
+    fn peek(&self) -> io::Result<usize> {
         let mut byte = [MaybeUninit::uninit()];
-        let peeked = self.stream.try_io(Interest::READABLE, || {
+        self.stream.try_io(Interest::READABLE, || {
             SockRef::from(&self.stream).peek(&mut byte)
-        });
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        })
     }
 
     /// Sends a whole request: one write, as a rule. A timer runs only if the kernel did not take
     /// all of it at once.
     ///
-    /// What the node writes meanwhile is left for [`receive`](Self::receive). Given up half way,
-    /// the connection is spent.
+    /// Given up half way, the connection is spent.
     ///
     /// # Errors
-    /// `Send`; `Closed` at once if the connection is not between exchanges.
+    /// `Send`; `Closed` at once if the connection is not between exchanges; `Invalid` if the node
+    /// answers before it has the whole request.
     pub fn send<'a>(
         &'a mut self,
         request: &'a [u8],
@@ -147,18 +154,24 @@ impl Connection {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
         let idle = self.state == State::Idle;
         self.state = if idle { State::Sending } else { State::Spent };
+        // On a kept connection its owner has just looked.
+        let early = idle && !self.reused && self.has_unread();
         let mut sent = 0;
         let mut deadline = None;
         poll_fn(move |cx| {
             if self.state != State::Sending {
                 return Poll::Ready(Err(Error::Closed(None)));
             }
-            let result = ready!(self.poll_send(cx, request, &mut sent, limit, &mut deadline));
+            let result = if early {
+                Err(Error::EARLY)
+            } else {
+                ready!(self.poll_send(cx, request, &mut sent, limit, &mut deadline))
+            };
             self.state = match result {
                 Ok(()) => State::Sent,
                 Err(_) => State::Spent,
             };
-            Poll::Ready(result.map_err(|source| Error::Send { sent, source }))
+            Poll::Ready(result)
         })
     }
 
@@ -190,7 +203,8 @@ impl Connection {
                 }
             }
             let Poll::Ready(result) = self.poll_answer(cx, &mut partial, max_answer, finish) else {
-                if std::mem::replace(&mut polled, true) {
+                let again = std::mem::replace(&mut polled, true);
+                if again && self.opened.is_some_and(|opened| opened.elapsed() >= YOUNG) {
                     self.watch();
                 }
                 return Poll::Pending;
@@ -203,13 +217,12 @@ impl Connection {
         })
     }
 
-    /// Has TCP notice when the node is gone, unless the connection is young or it was done before.
-    /// A socket that refuses an option still works, so refusals are passed over.
-    fn watch(&mut self) {
-        if self.opened.is_none_or(|opened| opened.elapsed() < YOUNG) {
+    /// Has TCP notice when the node is gone, from now on. A socket that refuses an option still
+    /// works, so refusals are passed over.
+    pub fn watch(&mut self) {
+        if self.opened.take().is_none() {
             return;
         }
-        self.opened = None;
         let socket = SockRef::from(&self.stream);
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE_AFTER)
@@ -227,18 +240,30 @@ impl Connection {
         sent: &mut usize,
         limit: Duration,
         deadline: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Error>> {
         while *sent < request.len() {
-            match Pin::new(&mut self.stream).poll_write(cx, &request[*sent..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(taken)) => *sent += taken,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            let source = match Pin::new(&mut self.stream).poll_write(cx, &request[*sent..]) {
+                Poll::Ready(Ok(0)) => io::ErrorKind::WriteZero.into(),
+                Poll::Ready(Ok(taken)) => {
+                    *sent += taken;
+                    continue;
+                }
+                Poll::Ready(Err(error)) => error,
                 Poll::Pending => {
+                    let mut byte = [0];
+                    let peeked = self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+                    if matches!(peeked, Poll::Ready(Ok(1..))) {
+                        return Poll::Ready(Err(Error::EARLY));
+                    }
                     let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
                     ready!(deadline.as_mut().poll(cx));
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    io::ErrorKind::TimedOut.into()
                 }
-            }
+            };
+            return Poll::Ready(Err(Error::Send {
+                sent: *sent,
+                source,
+            }));
         }
         Poll::Ready(Ok(()))
     }
@@ -342,6 +367,7 @@ async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStr
 /// How much a failed connect says about the node; more is more.
 const fn telling(error: &Error) -> u8 {
     match error {
+        Error::Closed(_) => 5,
         Error::Refused(_) => 4,
         Error::ConnectTimeout => 3,
         Error::Unreachable(_) => 2,
@@ -369,6 +395,8 @@ fn failed(error: io::Error) -> Error {
         // No free port, or no address of that family here.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Error::Local(error),
         io::ErrorKind::TimedOut => Error::ConnectTimeout,
+        // The node had accepted, and let go before anybody looked.
+        io::ErrorKind::ConnectionReset => Error::Closed(Some(error)),
         _ => Error::Unreachable(error),
     }
 }

@@ -39,6 +39,9 @@ pub enum Error {
 }
 
 impl Error {
+    /// A node that answers what it has not been asked yet.
+    pub(super) const EARLY: Self = Self::Invalid("an answer before the whole request");
+
     /// Whether no connection came about, so that the node has seen nothing of the request.
     pub const fn is_connect(&self) -> bool {
         matches!(

@@ -26,6 +26,7 @@ mod pace;
 mod request;
 
 pub use answer::{Answer, Reader};
+pub use chunked::Chunked;
 pub use connection::{Connection, YOUNG};
 pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};

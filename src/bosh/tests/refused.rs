@@ -305,7 +305,12 @@ fn fields() {
         ("<body {N} rid='9007199254740992'/>", BadRid),
         ("<body {N} rid='18446744073709551617'/>", BadRid),
         ("<body {N} rid='00000000000000001'/>", BadRid),
+        ("<body {N} rid='&#49;'/>", BadRid),
         ("<body {N} rid='1' sid=''/>", BadSid),
+        ("<body {N} rid='1' sid='a&#x62;c'/>", BadSid),
+        ("<body {N} rid='1' sid='&amp;'/>", BadSid),
+        ("<body {N} rid='1' sid='it\"s'/>", BadSid),
+        ("<body {N} rid='1' sid=\"it's\"/>", BadSid),
         ("<body {N} rid='1' sid=' abc'/>", BadSid),
         ("<body {N} rid='1' sid='a\nb'/>", BadSid),
         ("<body {N} rid='1' sid='a&#10;b'/>", BadSid),
@@ -388,10 +393,30 @@ fn more_than_the_bounds_allow() {
 }
 
 #[test]
+fn what_lenient_readers_take_for_another_request() {
+    check(&[
+        ("<body {N} rid='1' to='>'/>", HiddenAttribute),
+        ("<body {N} rid='1' to=\" sid='x'\"/>", HiddenAttribute),
+        ("<body {N} rid='1' to='rid \n=2'/>", HiddenAttribute),
+        ("<body {N} rid='1' xmlns:x='a>b'/>", HiddenAttribute),
+        ("<body {N} rid='1'><![CDATA[>]]></body>", MarkupInSection),
+        (
+            "<body {N} rid='1'><a><![CDATA[a<b]]></a></body>",
+            MarkupInSection,
+        ),
+        ("<body {N} rid='1'><body sid='x'/></body>", NestedWrapper),
+        (
+            "<body {N} rid='1'><a><x:body xmlns:x='u' rid='2'>",
+            NestedWrapper,
+        ),
+    ]);
+}
+
+#[test]
 fn a_body_cut_off_at_any_byte() {
     let good = body(
-        "\u{FEFF}<?xml version='1.0' encoding='UTF-8'?>\n<body {N} rid='1' sid='a&#x62;c' \
-         xmlns:xmpp=\"urn:xmpp:xbosh\" xmpp:restart='true'><a b='>é'>é &amp; <![CDATA[<]]]]></a>\
+        "\u{FEFF}<?xml version='1.0' encoding='UTF-8'?>\n<body {N} rid='1' sid='abc' \
+         xmlns:xmpp=\"urn:xmpp:xbosh\" xmpp:restart='true'><a b='>é'>é &amp; <![CDATA[&]]]]></a>\
          <c/></body>",
     );
     assert!(read_request(good.as_bytes()).is_ok());

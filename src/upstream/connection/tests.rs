@@ -242,6 +242,28 @@ async fn surplus_bytes_spoil_the_connection_but_not_the_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_before_its_request_is_none() {
+    let (mut connection, mut node) = pair().await;
+    node.write_all(OK).await.unwrap();
+    soon(connection.stream.readable()).await.unwrap();
+    let sent = soon(connection.send(ASK, LONG)).await;
+    assert!(matches!(sent, Err(Error::Invalid(_))), "{sent:?}");
+    assert!(!connection.is_quiet());
+}
+
+#[tokio::test]
+async fn an_answer_before_the_whole_request_is_none() {
+    let (mut connection, mut node) = pair().await;
+    let large = vec![b'x'; 64 * 1024 * 1024];
+    let mut send = Box::pin(connection.send(&large, LONG));
+    while !is_pending(&mut send).await {}
+    node.write_all(OK).await.unwrap();
+    let sent = soon(send).await;
+    assert!(matches!(sent, Err(Error::Invalid(_))), "{sent:?}");
+    assert!(!connection.is_quiet());
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_http() {
     let (mut connection, mut node) = asked().await;
     node.write_all(b"<stream:error/>").await.unwrap();
