@@ -55,6 +55,7 @@ where
         let level = metadata.level().as_str();
         LINE.with_borrow_mut(|line| {
             line.clear();
+            line.reserve(USUAL);
             if self.json {
                 line.push_str("{\"timestamp\":\"");
                 push_time(line);
@@ -80,6 +81,9 @@ where
     }
 }
 
+/// More than a usual line takes, in bytes.
+const USUAL: usize = 512;
+
 thread_local! {
     /// Where a line is put together: one write for the whole of it.
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
@@ -95,9 +99,17 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn begin(&mut self, field: &Field) {
-        self.line.push_str(if self.json { ",\"" } else { " " });
-        self.line.push_str(field.name());
-        self.line.push_str(if self.json { "\":" } else { "=" });
+        if self.json {
+            self.line.push(',');
+            self.line.push('"');
+            self.line.push_str(field.name());
+            self.line.push('"');
+            self.line.push(':');
+        } else {
+            self.line.push(' ');
+            self.line.push_str(field.name());
+            self.line.push('=');
+        }
     }
 
     fn quote(&mut self) {
@@ -136,18 +148,19 @@ impl Visit for Fields<'_> {
     }
 }
 
-fn push_number(line: &mut String, mut value: u64) {
-    let mut digits = [b'0'; 20];
-    let mut begin = digits.len();
-    loop {
-        begin -= 1;
-        digits[begin] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
+fn push_number(line: &mut String, value: u64) {
+    let digit = |value: u64| char::from(b'0' + (value % 10) as u8);
+    // Most are short: a status, a few milliseconds.
+    if value >= 1000 {
+        push_number(line, value / 1000);
     }
-    line.extend(digits[begin..].iter().map(|digit| char::from(*digit)));
+    if value >= 100 {
+        line.push(digit(value / 100));
+    }
+    if value >= 10 {
+        line.push(digit(value / 10));
+    }
+    line.push(digit(value));
 }
 
 /// Adds the time as RFC 3339, with microseconds. A second is put into words once.
@@ -168,4 +181,43 @@ fn push_time(line: &mut String) {
         micros /= 10;
     }
     line.push_str(std::str::from_utf8(&fraction).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_usual() {
+        for value in [
+            0,
+            9,
+            10,
+            99,
+            100,
+            200,
+            999,
+            1000,
+            1001,
+            27_004,
+            1_000_000,
+            u64::MAX,
+        ] {
+            let mut line = String::new();
+            push_number(&mut line, value);
+            assert_eq!(line, value.to_string());
+        }
+    }
+
+    #[test]
+    fn a_time_has_microseconds() {
+        let mut line = String::new();
+        push_time(&mut line);
+        let (seconds, fraction) = line.split_once('.').unwrap();
+        let told = crate::admin::seconds_of(&format!("{seconds}Z")).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        assert!(now.as_secs() - told < 60, "{line}");
+        let digits = fraction.strip_suffix('Z').unwrap();
+        assert!(digits.len() == 6 && digits.parse::<u32>().is_ok(), "{line}");
+    }
 }

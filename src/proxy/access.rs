@@ -48,6 +48,8 @@ impl Name {
 
 /// What the log of requests depends on.
 pub struct Access {
+    /// Whether there are lines at all.
+    on: bool,
     keys: (u64, u64),
     /// Of the sessions, one in so many has its ordinary requests logged; 0 is none.
     every: u32,
@@ -67,6 +69,7 @@ impl Access {
     pub(super) fn new(log: &Log) -> Self {
         let key = log.session_key.unwrap_or_else(random_key);
         Self {
+            on: tracing::enabled!(target: TARGET, Level::INFO),
             keys: ((key >> 64) as u64, key as u64),
             every: match log.access {
                 // With `off` the line is there only if a filter asks for it.
@@ -78,9 +81,9 @@ impl Access {
         }
     }
 
-    /// Whether there are lines at all.
-    pub(super) fn is_on() -> bool {
-        tracing::enabled!(target: TARGET, Level::INFO)
+    /// Whether there are lines at all, by the filter that was there when this was made: it stays.
+    pub(super) const fn is_on(&self) -> bool {
+        self.on
     }
 
     /// The name of the session `sid`.

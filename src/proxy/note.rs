@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Level, info, warn};
 
-use super::access::{Access, Name};
+use super::access::Name;
 use super::answer::Answer;
 use super::end::{self, Phase};
 use super::{Cause, Proxy};
@@ -117,7 +117,7 @@ impl Note {
 
     /// Notes which session it belongs to.
     pub(super) fn of_session(&self, sid: &str) {
-        if Access::is_on() || self.trace.is_on() {
+        if self.proxy.access.is_on() || self.trace.is_on() {
             let name = self.proxy.access.name(sid);
             self.session.store(name.bits(), Ordering::Relaxed);
         }
@@ -192,7 +192,7 @@ impl Note {
             warn!(%client, kind, node, cause = cause.row().label, "rejected");
         }
         self.trace(ended);
-        if !Access::is_on() {
+        if !self.proxy.access.is_on() {
             return;
         }
         let session = Name::from_bits(self.session.load(Ordering::Relaxed));
