@@ -16,7 +16,7 @@ use super::{Answer, Cause, Job, Proxy};
 use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
 use crate::metrics::Kind;
-use crate::sessions::{Session, Time, Turn};
+use crate::sessions::{Session, Turn};
 use crate::timers::Coarse;
 use crate::upstream::{self, Connection};
 
@@ -156,6 +156,9 @@ impl UnderWay {
         let mut connection = match idle {
             Some(connection) => connection,
             None => {
+                if self.session.is_lost() {
+                    return Step::Rejected(Cause::SessionLost);
+                }
                 let give_up = Instant::now() + patience;
                 let of = Some(&*self.session);
                 match Box::pin(self.proxy.open(node, of, give_up)).await {
@@ -284,8 +287,7 @@ impl UnderWay {
     /// pins go.
     fn terminated(&self, id: NodeId, job: &Job, condition: &str) {
         let proxy = &self.proxy;
-        let begun = Time::after(job.note.begun() - proxy.started);
-        let young = self.session.is_young(begun);
+        let young = self.session.is_young(proxy.now());
         let made = self.session.made_in();
         let pinned = proxy
             .sessions
