@@ -69,6 +69,8 @@ struct Past {
     repeated: bool,
     /// Its answer was overdue once.
     overdue: bool,
+    /// How long it waits for a node to come, since there is none.
+    homeless_until: Option<Instant>,
 }
 
 /// What a try came to.
@@ -167,6 +169,7 @@ impl UnderWay {
                 }
             }
         };
+        past.homeless_until = None;
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let begun = Instant::now();
@@ -338,7 +341,10 @@ impl UnderWay {
         }
         past.tried.clear();
         let patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
-        self.proxy.await_node(job.note.begun() + patience).await
+        let until = past
+            .homeless_until
+            .get_or_insert_with(|| Instant::now() + patience);
+        self.proxy.await_node(*until).await
     }
 
     /// The session cannot go on: a clean end, at which clients log in again at once.

@@ -484,6 +484,28 @@ async fn every_node_is_down_a_session_waits_for_the_first_that_comes_back() {
     client.create().await.unwrap();
 }
 
+/// Found by the chaos suite: the wait began with the request, and was over for a poll held for long.
+#[tokio::test]
+async fn every_node_is_down_a_poll_that_was_held_for_long_waits_as_long_as_any_other() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let sid = client.sid();
+    let session = balancer.proxy().sessions.find(sid).unwrap();
+    let patience = Duration::from_secs(u64::from(session.terms().inactivity.max(10)));
+    assert!(patience < PATIENCE, "{patience:?}");
+    tokio::time::sleep(patience + Duration::from_millis(100)).await;
+    nodes[0].freeze();
+    eventually("it is down", || !balancer.proxy().cluster.any_up()).await;
+    nodes[0].thaw();
+    let again = |node: &Node| seen_of(node, sid).len() == 2;
+    nodes[0].wait_until(again).await.unwrap();
+    nodes[0].push(sid, "<message xmlns='jabber:client' id='m'/>");
+    assert_goes_on(&poll.reply().await.unwrap());
+}
+
 #[tokio::test]
 async fn another_nodes_sid_is_an_alarm_and_the_first_pin_stays() {
     let hub = Hub::default();
