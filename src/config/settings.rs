@@ -124,7 +124,7 @@ pub struct Health {
     /// What is asked of the node.
     pub probe: Probe,
     /// From one probe to the next at most; each comes up to a tenth earlier, at random. 10 ms to
-    /// 24 h, 2 s by default.
+    /// 24 h, 1 s by default.
     pub interval: Duration,
     /// The same while something is amiss: after a failed probe, while one waits for its answer,
     /// and while no node is up. 10 ms to `interval`, 200 ms by default.

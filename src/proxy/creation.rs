@@ -36,7 +36,7 @@ enum Try {
 
 /// Runs a creation to its answer.
 pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
-    let give_up = job.note.begun() + proxy.placement_wait;
+    let mut give_up = None;
     let mut tried = Vec::new();
     let mut garbage = 0;
     loop {
@@ -46,7 +46,8 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
             }
             tried.clear();
             job.note.enters(Phase::Queue);
-            if Box::pin(proxy.await_node(give_up)).await {
+            let until = *give_up.get_or_insert_with(|| Instant::now() + proxy.placement_wait);
+            if Box::pin(proxy.await_node(until)).await {
                 continue;
             }
             return refuse(Cause::NoNode, job.legacy, job.note);

@@ -17,7 +17,7 @@ use crate::bosh::{self, Condition};
 use crate::cluster::{Node, NodeId, client_key};
 use crate::limits::Client;
 use crate::metrics::Kind;
-use crate::sessions::{Session, Time, Turn};
+use crate::sessions::{Session, Turn};
 use crate::timers::Coarse;
 use crate::upstream::{self, Connection};
 
@@ -85,6 +85,8 @@ struct Past {
     repeated: bool,
     /// Its answer was overdue once.
     overdue: bool,
+    /// How long it waits for a node to come, since there is none.
+    homeless_until: Option<Instant>,
 }
 
 /// What a try came to.
@@ -176,6 +178,9 @@ impl UnderWay {
         let mut connection = match idle {
             Some(connection) => connection,
             None => {
+                if self.session.is_lost() {
+                    return Step::Rejected(Cause::SessionLost);
+                }
                 let give_up = Instant::now() + patience;
                 job.note.enters(Phase::Connect);
                 match Box::pin(self.open(node, give_up)).await {
@@ -185,6 +190,7 @@ impl UnderWay {
                 }
             }
         };
+        past.homeless_until = None;
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let stay = job.note.at_node();
@@ -347,8 +353,7 @@ impl UnderWay {
     /// pins go.
     fn terminated(&self, id: NodeId, job: &Job, condition: &str) {
         let proxy = &self.proxy;
-        let begun = Time::after(job.note.begun() - proxy.started);
-        let young = self.session.is_young(begun);
+        let young = self.session.is_young(proxy.now());
         let made = self.session.made_in();
         let pinned = proxy
             .sessions
@@ -399,7 +404,10 @@ impl UnderWay {
         }
         past.tried.clear();
         let patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
-        self.proxy.await_node(job.note.begun() + patience).await
+        let until = past
+            .homeless_until
+            .get_or_insert_with(|| Instant::now() + patience);
+        self.proxy.await_node(*until).await
     }
 
     /// The session cannot go on: a clean end, at which clients log in again at once.

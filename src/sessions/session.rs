@@ -182,10 +182,11 @@ impl Session {
         (made != 0).then(|| Life::of_number(made))
     }
 
-    /// Whether its node ought to know it, going by how long its client had stayed away at `then`,
-    /// when its request came.
-    pub fn is_young(&self, then: Time) -> bool {
-        (then + GRACE).seconds() <= self.expires.load(Ordering::Relaxed)
+    /// Whether its node cannot have forgotten it by itself: its last answer is younger than its
+    /// inactivity, with a second to spare.
+    pub fn is_young(&self, now: Time) -> bool {
+        let end = self.expires.load(Ordering::Relaxed);
+        (now + GRACE + Duration::from_secs(1)).seconds() <= end
     }
 
     /// Whether its node was found to have lost it.
@@ -247,10 +248,18 @@ impl Session {
         self.state().under_way
     }
 
-    /// Asks for the turn of the request `rid`.
+    /// Asks for the turn of the request `rid`. A session that is over has no order to keep.
     pub fn turn(&self, rid: u64, now: Time) -> Turn {
-        let State { turns, queue, .. } = &mut *self.state();
-        turns.ask(rid, now, queue)
+        let State {
+            turns,
+            queue,
+            stage,
+            ..
+        } = &mut *self.state();
+        match stage {
+            Stage::Ended | Stage::Lost => turns.reserve(now),
+            Stage::Unproven | Stage::Pinned | Stage::Gone => turns.ask(rid, now, queue),
+        }
     }
 
     /// A turn without regard to lower rids, for a request that waited long enough for them.
@@ -370,6 +379,8 @@ impl Session {
         let pinned = state.stage == Stage::Pinned;
         if pinned {
             state.stage = Stage::Ended;
+            // Who waits for a lower rid need not any longer.
+            state.queue = None;
             self.expires
                 .store((now + TOMBSTONE).seconds(), Ordering::Relaxed);
         }
@@ -385,6 +396,7 @@ impl Session {
             return false;
         }
         state.idle = None;
+        state.queue = None;
         state.stage = Stage::Lost;
         let until = now + self.may_stay_away(Some(u32::MAX)) + GRACE;
         self.expires.store(until.seconds(), Ordering::Relaxed);

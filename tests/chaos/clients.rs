@@ -137,8 +137,8 @@ struct Person {
     stopped: watch::Receiver<bool>,
 }
 
-/// A session that is over, and why.
-struct Over(End);
+/// A session that is over, since when, and why.
+struct Over(u64, End);
 
 impl Person {
     async fn live(mut self) {
@@ -160,13 +160,13 @@ impl Person {
                 sleep(PAUSE).await;
                 continue;
             };
-            let Over(end) = loop {
+            let Over(at_last, end) = loop {
                 if let Err(over) = self.step(&mut client).await {
                     break over;
                 }
             };
             let broken = end == End::Broken;
-            lock(&self.book).stories[at].end = Some((now(), end));
+            lock(&self.book).stories[at].end = Some((at_last, end));
             if broken {
                 sleep(PAUSE).await;
             }
@@ -221,7 +221,7 @@ impl Person {
         let asked = now();
         let reply = client.terminate().await;
         self.judge(asked, Some(client.sid()), reply)?;
-        Err(Over(End::Own))
+        Err(Over(now(), End::Own))
     }
 
     /// Leaves without a word, in the middle of a poll.
@@ -232,7 +232,7 @@ impl Person {
         sleep(Duration::from_secs_f64(self.rng.f64())).await;
         drop(pending);
         client.hang_up();
-        Err(Over(End::Own))
+        Err(Over(now(), End::Own))
     }
 
     /// Loses a connection, and sends the same request again: it cannot know whether the first one
@@ -244,7 +244,7 @@ impl Person {
         sleep(Duration::from_secs_f64(self.rng.f64())).await;
         drop(pending);
         let reply = client.repeat().await;
-        self.goes_on(asked, client, reply)
+        self.goes_on(asked, client.sid(), reply)
     }
 
     /// Polls; sends something meanwhile if no answer comes soon.
@@ -255,31 +255,33 @@ impl Person {
         let mut poll = Box::pin(pending.reply());
         let patience = Duration::from_secs_f64(self.rng.f64() * 8.0);
         if let Ok(reply) = timeout(patience, &mut poll).await {
-            return self.goes_on(asked, client, reply);
+            return self.goes_on(asked, client.sid(), reply);
         }
         let sent = now();
-        let (polled, pinged) = tokio::join!(poll, client.ping("p"));
-        let first = self.goes_on(asked, client, polled);
-        let second = self.goes_on(sent, client, pinged);
-        first.and(second)
+        // A client is told when the first of them says so.
+        let sid = client.sid().to_owned();
+        let first = async { self.goes_on(asked, &sid, poll.await) };
+        let second = async { self.goes_on(sent, &sid, client.ping("p").await) };
+        match tokio::join!(first, second) {
+            (Err(first), Err(second)) if second.0 < first.0 => Err(second),
+            (first, second) => first.and(second),
+        }
     }
 
     fn begun<T>(&self, asked: u64, client: &Client, begun: Result<T, Error>) -> Result<T, Over> {
         begun.map_err(|error| {
             self.note(asked, Some(client.sid()), trouble(&error));
-            Over(End::Broken)
+            Over(now(), End::Broken)
         })
     }
 
-    fn goes_on(
-        &self,
-        asked: u64,
-        client: &Client,
-        reply: Result<Reply, Error>,
-    ) -> Result<(), Over> {
-        let reply = self.judge(asked, Some(client.sid()), reply)?;
+    fn goes_on(&self, asked: u64, sid: &str, reply: Result<Reply, Error>) -> Result<(), Over> {
+        let reply = self.judge(asked, Some(sid), reply)?;
         if reply.is_terminate() {
-            return Err(Over(End::Told(reply.condition().unwrap_or_default())));
+            return Err(Over(
+                now(),
+                End::Told(reply.condition().unwrap_or_default()),
+            ));
         }
         Ok(())
     }
@@ -305,7 +307,7 @@ impl Person {
             Err(error) => trouble(&error),
         };
         self.note(asked, sid, what);
-        Err(Over(End::Broken))
+        Err(Over(now(), End::Broken))
     }
 
     fn note(&self, asked: u64, sid: Option<&str>, trouble: Trouble) {

@@ -69,9 +69,9 @@ fn judge_end(story: &Story, owner: usize, ledger: &Ledger) -> Option<String> {
     if ledger.excused(owner, *at) || ledger.died(owner, story.born, *at) {
         return None;
     }
-    let (owner, when) = (name(owner), ledger.moment(*at));
+    let (owner, when, sid) = (name(owner), ledger.moment(*at), &story.sid);
     Some(format!(
-        "client {}: a session of {owner} was ended ('{condition}'), and {owner} had not failed, at {when}",
+        "client {}: a session of {owner}, {sid}, was ended ('{condition}'), and {owner} had not failed, at {when}",
         story.client
     ))
 }

@@ -1,5 +1,5 @@
-// What must hold when real clients talk to real servers through the balancer, and when one of the
-// servers is killed. `run` starts this; options come in the environment.
+// What must hold when real clients talk to real servers through the balancer, when one of the servers
+// is killed, and when another one is frozen. `run` starts this; options come in the environment.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -14,10 +14,15 @@ const options = {
   clients: Number(process.env.E2E_CLIENTS ?? 30),
   seconds: Number(process.env.E2E_SECONDS ?? 30),
 };
-const AGAIN_WITHIN = 3000;
+// The two failures: what they are called, and what a loaded machine must hold. A quiet one needs 1 s and
+// 3 s at most (docs/operations.md).
+const FAILURES = {
+  killed: { how: 'kill -9', within: 3000, down: ['p1'] },
+  frozen: { how: 'kill -STOP', within: 6000, down: ['p1', 'p2'] },
+};
 
 const skipUnless = (kinds) => (kinds.includes(options.balancer) ? false : `not with ${options.balancer}`);
-const withTwo = { skip: skipUnless(['bowline', 'haproxy']) };
+const withSeveral = { skip: skipUnless(['bowline', 'haproxy']) };
 const withBowline = { skip: skipUnless(['bowline']) };
 
 let story;
@@ -36,27 +41,31 @@ function holds(name, how, check = how) {
   });
 }
 
+function figuresOf(then) {
+  return {
+    sessions_lost: then.again.length,
+    again_ms: { ...spread(then.again.filter((ms) => ms !== null)), never: then.again.filter((ms) => ms === null).length },
+    reasons: then.reasons,
+    survivors: { ...then.survivors, disconnects: then.survivors.disconnects.length },
+    newcomers: then.newcomers,
+  };
+}
+
 function figures() {
-  const { after: then } = story;
   return {
     balancer: options.balancer,
     clients: options.clients,
     seconds: options.seconds,
     logged_in_ms: story.loggedIn,
     before: { ...story.before, disconnects: story.before.disconnects.length, refusals: story.before.refusals.length },
-    after: then && {
-      sessions_lost: then.again.length,
-      again_ms: { ...spread(then.again.filter((ms) => ms !== null)), never: then.again.filter((ms) => ms === null).length },
-      reasons: then.reasons,
-      survivors: { ...then.survivors, disconnects: then.survivors.disconnects.length },
-      newcomers: then.newcomers,
-    },
+    killed: story.killed && figuresOf(story.killed),
+    frozen: story.frozen && figuresOf(story.frozen),
     logged_out_ms: story.left,
     http: story.http,
   };
 }
 
-function inWords({ before: then, after: later, ...rest }) {
+function inWords({ before: then, ...rest }) {
   const traffic = ({ pings, messages }) =>
     `${pings.answered} of ${pings.sent} pings answered, ${messages.sent} messages, ${messages.lost} lost, ${messages.doubled} doubled`;
   const lines = [
@@ -64,10 +73,12 @@ function inWords({ before: then, after: later, ...rest }) {
     `${rest.seconds} s: ${then.disconnects} disconnects, ${traffic(then)}; a ping takes ${then.pings.time_ms.median} ms (median), ${then.pings.time_ms.max} ms at most`,
     `${then.connections.join(' + ')} connections to the servers, ${then.shared} with more than one session`,
   ];
-  if (later) {
+  for (const [failure, { how }] of Object.entries(FAILURES)) {
+    const later = rest[failure];
+    if (!later) continue;
     lines.push(
-      `kill -9: ${later.sessions_lost} sessions lost, ${later.again_ms.never} not logged in again, the others after ${later.again_ms.median} ms (median), ${later.again_ms.max} ms at most`,
-      `sessions of the other server: ${later.survivors.disconnects} disconnects, ${traffic(later.survivors)}`,
+      `${how}: ${later.sessions_lost} sessions lost, ${later.again_ms.never} not logged in again, the others after ${later.again_ms.median} ms (median), ${later.again_ms.max} ms at most`,
+      `sessions of the other servers: ${later.survivors.disconnects} disconnects, ${traffic(later.survivors)}`,
     );
   }
   return lines;
@@ -115,8 +126,8 @@ describe(`${options.clients} Strophe.js clients, ${options.balancer} before Pros
     assert.equal(atOne, total);
   });
 
-  holds('both servers have sessions', withTwo, () => {
-    const least = Math.floor(options.clients / 3);
+  holds('every server has sessions', withSeveral, () => {
+    const least = Math.floor(options.clients / 4);
     for (const [index, count] of story.before.sids.by_server.entries()) {
       assert.ok(count >= least, `p${index + 1} has ${count}`);
     }
@@ -126,38 +137,41 @@ describe(`${options.clients} Strophe.js clients, ${options.balancer} before Pros
     assert.equal(story.before.shared, 0);
   });
 
-  holds(`after kill -9, every session of the dead server is logged in again within ${AGAIN_WITHIN} ms`, withTwo, () => {
-    const { again } = story.after;
-    assert.ok(again.length > 0, 'the dead server had sessions');
-    const late = again.filter((ms) => ms === null || ms > AGAIN_WITHIN);
-    assert.deepEqual(late, []);
-  });
+  for (const [failure, { how, within, down }] of Object.entries(FAILURES)) {
+    holds(`after ${how}, every session of the server is logged in again within ${within} ms`, withSeveral, () => {
+      const { again } = story[failure];
+      assert.ok(again.length > 0, 'the server had sessions');
+      const late = again.filter((ms) => ms === null || ms > within);
+      assert.deepEqual(late, []);
+    });
 
-  holds('they are told item-not-found, once', withBowline, () => {
-    assert.deepEqual(story.after.reasons, { 'item-not-found': story.after.again.length });
-    assert.ok(story.after.logins.every((count) => count === 2), `logins: ${story.after.logins}`);
-  });
+    holds(`${how}: they are told item-not-found, once`, withBowline, () => {
+      const { reasons, again, logins } = story[failure];
+      assert.deepEqual(reasons, { 'item-not-found': again.length });
+      assert.ok(logins.every((count) => count === 1), `logins: ${logins}`);
+    });
 
-  holds('they talk at the other server', withTwo, () => {
-    const { pings, messages } = story.after.newcomers;
-    assert.ok(pings.sent >= story.after.again.length, `${pings.sent} pings`);
-    assert.equal(pings.answered, pings.sent);
-    assert.deepEqual([messages.lost, messages.doubled], [0, 0]);
-  });
+    holds(`${how}: they talk at other servers`, withSeveral, () => {
+      const { newcomers: { pings, messages }, again } = story[failure];
+      assert.ok(pings.sent >= again.length, `${pings.sent} pings`);
+      assert.equal(pings.answered, pings.sent);
+      assert.deepEqual([messages.lost, messages.doubled], [0, 0]);
+    });
 
-  holds('no session of the other server notices', withTwo, () => {
-    const { disconnects, pings, messages } = story.after.survivors;
-    assert.deepEqual(disconnects, []);
-    assert.ok(pings.sent > 0);
-    assert.equal(pings.answered, pings.sent);
-    assert.deepEqual([messages.lost, messages.doubled, messages.strangers], [0, 0, 0]);
-  });
+    holds(`${how}: no session of another server notices`, withSeveral, () => {
+      const { disconnects, pings, messages } = story[failure].survivors;
+      assert.deepEqual(disconnects, []);
+      assert.ok(pings.sent > 0);
+      assert.equal(pings.answered, pings.sent);
+      assert.deepEqual([messages.lost, messages.doubled, messages.strangers], [0, 0, 0]);
+    });
 
-  holds('the admin listener knows who is down', withBowline, () => {
-    const { status, nodes } = story.after.health;
-    const verdicts = Object.fromEntries(nodes.map(({ name, verdict }) => [name, verdict]));
-    assert.deepEqual({ status, verdicts }, { status: 'degraded', verdicts: { p1: 'down', p2: 'up' } });
-  });
+    holds(`${how}: the admin listener knows who is down`, withBowline, () => {
+      const { status, nodes } = story[failure].health;
+      const found = nodes.filter(({ verdict }) => verdict === 'down').map(({ name }) => name);
+      assert.deepEqual([status, found], ['degraded', down]);
+    });
+  }
 
   holds('everybody logs out', () => {
     assert.notEqual(story.left, null);

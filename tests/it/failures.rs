@@ -260,6 +260,30 @@ async fn cuts_an_answer_the_same_rid_is_sent_once_more() {
 }
 
 #[tokio::test]
+async fn answers_only_headers_the_session_moves_with_the_verdict() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    let poll = client.begin_poll().await.unwrap();
+    nodes[home].wait_until(|n| n.held() == 1).await.unwrap();
+    // The held poll is answered by a head and nothing more, and so is every probe.
+    nodes[home].misbehave(Fault::stalling_after_headers());
+    let mut second = balancer.client();
+    second.adopt(client.sid(), client.rid());
+    let asked = Instant::now();
+    let third = second.begin_poll().await.unwrap();
+    assert_item_not_found(&third.reply().await.unwrap());
+    let took = asked.elapsed();
+    assert!(
+        took < Duration::from_secs(3),
+        "no waiting for the rest: {took:?}"
+    );
+    assert_eq!(seen_of(&nodes[1 - home], client.sid()).len(), 1);
+    drop(poll);
+}
+
+#[tokio::test]
 async fn every_honest_form_of_an_answer_is_passed_on() {
     let nodes = tigase_nodes(1).await;
     let balancer = Balancer::start(&patient(&nodes)).await;
@@ -435,6 +459,51 @@ async fn a_session_waits_for_its_only_node() {
     let waiting = client.begin("", ping).await.unwrap();
     nodes[0].listen().await.unwrap();
     assert_goes_on(&waiting.reply().await.unwrap());
+}
+
+#[tokio::test]
+async fn every_node_is_down_a_session_waits_for_the_first_that_comes_back() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let home = owner(&nodes, client.sid());
+    let poll = client.begin_poll().await.unwrap();
+    nodes[home].wait_until(|n| n.held() == 1).await.unwrap();
+    for node in &nodes {
+        node.kill(Ending::Eof).await;
+    }
+    let down = || !balancer.proxy().cluster.any_up();
+    eventually("no node is up", down).await;
+    nodes[1 - home].revive().await.unwrap();
+    let back = Instant::now();
+    assert_item_not_found(&poll.reply().await.unwrap());
+    let took = back.elapsed();
+    // One fast probe, and what the machine may add.
+    assert!(took < Duration::from_millis(100 + 400), "{took:?}");
+    assert_eq!(seen_of(&nodes[1 - home], client.sid()).len(), 1);
+    client.create().await.unwrap();
+}
+
+/// Found by the chaos suite: the wait began with the request, and was over for a poll held for long.
+#[tokio::test]
+async fn every_node_is_down_a_poll_that_was_held_for_long_waits_as_long_as_any_other() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let sid = client.sid();
+    let session = balancer.proxy().sessions.find(sid).unwrap();
+    let patience = Duration::from_secs(u64::from(session.terms().inactivity.max(10)));
+    assert!(patience < PATIENCE, "{patience:?}");
+    tokio::time::sleep(patience + Duration::from_millis(100)).await;
+    nodes[0].freeze();
+    eventually("it is down", || !balancer.proxy().cluster.any_up()).await;
+    nodes[0].thaw();
+    let again = |node: &Node| seen_of(node, sid).len() == 2;
+    nodes[0].wait_until(again).await.unwrap();
+    nodes[0].push(sid, "<message xmlns='jabber:client' id='m'/>");
+    assert_goes_on(&poll.reply().await.unwrap());
 }
 
 #[tokio::test]

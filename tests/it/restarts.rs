@@ -103,6 +103,15 @@ async fn who_waits_for_a_connection_to_it_is_told_at_once() {
     let asked = polls(&nodes[0], &clients);
     nodes[0].revive().await.unwrap();
     let restarted = Instant::now();
+    for client in &mut clients {
+        // One more, which has to wait for the one before it.
+        waiting.push(
+            client
+                .begin("", "<presence xmlns='jabber:client'/>")
+                .await
+                .unwrap(),
+        );
+    }
     for poll in waiting {
         assert_item_not_found(&poll.reply().await.unwrap());
     }
@@ -113,6 +122,38 @@ async fn who_waits_for_a_connection_to_it_is_told_at_once() {
     // One second for each ten of them otherwise.
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(balancer.metric("bowline_upstream_connects_waiting"), 0);
+}
+
+/// Found by the chaos suite: what the node forgets of itself while it is frozen is no restart.
+#[tokio::test]
+async fn sessions_that_expire_in_a_freeze_make_no_restart() {
+    let inactivity = Duration::from_secs(2);
+    let nodes = [Node::start(Profile::tigase("t1").inactivity(2))
+        .await
+        .unwrap()];
+    let mut settings = settings(&nodes);
+    settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let balancer = Balancer::start(&settings).await;
+    let t1 = &balancer.proxy().cluster.nodes()[0];
+    let mut clients = sessions_from(&balancer, 1..=9).await;
+    let mut waiting = vec![clients[0].begin_poll().await.unwrap()];
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    nodes[0].freeze();
+    let frozen = Instant::now();
+    eventually("it is down", || !t1.is_up()).await;
+    for client in &mut clients[1..] {
+        waiting.push(client.begin_poll().await.unwrap());
+    }
+    // The freeze lasts for longer than the sessions may.
+    tokio::time::sleep_until(frozen + inactivity + Duration::from_millis(200)).await;
+    nodes[0].thaw();
+    let mut ended = 0;
+    for poll in &mut waiting.drain(..).skip(1) {
+        let reply = poll.reply().await.unwrap();
+        ended += usize::from(reply.is_terminate());
+    }
+    assert!(ended >= 3, "the node forgot {ended} of them");
+    assert_eq!(restarts(&balancer), 0);
 }
 
 #[tokio::test]
@@ -181,10 +222,12 @@ async fn sessions_that_live_elsewhere_in_a_sharing_cluster_stay() {
     let second = balancer.proxy().cluster.nodes()[1].id;
     let pinned = |sid: &str| balancer.proxy().sessions.find(sid).unwrap().node();
     assert!(there.iter().all(|client| pinned(client.sid()) != second));
-    restart(&nodes[0], &mut here[..3]).await;
+    // The first of them may have been to the other node meanwhile, and then does not count.
+    restart(&nodes[0], &mut here[..4]).await;
     eventually("it is recognised", || restarts(&balancer) == 1).await;
     let dropped = balancer.metric("bowline_sessions_dropped_total");
-    assert_eq!(dropped, u64::try_from(here.len()).unwrap() - 3);
+    let left = u64::try_from(here.len()).unwrap() - 4;
+    assert!((left..=left + 1).contains(&dropped), "{dropped} of {left}");
     for client in &mut there {
         assert_goes_on(&client.ping("p").await.unwrap());
     }

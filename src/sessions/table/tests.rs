@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::cluster::tests::settings;
 use crate::config::Placement;
-use crate::sessions::{Addresses, Refusal};
+use crate::sessions::{Addresses, Refusal, Turn};
+use tokio::sync::oneshot::error::TryRecvError;
 
 const T1: NodeId = NodeId(0);
 const T2: NodeId = NodeId(1);
@@ -340,4 +341,28 @@ fn a_lost_session_that_its_node_knows_after_all_is_a_pin_again() {
     assert!(session.is_pinned());
     assert_eq!(table.pinned_at(T1), 1);
     assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 0);
+}
+
+#[test]
+fn who_waits_for_a_lower_rid_goes_when_the_session_is_over() {
+    let table = table(10);
+    for lost in [false, true] {
+        let session = table.insert(if lost { "a" } else { "b" });
+        session.begin().unwrap();
+        let Turn::After(mut lower) = session.turn(3, at(1)) else {
+            panic!("2 comes first");
+        };
+        if lost {
+            let memory = &table.cluster.node(T1).memory;
+            memory.broke(memory.life(), tokio::time::Instant::now());
+            assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 1);
+        } else {
+            table.sessions.terminate(&session, "none", at(1));
+        }
+        assert!(
+            lower.try_recv() == Err(TryRecvError::Closed),
+            "it may ask again"
+        );
+        assert!(matches!(session.turn(3, at(1)), Turn::At(_)));
+    }
 }

@@ -14,7 +14,6 @@ bosh:
 placement: round-robin        # all clients come from one address
 nodes:
 ${lines.join('\n')}
-health: { probe: bosh, interval: 500ms, timeout: 400ms, rise: 1, fall: 2 }
 admin: { address: 127.0.0.1:${admin} }
 timeouts: { drain: 3s }
 `;

@@ -50,11 +50,16 @@ export class Client {
     const connection = new Strophe.Connection(this.url);
     this.connection = connection;
     let reason = null;
+    let over = false;
     connection.connect(DOMAIN, null, (status, condition) => {
       if (connection !== this.connection) return;
       if (status === Strophe.Status.CONNECTED) this.#begin();
       if (status === Strophe.Status.CONNFAIL || status === Strophe.Status.AUTHFAIL) reason = condition;
-      if (status === Strophe.Status.DISCONNECTED) this.#end(reason ?? condition ?? 'no reason given');
+      // Strophe.js says it again for each further request that was under way.
+      if (status === Strophe.Status.DISCONNECTED && !over) {
+        over = true;
+        this.#end(reason ?? condition ?? 'no reason given');
+      }
     }, this.wait);
   }
 

@@ -1,5 +1,5 @@
 // The story: clients log in, talk for a while, one server is killed, its clients log in at the other
-// one. It only observes; what must hold is in `sticky_sessions.test.mjs`.
+// two, one of those is frozen, and its clients log in at the last one. It only observes; what must hold is in `sticky_sessions.test.mjs`.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BALANCERS } from './balancers.mjs';
@@ -9,14 +9,14 @@ import { freePorts, until } from './processes.mjs';
 import { closePages, counted } from './xhr.mjs';
 
 const SETTLE = 3000; // for what is under way when the talking stops
-const AFTERMATH = 10_000; // from the kill on
+const AFTERMATH = 10_000; // from a failure on
 
 // A page that talks every second, one whose polls run to their end, one in between. In seconds, and
 // in milliseconds from one round of a ping and two messages to the next.
 const HABITS = [{ wait: 60, every: 1000 }, { wait: 10, every: 12_000 }, { wait: 30, every: 2000 }];
 
 export async function play({ balancer, binary, clients: count, seconds, folder }) {
-  const servers = balancer === 'none' ? 1 : 2;
+  const servers = balancer === 'none' ? 1 : 3;
   const ports = await freePorts(servers);
   const nodes = ports.map((port, index) => new Prosody(`p${index + 1}`, folder, port));
   await Promise.all(nodes.map((node) => node.process.listens(node.port)));
@@ -28,22 +28,17 @@ export async function play({ balancer, binary, clients: count, seconds, folder }
   await until('every client is logged in', 15, () => clients.every((client) => client.online));
   const loggedIn = Date.now() - began;
 
-  // Servers know nothing of each other, so a peer is a client of the same server.
-  const homes = nodes.map((node) => {
-    const created = node.created();
-    return clients.filter((client) => created.has(client.login.sid));
-  });
-  for (const home of homes) {
-    home.forEach((client, index) => {
-      client.peer = home[(index + 1) % home.length];
-    });
-  }
+  meet(homesOf(nodes, clients));
 
   for (const client of clients) client.talk();
   await sleep(seconds * 1000);
   const before = await quiet(clients, nodes);
-  const story = { front, nodes, clients, homes, loggedIn, before };
-  if (nodes.length > 1) story.after = await kill(story);
+  const story = { front, nodes, clients, loggedIn, before };
+  if (nodes.length > 1) {
+    story.killed = await fail(story, 0, 'SIGKILL');
+    story.frozen = await fail(story, 1, 'SIGSTOP');
+    nodes[1].process.kill('SIGCONT');
+  }
 
   const leaving = Date.now();
   const left = Promise.all(clients.map((client) => client.leave()));
@@ -70,8 +65,29 @@ async function quiet(clients, nodes) {
   };
 }
 
-async function kill({ nodes, clients, homes, front }) {
-  const [lost, kept] = homes;
+/** The clients of each server. */
+function homesOf(nodes, clients) {
+  return nodes.map((node) => {
+    const created = node.created();
+    return clients.filter((client) => created.has(client.login.sid));
+  });
+}
+
+// Servers know nothing of each other, so a peer is a client of the same server.
+function meet(homes) {
+  for (const home of homes) {
+    home.forEach((client, index) => {
+      client.peer = home[(index + 1) % home.length];
+    });
+  }
+}
+
+/** Ends the server with this number by a signal, and looks what its clients and the others notice. */
+async function fail({ nodes, clients, front }, number, signal) {
+  const homes = homesOf(nodes, clients);
+  meet(homes);
+  const lost = homes[number];
+  const kept = clients.filter((client) => !lost.includes(client));
   for (const client of clients) {
     client.pings = [];
     client.sent = new Map();
@@ -79,31 +95,32 @@ async function kill({ nodes, clients, homes, front }) {
     client.talk();
   }
   await sleep(2000); // the talk is in full swing
-  const killed = Date.now();
-  nodes[0].process.kill('SIGKILL');
+  const failed = Date.now();
+  nodes[number].process.kill(signal);
   for (const client of lost) {
     client.peer = null; // it may log in elsewhere
     client.changed = () => {
-      if (client.online && client.login.at >= killed) client.talk();
+      if (client.online && client.login.at >= failed) client.talk();
     };
   }
   await sleep(AFTERMATH);
   const health = await front.health?.();
   for (const client of clients) client.pause();
   await sleep(SETTLE);
-  const created = nodes[1].created();
+  const others = nodes.filter((node, index) => index !== number);
+  const created = new Set(others.flatMap((node) => [...node.created()]));
+  const since = ({ ended, at }) => (ended ?? at) >= failed;
   return {
-    killed,
     health,
     // Null: not logged in again.
     again: lost.map((client) => {
-      const login = client.logins.find(({ at }) => at >= killed);
-      return login && client.online && created.has(login.sid) ? login.at - killed : null;
+      const login = client.logins.find(({ at }) => at >= failed);
+      return login && client.online && created.has(login.sid) ? login.at - failed : null;
     }),
-    reasons: tally(lost.flatMap((client) => [...client.logins, ...client.refusals].filter(({ reason }) => reason).map(({ reason }) => reason))),
-    logins: lost.map((client) => client.logins.length),
+    reasons: tally(lost.flatMap((client) => [...client.logins, ...client.refusals].filter((one) => one.reason && since(one)).map(({ reason }) => reason))),
+    logins: lost.map((client) => client.logins.filter(({ at }) => at >= failed).length),
     survivors: {
-      disconnects: kept.flatMap((client) => client.logins.filter(({ ended }) => ended)),
+      disconnects: kept.flatMap((client) => client.logins.filter(({ ended }) => ended >= failed)),
       pings: totalOfPings(kept),
       messages: totalOfMessages(kept),
     },
