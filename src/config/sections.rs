@@ -20,7 +20,7 @@ use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
     Origins, Placement, Probe, Settings, Timeouts, Traces, Upstream,
 };
-use super::units::show_duration;
+use super::units::{show_duration, show_size};
 
 /// The most entries of any list but `nodes`.
 const MOST_ENTRIES: usize = 256;
@@ -48,8 +48,8 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The whole file.
 pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
     let listen = listen(&root.need("listen")?)?;
+    let bosh = bosh(&root.section("bosh")?)?;
     Ok(Settings {
-        bosh: bosh(&root.section("bosh")?)?,
         affinity: root.choice("affinity", AFFINITY, &AFFINITIES)?,
         affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND)?,
         placement: root.choice("placement", PLACEMENT, &PLACEMENTS)?,
@@ -60,12 +60,13 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         health: health(&root.section("health")?)?,
         upstream: upstream(&root.section("upstream")?)?,
         admin: admin(root.get("admin"), &listen)?,
-        limits: limits(&root.section("limits")?)?,
+        limits: limits(&root.section("limits")?, bosh.max_body)?,
         timeouts: timeouts(&root.section("timeouts")?)?,
         log: log(&root.section("log")?)?,
         traces: traces(root.get("traces"))?,
         threads: root.count("threads", threads(), 1..=MOST_THREADS)?,
         listen,
+        bosh,
     })
 }
 
@@ -318,7 +319,7 @@ fn admin_address(
     Ok(address)
 }
 
-fn limits(section: &Section<'_>) -> Result<Limits, Fault> {
+fn limits(section: &Section<'_>, max_body: usize) -> Result<Limits, Fault> {
     let default = Limits::default();
     let rate = |key, default| section.count(key, default, 0..=1_000_000);
     let limits = Limits {
@@ -340,6 +341,16 @@ fn limits(section: &Section<'_>) -> Result<Limits, Fault> {
         unknown_sids_per_client: rate("unknown_sids_per_client", default.unknown_sids_per_client)?,
         exempt: networks(section.get("exempt"), default.exempt)?,
     };
+    if limits.body_memory < max_body
+        && let Some(value) = section.get("body_memory")
+    {
+        let (least, is) = (
+            show_size(max_body as u64),
+            show_size(limits.body_memory as u64),
+        );
+        let reason = format!("must be at least `bosh.max_body`, which is {least}, is {is}");
+        return Err(value.fault(reason));
+    }
     if limits.creations_per_client == 0
         && let Some(value) = section.get("creations_burst")
     {

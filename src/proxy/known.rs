@@ -238,9 +238,12 @@ impl UnderWay {
         let Ok(_place) = timeout_at(give_up, lane).await else {
             return Some(Err(upstream::Error::ConnectTimeout));
         };
-        let left = self.proxy.unknown.has(client, self.proxy.started.elapsed());
-        if !left {
+        if !self.proxy.unknown.has(client, self.proxy.started.elapsed()) {
             return None;
+        }
+        if !node.serves() {
+            // Down meanwhile: all who waited leave at once.
+            return Some(Err(upstream::Error::ConnectTimeout));
         }
         Some(self.proxy.open(node, of, give_up).await)
     }

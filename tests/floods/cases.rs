@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::Result;
 use crate::attack::{What, flood};
 use crate::honest::{self, Honest};
-use crate::report::{Report, mib};
+use crate::report::{Report, mib, p99};
 use crate::slow::{Deadlines, Ends, Manner, keep};
 use crate::world::{Bowline, Launch, Nodes};
 
@@ -98,6 +98,7 @@ pub(crate) async fn slow(context: &Context, report: &mut Report) -> Result<()> {
         (Manner::Nothing, count / 8),
         (Manner::Read, count / 8),
     ];
+    let own = bowline.overhead().await?;
     let begun = Instant::now();
     let cpu = bowline.cpu()?;
     let slow = Slow::start(&bowline, deadlines, &parts);
@@ -106,6 +107,10 @@ pub(crate) async fn slow(context: &Context, report: &mut Report) -> Result<()> {
     let open = bowline.metric("bowline_connections ").await?;
     report.figure("slow connections at the end", open);
     report.figure("honest meanwhile", during);
+    report.figure(
+        "of which Bowline's part",
+        p99(&own, &bowline.overhead().await?),
+    );
     let part = (bowline.cpu()? - cpu) / begun.elapsed().as_secs_f64();
     report.figure("processor", format!("{:.0} % of a core", part * 100.0));
     report.figure("memory at most", mib(bowline.peak()?));
@@ -146,6 +151,7 @@ pub(crate) async fn sids(context: &Context, report: &mut Report) -> Result<()> {
     let count = context.count(1_000_000, 20_000);
     let span = context.seconds(300, 6);
     let (resident, cpu, begun) = (bowline.resident()?, bowline.cpu()?, Instant::now());
+    let own = bowline.overhead().await?;
     let upstream = bowline.metric("bowline_upstream_answers_total").await?;
     let answers = flood(bowline.address, What::Sid, count, span).await;
     let during = honest.since(begun);
@@ -165,6 +171,10 @@ pub(crate) async fn sids(context: &Context, report: &mut Report) -> Result<()> {
         .await?;
     report.figure("beyond the budget", beyond);
     report.figure("honest meanwhile", during);
+    report.figure(
+        "of which Bowline's part",
+        p99(&own, &bowline.overhead().await?),
+    );
     report.figure(
         "memory",
         format!("{}, at most {} more meanwhile", mib(resident), mib(grown)),
@@ -198,7 +208,7 @@ pub(crate) async fn sids(context: &Context, report: &mut Report) -> Result<()> {
 /// More creations than the table has room for.
 pub(crate) async fn creations(context: &Context, report: &mut Report) -> Result<()> {
     let nodes = Nodes::start(2)?;
-    let limit = context.count(20_000, 4_000);
+    let limit = context.count(10_000, 4_000);
     let config = format!("limits: {{ sessions: {limit} }}");
     let launch = Launch {
         config: &config,
@@ -207,6 +217,7 @@ pub(crate) async fn creations(context: &Context, report: &mut Report) -> Result<
     let bowline = Bowline::start(&context.binary, &nodes, &launch).await?;
     let honest = Honest::start(bowline.address, 50).await?;
     sleep(Duration::from_secs(2)).await;
+    let own = bowline.overhead().await?;
     let begun = Instant::now();
     let span = context.seconds(60, 8);
     let count = context.count(60_000, 8_000);
@@ -217,6 +228,10 @@ pub(crate) async fn creations(context: &Context, report: &mut Report) -> Result<
     report.figure("made", get(&answers.created));
     report.figure("refused with 503", get(&answers.refused));
     report.figure("honest meanwhile", during);
+    report.figure(
+        "of which Bowline's part",
+        p99(&own, &bowline.overhead().await?),
+    );
     report.figure("memory at most", mib(bowline.peak()?));
     report.must(
         "the table is not exceeded",

@@ -39,3 +39,17 @@ pub(crate) fn mib(bytes: u64) -> String {
     let mib = bytes as f64 / (1024.0 * 1024.0);
     format!("{mib:.1} MiB")
 }
+
+/// What 99 of 100 requests between two looks were at most delayed by, by the balancer's own buckets.
+pub(crate) fn p99(before: &[(f64, f64)], after: &[(f64, f64)]) -> String {
+    let counts: Vec<(f64, f64)> = before
+        .iter()
+        .zip(after)
+        .map(|(old, new)| (new.0, new.1 - old.1))
+        .collect();
+    let all = counts.last().map_or(0.0, |(_, count)| *count);
+    let bound = counts.iter().find(|(_, count)| *count >= 0.99 * all);
+    bound.map_or_else(String::new, |(bound, _)| {
+        format!("p99 at most {} ms", bound * 1000.0)
+    })
+}

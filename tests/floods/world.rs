@@ -161,6 +161,17 @@ impl Bowline {
             .sum())
     }
 
+    /// How many requests it has added at most so much time to, in seconds, since its start.
+    pub(crate) async fn overhead(&self) -> Result<Vec<(f64, f64)>> {
+        let (_, text) = self.get("/metrics").await?;
+        let bucket = |line: &str| {
+            let rest = line.strip_prefix("bowline_overhead_seconds_bucket{le=\"")?;
+            let (bound, count) = rest.split_once("\"} ")?;
+            Some((bound.parse().unwrap_or(f64::INFINITY), count.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(bucket).collect())
+    }
+
     pub(crate) fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
