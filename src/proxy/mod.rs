@@ -17,6 +17,7 @@ mod note;
 mod reject;
 mod resend;
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -43,8 +44,9 @@ use crate::sessions::{self, Addresses, Refusal, Session, Sessions, Time};
 use crate::traces::{Parent, Traces};
 use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 
-/// What `edge` knows of a request, all of it checked.
-#[derive(Debug, Clone)]
+/// What `edge` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
+/// out.
+#[derive(Clone)]
 pub struct Ask<'a> {
     /// One of the configured BOSH paths.
     pub path: Path<'a>,
@@ -58,6 +60,17 @@ pub struct Ask<'a> {
     pub parent: Parent,
     /// The whole body.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("path", &self.path)
+            .field("host", &self.host)
+            .field("client", &self.client)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// An answer that is under way.
@@ -101,8 +114,7 @@ pub struct Proxy {
     placement_wait: Duration,
 }
 
-/// What one request needs until it is answered.
-#[derive(Debug)]
+/// What one request needs until it is answered. It holds a sid: never to be shown.
 struct Job {
     /// The bytes for the node, head and body; the same for every node.
     request: Box<[u8]>,

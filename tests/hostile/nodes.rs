@@ -59,6 +59,16 @@ impl Misbehaviour {
         }
     }
 
+    /// What `script` says, each time that a creation or a request of the session `sid` comes.
+    pub(crate) fn always(sid: Option<String>, script: &str, words: Words) -> Self {
+        Self {
+            sid,
+            left: u32::MAX,
+            steps: steps(script),
+            words,
+        }
+    }
+
     pub(crate) fn is_early(&self) -> bool {
         self.steps.contains(&Step::Early)
     }
@@ -195,7 +205,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn broken_nodes_hurt_their_own_sessions_at_most() {
+async fn hostile_nodes_hurt_their_own_sessions_at_most() {
     let mut cases = cases();
     assert!(cases.len() >= 70, "{} misbehaviours", cases.len());
     let names: HashSet<_> = cases.iter().map(|case| case.name.clone()).collect();
