@@ -135,6 +135,11 @@ impl Events {
         events.cloned().collect()
     }
 
+    /// The number of the newest event; 0 before the first.
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
     /// The number of the newest event, and a wait for the next one; 0 before the first.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()

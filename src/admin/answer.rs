@@ -13,9 +13,10 @@ use serde_json::json;
 use super::access::Refused;
 use super::body::AdminBody;
 use super::change::{self, Asker};
-use super::{AdminState, Link, report, stream};
+use super::{AdminState, Link, page, report, stream};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const OPENMETRICS: HeaderValue =
@@ -23,9 +24,10 @@ const OPENMETRICS: HeaderValue =
 const PROMETHEUS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-const INDEX: &str = "\
+const HELP: &str = "\
 Bowline, a sticky-session load balancer for BOSH
 
+GET /                  all of this as a live page
 GET /live              200 while the process runs
 GET /ready             200 while it takes new sessions, else 503 with the reason
 GET /health            the state of everything, in JSON; 503 when no node takes new sessions
@@ -44,7 +46,8 @@ pub(super) type Answer = Response<AdminBody>;
 /// What there is to be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint<'a> {
-    Index,
+    Page,
+    Help,
     Live,
     Ready,
     Health,
@@ -60,7 +63,8 @@ enum Endpoint<'a> {
 impl<'a> Endpoint<'a> {
     fn at(path: &'a str) -> Option<Self> {
         Some(match path {
-            "/" => Self::Index,
+            "/" => Self::Page,
+            "/help" => Self::Help,
             "/live" => Self::Live,
             "/ready" => Self::Ready,
             "/health" => Self::Health,
@@ -86,9 +90,10 @@ impl<'a> Endpoint<'a> {
         matches!(self, Self::Live | Self::Ready)
     }
 
-    /// The index says what every manual says, and is the place from which a token could be given.
+    /// The page has nothing of the cluster in itself, and is the place where a token is given; the
+    /// list of endpoints says what every manual says.
     const fn wants_token(self) -> bool {
-        !self.is_open() && !matches!(self, Self::Index)
+        !self.is_open() && !matches!(self, Self::Page | Self::Help)
     }
 }
 
@@ -101,7 +106,7 @@ pub(super) async fn to(state: &Arc<AdminState>, request: Request<Incoming>, link
         return closing(refuse(state, refused));
     }
     let Some(endpoint) = endpoint else {
-        let what = json!({ "error": format!("there is no {path} here; / lists what is") });
+        let what = json!({ "error": format!("there is no {path} here; /help lists what is") });
         return closing(json(StatusCode::NOT_FOUND, &what));
     };
     let may_put = matches!(endpoint, Endpoint::State(_));
@@ -144,7 +149,8 @@ async fn show(
     link: &Link,
 ) -> Answer {
     match endpoint {
-        Endpoint::Index => text(StatusCode::OK, INDEX),
+        Endpoint::Page => page(),
+        Endpoint::Help => text(StatusCode::OK, HELP),
         Endpoint::Live => text(StatusCode::OK, "live\n"),
         Endpoint::Ready => match report::not_ready(&state.cluster, state.is_draining()) {
             None => text(StatusCode::OK, "ready\n"),
@@ -248,7 +254,8 @@ fn listen(state: &Arc<AdminState>, head: &hyper::http::request::Parts, link: &Li
         return answer(StatusCode::OK, EVENTS, AdminBody::Whole(None));
     }
     let last = head.headers.get("last-event-id");
-    let last = last.and_then(|id| id.to_str().ok()?.parse().ok());
+    let last = last.and_then(|id| id.to_str().ok());
+    let last = last.map_or(0, |id| stream::last_seen(state, id));
     let Ok(place) = Arc::clone(&state.listeners).try_acquire_owned() else {
         state.metrics.admin_refusals.inc("listeners");
         let what = json!({ "error": "there are as many listeners as there may be" });
@@ -258,8 +265,17 @@ fn listen(state: &Arc<AdminState>, head: &hyper::http::request::Parts, link: &Li
         return answer;
     };
     let cut = link.begin_stream();
-    let events = stream::start(Arc::clone(state), last.unwrap_or(0), place, cut);
+    let events = stream::start(Arc::clone(state), last, place, cut);
     answer(StatusCode::OK, EVENTS, AdminBody::Stream(events))
+}
+
+/// The live page.
+fn page() -> Answer {
+    let mut answer = answer(StatusCode::OK, HTML, whole(page::PAGE));
+    for (name, value) in page::guards() {
+        answer.headers_mut().insert(name, value);
+    }
+    answer
 }
 
 /// The metrics, in the newer format for a reader that names it. They are written on a thread of

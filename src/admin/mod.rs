@@ -9,6 +9,7 @@ mod answer;
 mod body;
 mod change;
 mod history;
+mod page;
 pub mod report;
 mod stream;
 mod time;
@@ -63,7 +64,7 @@ pub struct AdminState {
     draining: AtomicBool,
     started: SystemTime,
     history: History,
-    snapshot: Mutex<stream::Snapshot>,
+    snapshot: Mutex<Option<stream::Snapshot>>,
     listeners: Arc<Semaphore>,
 }
 
@@ -120,6 +121,13 @@ impl AdminState {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// What tells this process from the one before it, in the numbers of `/stream`: when it
+    /// started, in milliseconds since 1970.
+    fn mark(&self) -> u128 {
+        let since = self.started.duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis())
+    }
+
     /// Asks tables and the operating system for what nobody counts, on a thread that may wait.
     async fn measure(&self) {
         (self.measure)();
@@ -128,7 +136,7 @@ impl AdminState {
         }
     }
 
-    fn snapshot(&self) -> MutexGuard<'_, stream::Snapshot> {
+    fn snapshot(&self) -> MutexGuard<'_, Option<stream::Snapshot>> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -106,13 +106,36 @@ impl Admin {
 async fn it_is_live_before_anything_is_known() {
     let admin = Admin::start().await;
     assert_eq!(admin.get("/live").await.status, 200);
-    let index = admin.get("/").await;
-    assert_eq!(index.status, 200);
+    let help = admin.get("/help").await;
+    assert_eq!(help.status, 200);
     for path in [
         "/live", "/ready", "/health", "/nodes", "/events", "/history", "/stream", "/metrics",
     ] {
-        assert!(index.body.contains(path), "{path}");
+        assert!(help.body.contains(path), "{path}");
     }
+}
+
+#[tokio::test]
+async fn the_page_comes_with_its_guards() {
+    let admin = Admin::start().await;
+    let page = admin.get("/").await;
+    assert_eq!((page.status, page.body.as_str()), (200, page::PAGE));
+    for line in [
+        "content-type: text/html; charset=utf-8\r\n",
+        "content-security-policy: default-src 'none'; script-src 'sha256-",
+        "; frame-ancestors 'none';",
+        "x-content-type-options: nosniff\r\n",
+        "x-frame-options: DENY\r\n",
+        "referrer-policy: no-referrer\r\n",
+        "cache-control: no-store\r\n",
+    ] {
+        assert!(page.head.contains(line), "{line}: {}", page.head);
+    }
+    assert!(!page.body.contains("t1"), "nothing of the cluster");
+    let rebound = "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(admin.raw(rebound).await.status, 421);
+    let head = admin.ask("HEAD", "/").await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
 }
 
 #[tokio::test]

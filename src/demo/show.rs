@@ -94,6 +94,7 @@ impl Show {
         )?;
         writeln!(out, "  balancer  http://{balancer}/http-bind")?;
         if let Some(admin) = self.server.admin_address() {
+            writeln!(out, "  live page http://{admin}/")?;
             writeln!(out, "  health    http://{admin}/health")?;
             writeln!(out, "  metrics   http://{admin}/metrics")?;
         }

@@ -254,6 +254,7 @@ fn leaks_no_debug_output_has_a_sid() {
         host: Authority::new("a").unwrap(),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         secure: false,
+        parent: bowline::traces::Parent::default(),
         body: body.clone().into(),
     };
     let told = bowline::proxy::Answer::ok(body.clone().into());

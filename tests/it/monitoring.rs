@@ -15,7 +15,7 @@ use crate::operator::admin;
 /// The labels that Prometheus adds to what it scrapes.
 const ADDED: [&str; 2] = ["job", "instance"];
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -58,7 +58,7 @@ fn series(page: &str) -> BTreeMap<String, Vec<BTreeMap<String, String>>> {
 }
 
 /// The expressions of the alerts and of the dashboard, each with the place where it stands.
-fn expressions() -> Vec<(String, String)> {
+pub(crate) fn expressions() -> Vec<(String, String)> {
     let alerts: Value = serde_yaml::from_str(&read("deploy/prometheus/alerts.yaml")).unwrap();
     let rules = alerts["groups"][0]["rules"].as_array().unwrap().iter();
     let rules = rules.map(|rule| (&rule["alert"], &rule["expr"]));

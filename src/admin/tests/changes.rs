@@ -191,7 +191,7 @@ async fn with_a_token_only_who_has_it_sees_anything() {
     assert!(fault.contains("cannot be read"), "{fault}");
 
     let admin = both_up(access).await;
-    for open in ["/", "/live", "/ready"] {
+    for open in ["/", "/help", "/live", "/ready"] {
         assert_eq!(admin.get(open).await.status, 200, "{open}");
     }
     let closed = [

@@ -45,11 +45,18 @@ async fn a_listener_gets_snapshots_and_events() {
             .text
             .contains("event: event\ndata: {\"id\":1,\"kind\":\"start\"")
     );
-    admin.verdict(T1, true);
-    listener.until("\"text\":\"t1 is up\"").await;
+    listener.until("event: health").await;
     listener.text.clear();
-    listener.until("event: health\ndata: ").await;
+    admin.verdict(T1, true);
     listener.until("\"verdict\":\"up\"").await;
+    // The state comes with the event, and not with the next tick.
+    let (before, health) = listener.text.split_once("event: health").unwrap();
+    assert!(
+        before.ends_with("\"when\":\"2001-09-09T01:46:40Z\"}\n\n"),
+        "{before}"
+    );
+    assert!(before.contains("\"text\":\"t1 is up\""), "{before}");
+    assert!(health.contains("\"verdict\":\"up\""), "{health}");
 }
 
 #[tokio::test]
@@ -57,12 +64,21 @@ async fn who_comes_back_gets_what_it_missed() {
     let admin = Admin::start().await;
     admin.verdict(T1, true);
     admin.verdict(T2, true);
-    let mut listener = Listener::of(&admin, "Last-Event-ID: 2\r\n").await;
-    listener.until("id: 3\n").await;
+    let mark = admin.state.mark();
+    let mut listener = Listener::of(&admin, &format!("Last-Event-ID: {mark}-2\r\n")).await;
+    listener.until(&format!("id: {mark}-3\n")).await;
     listener.until("event: health\n").await;
-    assert!(!listener.text.contains("id: 2\n"), "{}", listener.text);
-    let mut of_before = Listener::of(&admin, "Last-Event-ID: 900\r\n").await;
-    of_before.until("id: 1\n").await;
+    assert!(!listener.text.contains("-2\n"), "{}", listener.text);
+    let before = mark - 1;
+    for foreign in [
+        format!("{before}-2"),
+        format!("{mark}-900"),
+        "2".into(),
+        "x-y".into(),
+    ] {
+        let mut listener = Listener::of(&admin, &format!("Last-Event-ID: {foreign}\r\n")).await;
+        listener.until(&format!("id: {mark}-1\n")).await;
+    }
 }
 
 #[tokio::test]

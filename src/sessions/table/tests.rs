@@ -276,8 +276,8 @@ fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
     let send = |rid, expected: Time| {
         session.begin().unwrap();
         match session.turn(rid, now) {
-            crate::sessions::Turn::At(time) => assert_eq!(time, expected, "rid {rid}"),
-            waits @ crate::sessions::Turn::After(_) => panic!("{waits:?}"),
+            Turn::At(time) => assert_eq!(time, expected, "rid {rid}"),
+            waits @ Turn::After(_) => panic!("{waits:?}"),
         }
         session.sent(rid, true, expected);
     };
