@@ -58,8 +58,8 @@ const take = async (name, options, full = false) => {
   await page.screenshot({ path: path.join(folder, name), fullPage: full });
   await page.context().close();
 };
-await take('page-light.png', { colorScheme: 'light', viewport: { width: 1200, height: 850 } });
-await take('page-dark.png', { colorScheme: 'dark', viewport: { width: 1200, height: 850 } });
+await take('page-light.png', { colorScheme: 'light', viewport: { width: 1280, height: 860 } });
+await take('page-dark.png', { colorScheme: 'dark', viewport: { width: 1280, height: 860 } });
 await take('page-phone.png', { colorScheme: 'light', viewport: { width: 360, height: 1420 } });
 await chromium.close();
 closePages();

@@ -3,10 +3,13 @@
 use std::net::TcpListener;
 use std::process::{Output, Stdio};
 
+use bowline::demo::client::Client;
 use bowline::server::Server;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
+use tokio::time::timeout;
 
-use crate::balancer::{Balancer, settings, tigase_nodes};
+use crate::balancer::{Balancer, PATIENCE, settings, tigase_nodes};
 
 /// Runs the program with these arguments against the admin listener `url`.
 async fn bowline(url: &str, arguments: &[&str]) -> Output {
@@ -94,4 +97,31 @@ async fn who_does_not_answer_or_refuses_has_a_code_of_its_own() {
 
     let clients = format!("http://{}", balancer.address());
     assert_eq!(code(&bowline(&clients, &["status"]).await), 76);
+}
+
+#[tokio::test]
+async fn the_demo_says_where_its_live_page_is() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .arg("demo")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let address = timeout(PATIENCE, async {
+        loop {
+            let line = lines.next_line().await.unwrap().expect("a line more");
+            if let Some(url) = line.trim().strip_prefix("live page http://") {
+                break url.trim_end_matches('/').parse().unwrap();
+            }
+        }
+    });
+    let address = address.await.expect("in time");
+    let page = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let page = Client::to(address).deadline(PATIENCE).post_raw(page).await;
+    let page = page.unwrap();
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("<title>Bowline</title>"));
+    demo.kill().await.unwrap();
 }
