@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bowline::bosh;
-use tokio::time::Instant;
 
 use crate::report::Report;
 
@@ -16,25 +15,28 @@ const MOST: Duration = Duration::from_millis(50);
 const BEGIN: &str = "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' sid='a'>";
 const END: &str = "</body>";
 
-/// Reads each of them, and keeps the best of several times: the machine's other work is not the body's.
+/// Reads each of them several times. The kernel tells the time in steps of a few milliseconds.
 pub(crate) fn run(report: &mut Report, quick: bool) {
-    let rounds = if quick { 5 } else { 50 };
+    let rounds = if quick { 10 } else { 50 };
     let mut worst = Duration::ZERO;
     for (name, body) in bodies() {
-        let times = (0..rounds).map(|_| {
-            let begun = Instant::now();
-            let read = bosh::read_request(body.as_bytes());
-            (begun.elapsed(), read.is_ok())
-        });
-        let (took, good) = times.min().unwrap_or((Duration::MAX, false));
-        let said = if good { "taken" } else { "refused" };
-        report.figure(
-            name,
-            format!("{:.2} ms, {said}", took.as_secs_f64() * 1000.0),
-        );
+        let begun = on_processor();
+        let read = (0..rounds).filter(|_| bosh::read_request(body.as_bytes()).is_ok());
+        let said = if read.count() > 0 { "taken" } else { "refused" };
+        let took = on_processor().saturating_sub(begun) / rounds;
+        let ms = took.as_secs_f64() * 1000.0;
+        report.figure(name, format!("{ms:.2} ms, {said}"));
         worst = worst.max(took);
     }
+    report.must("time is told", worst > Duration::ZERO);
     report.must("the worst body of 1 MiB takes at most 50 ms", worst <= MOST);
+}
+
+/// Processor time of this thread: other work of the machine is not in it.
+fn on_processor() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split_whitespace().next();
+    Duration::from_nanos(nanos.and_then(|nanos| nanos.parse().ok()).unwrap_or(0))
 }
 
 /// `unit` over and over within a wrapper.
