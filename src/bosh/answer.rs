@@ -4,6 +4,7 @@
 //! untouched, and a node's mistake in it is for the client to see.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use super::attributes::Attribute;
@@ -21,9 +22,9 @@ const MAX_HEAD: usize = 64 * 1024;
 /// What the start tag of an answer's wrapper says; borrows from the body.
 ///
 /// Attributes count without a prefix only. A number that is none is taken for absent: a node's
-/// answer is passed on even if it says `inactivity='soon'`. A sid is a credential: never log this
-/// value whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// answer is passed on even if it says `inactivity='soon'`. A sid is a credential, so that `{:?}`
+/// leaves it out.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Answer<'a> {
     /// The session: 1 to 256 bytes of printable ASCII without space. Tigase says it at the
     /// creation only, Prosody in most answers (XEP-0124 §7.2).
@@ -53,6 +54,19 @@ pub struct Answer<'a> {
     pub accept: Option<Range<usize>>,
     /// Where the start tag ends, in bytes: behind its `>`.
     pub end: usize,
+}
+
+impl fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("sid", &self.sid.as_ref().map(|_| "…"))
+            .field("wait", &self.wait)
+            .field("inactivity", &self.inactivity)
+            .field("maxpause", &self.maxpause)
+            .field("terminate", &self.terminate)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads the start tag of an answer's wrapper, and what is before it.

@@ -4,6 +4,7 @@
 //! except to see that it is there and well-formed.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::attributes::Attribute;
 use super::chars;
@@ -15,8 +16,8 @@ use super::wrapper::{Wrapper, XBOSH};
 /// What a request's wrapper says; borrows from the body.
 ///
 /// Attributes count without a prefix only, except `restart`, which counts in the namespace
-/// [`XBOSH`]. A sid is a credential: never log this value whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// [`XBOSH`]. A sid is a credential, so that `{:?}` leaves it out.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Request<'a> {
     /// The session: 1 to 256 bytes of printable ASCII without space. None at a creation.
     pub sid: Option<Cow<'a, str>>,
@@ -43,6 +44,23 @@ pub struct Request<'a> {
     /// Where the root starts, in bytes. What is before it (a byte order mark, an XML declaration,
     /// white space) says nothing and need not be sent on.
     pub start: usize,
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("sid", &self.sid.as_ref().map(|_| "…"))
+            .field("rid", &self.rid)
+            .field("to", &self.to)
+            .field("wait", &self.wait)
+            .field("ver", &self.ver)
+            .field("pause", &self.pause)
+            .field("terminate", &self.terminate)
+            .field("restart", &self.restart)
+            .field("empty", &self.empty)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads a request's body to its end.

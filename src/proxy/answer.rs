@@ -1,11 +1,13 @@
 //! What a client is answered, before `edge` puts it into HTTP.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::reject::Cause;
 
-/// An answer to one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An answer to one request. Its body may hold a sid, so that `{:?}` leaves it out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
@@ -19,6 +21,16 @@ pub struct Answer {
     pub close: bool,
     /// The cause, if the balancer wrote it in a node's place.
     pub cause: Option<Cause>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("bytes", &self.body.len())
+            .field("cause", &self.cause)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Answer {

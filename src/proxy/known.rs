@@ -206,7 +206,9 @@ impl UnderWay {
             company: self.session.under_way() > 1,
         };
         let next = resend::after(error, now);
-        if !now.reused && next != Next::Terminated && !error.is_connect() {
+        // That an idle connection was closed says nothing against its node; half an answer does.
+        let blamed = !now.reused || error.answer_began();
+        if blamed && next != Next::Terminated && !error.is_connect() {
             attempt::exchange_failed(self.proxy.cluster.node(id), error);
         }
         match next {

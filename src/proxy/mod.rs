@@ -15,6 +15,7 @@ mod note;
 mod reject;
 mod resend;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,8 +35,9 @@ use crate::metrics::{Kind, Metrics};
 use crate::sessions::{Addresses, Refusal, Session, Sessions, Time};
 use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 
-/// What `edge` knows of a request, all of it checked.
-#[derive(Debug, Clone)]
+/// What `edge` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
+/// out.
+#[derive(Clone)]
 pub struct Ask<'a> {
     /// One of the configured BOSH paths.
     pub path: Path<'a>,
@@ -47,6 +49,17 @@ pub struct Ask<'a> {
     pub secure: bool,
     /// The whole body.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask")
+            .field("path", &self.path)
+            .field("host", &self.host)
+            .field("client", &self.client)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// An answer that is under way.
@@ -77,8 +90,7 @@ pub struct Proxy {
     placement_wait: Duration,
 }
 
-/// What one request needs until it is answered.
-#[derive(Debug)]
+/// What one request needs until it is answered. It holds a sid: never to be shown.
 struct Job {
     /// The bytes for the node, head and body; the same for every node.
     request: Box<[u8]>,

@@ -1,5 +1,7 @@
 //! An answer, read as it arrives: bytes in, an answer or a fault out. No I/O, no clock.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::Error;
@@ -12,8 +14,8 @@ const MAX_INTERIM: u8 = 8;
 /// What is reserved at once for a body, in bytes, whatever length a head claims.
 const RESERVE: usize = 64 * 1024;
 
-/// What a node answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a node answered. The body may hold a sid, so that `{:?}` leaves it out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     /// 200 to 599.
     pub status: u16,
@@ -24,6 +26,16 @@ pub struct Answer {
     /// Whether the connection can carry another exchange: HTTP/1.1 without `Connection: close`, a
     /// body that ended by itself, and no byte behind it.
     pub reusable: bool,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("bytes", &self.body.len())
+            .field("reusable", &self.reusable)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads one answer to a POST (RFC 9112 §4 to §7); the result does not depend on how the bytes
