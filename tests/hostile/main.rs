@@ -14,11 +14,14 @@
     reason = "a test that cannot go on should stop right there"
 )]
 
+mod admin;
 mod cases;
 mod client;
 mod corpus;
 mod judge;
+mod leaks;
 mod lenses;
 mod node;
 mod nodes;
+mod threats;
 mod world;

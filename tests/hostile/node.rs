@@ -105,6 +105,12 @@ impl Node {
         lock(&self.state).sids.contains(sid)
     }
 
+    /// Whether a request of this session has come.
+    pub(crate) fn was_asked_about(&self, sid: &str) -> bool {
+        let mut connections = self.everything().into_iter();
+        connections.any(|connection| connection.sids.contains(sid))
+    }
+
     /// From now on, until it has done so often enough, the node misbehaves.
     pub(crate) fn misbehave(&self, misbehaviour: Option<Misbehaviour>) {
         lock(&self.state).misbehaviour = misbehaviour;

@@ -59,6 +59,16 @@ impl Misbehaviour {
         }
     }
 
+    /// What `script` says, each time that a creation or a request of the session `sid` comes.
+    pub(crate) fn always(sid: Option<String>, script: &str, words: Words) -> Self {
+        Self {
+            sid,
+            left: u32::MAX,
+            steps: steps(script),
+            words,
+        }
+    }
+
     pub(crate) fn is_early(&self) -> bool {
         self.steps.contains(&Step::Early)
     }

@@ -115,6 +115,17 @@ impl World {
     }
 }
 
+impl World {
+    /// The sum of the series that begin with `series`.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let text = self.server.proxy().metrics.exposition();
+        let lines = text.lines().filter(|line| line.starts_with(series));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+}
+
 /// Creates a session.
 pub(crate) async fn create(wire: &mut Wire) -> Result<Session, String> {
     let rid = fastrand::u64(1_000..1_000_000_000);

@@ -1,0 +1,240 @@
+//! The program as a process of its own, at its most talkative: nothing that it writes or tells may
+//! have a live sid in it, whatever happens to the session.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::client::{DEADLINE, Wire};
+use crate::corpus::{NAMESPACE, Words, creation, poll};
+use crate::node::Node;
+use crate::nodes::Misbehaviour;
+use crate::world::create;
+
+/// As much of a sid as may be told by chance.
+const PART: usize = 12;
+
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<String>>);
+
+impl Output {
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn collect(&self, from: impl AsyncRead + Unpin + Send + 'static) {
+        let output = self.clone();
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(from).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                output.0.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+    }
+
+    /// The address of a listener, once a line with `message` tells it.
+    async fn address(&self, message: &str) -> SocketAddr {
+        let found = timeout(DEADLINE, async {
+            loop {
+                let text = self.text();
+                let line = text.lines().find(|line| line.contains(message));
+                if let Some((_, from)) = line.and_then(|line| line.split_once("127.0.0.1:")) {
+                    let end = from.find(|c: char| !c.is_ascii_digit());
+                    let port = from[..end.unwrap_or(from.len())].parse().unwrap();
+                    return SocketAddr::from(([127, 0, 0, 1], port));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        found.await.unwrap()
+    }
+}
+
+fn start(nodes: &[Node], format: &str) -> (Child, Output) {
+    let nodes: String = nodes
+        .iter()
+        .enumerate()
+        .map(|(at, node)| format!("  - {{ name: t{at}, address: '{}' }}\n", node.address))
+        .collect();
+    let config = format!(
+        "listen:\n  - address: 127.0.0.1:0\nplacement: round-robin\nnodes:\n{nodes}\
+         admin: {{ address: 127.0.0.1:0 }}\nlog: {{ format: {format} }}\n"
+    );
+    let file = std::env::temp_dir().join(format!("bowline-leaks-{:x}.yaml", fastrand::u64(..)));
+    std::fs::write(&file, config).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .env("RUST_LOG", "trace")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let output = Output::default();
+    output.collect(child.stdout.take().unwrap());
+    output.collect(child.stderr.take().unwrap());
+    (child, output)
+}
+
+/// Sessions to which everything happens that a log line could be written of; their sids.
+async fn traffic(nodes: &[Node], balancer: SocketAddr) -> Vec<String> {
+    let mut sids = vec!["made-up-sid-0123456789".to_owned()];
+    let mut wire = Wire::to(balancer).await;
+    wire.post(&poll(&sids[0], 1)).await.unwrap();
+    for script in [
+        "",
+        "garbage{close}",
+        "HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\n{sid}",
+        "HTTP/1.1 {sid} OK\\r\\n{sid}: {sid}\\r\\n\\r\\n",
+        "HTTP/1.1 500 {sid}\\r\\nContent-Length: {len:{sid}}\\r\\nX: {sid}\\r\\n\\r\\n{sid}",
+        "HTTP/1.1 200 OK\\r\\nContent-Length: {len:<body {N} sid='other-{sid}'/>}\\r\\n\\r\\n<body {N} sid='other-{sid}'/>",
+        "HTTP/1.1 200 OK\\r\\nContent-Length: {len:<body {N} type='terminate' condition='{sid}'/>}\\r\\n\\r\\n<body {N} type='terminate' condition='{sid}'/>",
+        "HTTP/1.1 200 OK\\r\\nContent-Length: 500\\r\\n\\r\\n<body {N} sid='{sid}'{close}",
+        "{close}",
+        "{reset}",
+    ] {
+        let mut wire = Wire::to(balancer).await;
+        let mut session = create(&mut wire).await.unwrap();
+        sids.push(session.sid.clone());
+        session.poll(&mut wire).await.unwrap();
+        let words = Words {
+            sid: session.sid.clone(),
+            rid: session.rid,
+            victim: String::new(),
+        };
+        let owner = nodes.iter().find(|node| node.knows(&session.sid)).unwrap();
+        if !script.is_empty() {
+            let sid = Some(session.sid.clone());
+            owner.misbehave(Some(Misbehaviour::always(sid, script, words)));
+        }
+        let held = format!(
+            "<body {NAMESPACE} rid='{}' sid='{}'><hold xmlns='urn:test'/></body>",
+            session.rid, session.sid
+        );
+        wire.post(&held).await.unwrap();
+        owner.misbehave(None);
+        malformed(balancer, &session.sid).await;
+    }
+    // A second node offers the sid of the first.
+    let words = Words {
+        sid: sids[1].clone(),
+        rid: 1,
+        victim: String::new(),
+    };
+    let script = "HTTP/1.1 200 OK\\r\\nContent-Length: {len:<body {N} sid='{sid}'/>}\\r\\n\\r\\n<body {N} sid='{sid}'/>";
+    for node in nodes {
+        node.misbehave(Some(Misbehaviour::always(None, script, words.clone())));
+    }
+    for _ in 0..2 {
+        Wire::to(balancer).await.post(&creation(3)).await.unwrap();
+    }
+    for node in nodes {
+        node.misbehave(None);
+    }
+    sids
+}
+
+/// Requests with a sid in places where it is looked at, and refused.
+async fn malformed(balancer: SocketAddr, sid: &str) {
+    for request in [
+        format!("POST /{sid} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"),
+        format!("POST /http-bind?sid={sid} HTTP/1.1\r\nHost: {sid} {sid}\r\n\r\n"),
+        format!("{sid} /http-bind HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("POST /http-bind HTTP/1.1\r\nHost: a\r\nX: {sid}\r\nContent-Length: {sid}\r\n\r\n"),
+        format!("{sid}\r\n\r\n"),
+        String::from_utf8(crate::client::post(&poll(&format!("{sid}&"), 1))).unwrap(),
+        String::from_utf8(crate::client::post(&poll(sid, 1).replace("/>", ">"))).unwrap(),
+        String::from_utf8(crate::client::post(&poll(sid, 1).repeat(2))).unwrap(),
+    ] {
+        let mut wire = Wire::to(balancer).await;
+        wire.write(request.as_bytes()).await;
+        wire.hear(false).await.unwrap();
+    }
+}
+
+/// What an admin endpoint says; of one that never ends, what it says at first.
+async fn told(admin: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut told = Vec::new();
+    let limit = if path == "/stream" { 1000 } else { 10_000 };
+    let _ = timeout(Duration::from_millis(limit), stream.read_to_end(&mut told)).await;
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 "), "{path}: {told}");
+    told
+}
+
+/// Waits until new sessions are taken.
+async fn ready(admin: SocketAddr) {
+    let ready = async {
+        while !told(admin, "/ready").await.starts_with("HTTP/1.1 200 ") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, ready).await.unwrap();
+}
+
+fn assert_tells_none(what: &str, text: &str, sids: &[String]) {
+    for sid in sids {
+        for part in sid.as_bytes().windows(PART) {
+            let part = std::str::from_utf8(part).unwrap();
+            let line = text.lines().find(|line| line.contains(part));
+            assert!(line.is_none(), "{what} tells {part} of {sid}: {line:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
+    for format in ["text", "json"] {
+        let nodes = [Node::start().await, Node::start().await];
+        let (child, output) = start(&nodes, format);
+        let (listening, admin_listening) = match format {
+            "text" => (": listening ", ": admin listening "),
+            _ => ("\"listening\"", "\"admin listening\""),
+        };
+        let client = output.address(listening).await;
+        let admin = output.address(admin_listening).await;
+        ready(admin).await;
+        let sids = traffic(&nodes, client).await;
+        for path in [
+            "/",
+            "/live",
+            "/ready",
+            "/health",
+            "/nodes",
+            "/nodes/t0",
+            "/events",
+            "/history",
+            "/stream",
+            "/metrics",
+            "/sessions",
+        ] {
+            assert_tells_none(path, &told(admin, path).await, &sids);
+        }
+        let log = output.text();
+        assert!(
+            log.contains("sid_conflict") && log.contains("malformed wrapper"),
+            "{log}"
+        );
+        assert_tells_none("the log", &log, &sids);
+        drop(child);
+    }
+}
+
+#[test]
+#[should_panic(expected = "tells 0123456789ab of x0123456789abcdef")]
+fn leaks_are_found() {
+    let sids = ["x0123456789abcdef".to_owned()];
+    assert_tells_none("a line", "one\nnode 0123456789ab is\n", &sids);
+}
