@@ -10,29 +10,96 @@ use crate::world::{Session, World, is_for, is_reject};
 const REQUESTS: &str = include_str!("requests.txt");
 const BODIES: &str = include_str!("bodies.txt");
 
-#[tokio::test]
-async fn requests_smuggle_nothing() {
-    let cases = cases(REQUESTS);
-    assert!(cases.len() >= 200, "{} requests", cases.len());
-    run(cases).await;
+/// Every section of the two files is a test, named after the threat.
+macro_rules! sections {
+    ($($test:ident: $file:ident, $title:literal;)*) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                run($file(&section($title))).await;
+            }
+        )*
+
+        const SECTIONS: &[&str] = &[$($title,)*];
+    };
 }
 
-#[tokio::test]
-async fn bodies_are_seen_alike_or_refused() {
-    let mut cases = cases(BODIES);
-    assert!(cases.len() >= 150, "{} bodies", cases.len());
+sections! {
+    ordinary_requests_pass: requests, "What has to work, or a refusal would prove nothing";
+    smuggling_by_two_lengths: requests, "Two lengths (CL.TE, TE.CL, CL.CL)";
+    smuggling_behind_an_empty_line: requests, "The same behind an empty line";
+    smuggling_in_a_request_sent_ahead: requests, "The same in a request that was sent ahead";
+    smuggling_by_lengths_that_are_none: requests, "Lengths that are none";
+    smuggling_by_transfer_codings: requests, "Transfer codings";
+    smuggling_by_chunks_and_trailers: requests, "Chunks";
+    smuggling_by_hosts: requests, "Hosts";
+    smuggling_by_request_lines: requests, "Request lines";
+    smuggling_by_line_ends_and_folds: requests, "Lines and fields";
+    xml_in_the_head: requests, "XML in the head";
+    header_bombs: requests, "Heads that are large or do not end";
+    slow_and_large_bodies: requests, "Sizes and times of bodies";
+    spoofed_fields: requests, "Fields that nobody behind may see or believe";
+    ordinary_bodies_pass: bodies, "Ordinary bodies";
+    different_sids_by_a_second_root: bodies, "More than one root, or bytes around it";
+    different_sids_by_declarations_and_comments: bodies, "Declarations, document types, instructions, comments";
+    different_sids_by_sections: bodies, "Sections: Tigase ends them at the first '>'";
+    different_sids_by_nested_wrappers: bodies, "Wrappers in wrappers";
+    different_sids_by_attributes_given_twice: bodies, "The same attribute twice";
+    different_sids_by_attributes_that_are_none: bodies, "Attributes that are none";
+    different_sids_by_references_and_characters: bodies, "Sids that are none, or that readers see differently";
+    different_rids: bodies, "Rids and other numbers";
+    content_with_line_ends: bodies, "`content`, which Tigase copies into a head";
+    different_sids_by_namespaces: bodies, "Names and namespaces";
+    different_sids_by_broken_xml_and_encodings: bodies, "What is not well-formed";
+    bombs_in_bodies: bodies, "Bombs";
+}
+
+/// The lines below `# -- title`, up to the next such line.
+fn section(title: &str) -> String {
+    let lines = REQUESTS.lines().chain(BODIES.lines());
+    let head = format!("# -- {title}");
+    let below = lines.skip_while(|line| *line != head).skip(1);
+    let lines: Vec<_> = below
+        .take_while(|line| !line.starts_with("# -- "))
+        .collect();
+    assert!(!lines.is_empty(), "no section {title}");
+    lines.join("\n")
+}
+
+fn requests(section: &str) -> Vec<Case> {
+    cases(section)
+}
+
+fn bodies(section: &str) -> Vec<Case> {
+    let mut cases = cases(section);
     for case in &mut cases {
         let body = &case.script;
         case.script = format!("{{post}}Content-Length: {{len:{body}}}\\r\\n\\r\\n{body}");
     }
-    run(cases).await;
+    cases
+}
+
+#[test]
+fn every_case_is_in_a_section_that_is_run() {
+    for (file, least) in [(REQUESTS, 200), (BODIES, 150)] {
+        let all = cases(file);
+        assert!(all.len() >= least, "{} cases", all.len());
+        let names: HashSet<_> = all.iter().map(|case| &case.name).collect();
+        assert_eq!(names.len(), all.len(), "names are unique");
+        let titles = file.lines().filter_map(|line| line.strip_prefix("# -- "));
+        let titles: Vec<_> = titles.collect();
+        assert!(
+            titles.iter().all(|title| SECTIONS.contains(title)),
+            "{titles:?}"
+        );
+        let sections = titles.iter().map(|title| cases(&section(title)).len());
+        assert_eq!(sections.sum::<usize>(), all.len());
+    }
 }
 
 /// Runs the cases, or those whose names contain `HOSTILE_CASE`, one after the other before one
 /// balancer; the faults of all of them come at the end.
 async fn run(mut cases: Vec<Case>) {
-    let names: HashSet<_> = cases.iter().map(|case| case.name.clone()).collect();
-    assert_eq!(names.len(), cases.len(), "names are unique");
     if let Ok(only) = std::env::var("HOSTILE_CASE") {
         cases.retain(|case| case.name.contains(&only));
     }

@@ -151,6 +151,7 @@ async fn malformed(balancer: SocketAddr, sid: &str) {
         format!("{sid} /http-bind HTTP/1.1\r\nHost: a\r\n\r\n"),
         format!("POST /http-bind HTTP/1.1\r\nHost: a\r\nX: {sid}\r\nContent-Length: {sid}\r\n\r\n"),
         format!("{sid}\r\n\r\n"),
+        format!("GET /\x1b[31m\x07 HTTP/1.1\r\nHost: \x1b]0;{sid}\x07\r\n\r\n"),
         String::from_utf8(crate::client::post(&poll(&format!("{sid}&"), 1))).unwrap(),
         String::from_utf8(crate::client::post(&poll(sid, 1).replace("/>", ">"))).unwrap(),
         String::from_utf8(crate::client::post(&poll(sid, 1).repeat(2))).unwrap(),
@@ -228,6 +229,12 @@ async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
             "{log}"
         );
         assert_tells_none("the log", &log, &sids);
+        // Nobody outside can begin a line of it, or speak to a terminal.
+        let begins = if format == "text" { "20" } else { "{" };
+        let foreign = log
+            .lines()
+            .find(|line| !line.starts_with(begins) || line.contains(char::is_control));
+        assert!(foreign.is_none(), "{foreign:?}");
         drop(child);
     }
 }

@@ -205,7 +205,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn broken_nodes_hurt_their_own_sessions_at_most() {
+async fn hostile_nodes_hurt_their_own_sessions_at_most() {
     let mut cases = cases();
     assert!(cases.len() >= 70, "{} misbehaviours", cases.len());
     let names: HashSet<_> = cases.iter().map(|case| case.name.clone()).collect();
