@@ -21,6 +21,7 @@ const TOP: &[&str] = &[
     "Cargo.lock",
     "Cargo.toml",
     "README.md",
+    "SECURITY.md",
     "config",
     "deploy",
     "docs",
