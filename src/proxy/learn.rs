@@ -38,9 +38,13 @@ pub(super) fn read<'a>(answer: &'a upstream::Answer, node: &Node) -> Learned<'a>
 /// A node answers one session's request with the sid of another. Whoever mixes up its sessions may
 /// have mixed up their stanzas as well, so that nothing of the answer goes to the client.
 pub(super) fn refuse_foreign(node: &Node) {
-    warn!(node = %node.name, "a node answered with another session's sid");
+    const WHAT: &str = "answered with another session's sid";
+    // Once, and not for each request, until something else goes wrong there.
+    if node.last_failure().is_none_or(|last| last.what != WHAT) {
+        warn!(node = %node.name, "a node {WHAT}");
+    }
     node.metrics.exchange_failures.inc();
-    node.suspect("answered with another session's sid", SystemTime::now());
+    node.suspect(WHAT, SystemTime::now());
 }
 
 /// The node's answer for the client. A wrapper goes out with 200, as XEP-0124 §17.1 asks, whatever
