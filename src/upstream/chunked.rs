@@ -81,10 +81,12 @@ impl Chunked {
         self.walk(input, Some(body), max)
     }
 
-    /// The same for a body that another keeps.
+    /// Reads over a body that another keeps; says how many bytes of `input` it took: all of them,
+    /// unless the body was complete before.
     ///
     /// # Errors
-    /// As [`Self::decode`], but for the size of the body.
+    /// `Invalid` at the first byte that breaks the coding; `TooLarge` when extensions or trailers
+    /// pass their bound.
     pub fn skip(&mut self, input: &[u8]) -> Result<usize, Error> {
         self.walk(input, None, usize::MAX)
     }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline::cluster::OperatorState;
-use bowline::config::Admin;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,11 +19,9 @@ const TOKEN: &str = "a-token-of-thirty-two-characters";
 async fn world(token_file: Option<PathBuf>) -> (World, SocketAddr) {
     let nodes = vec![Node::start().await, Node::start().await];
     let mut settings = settings(&nodes);
-    settings.admin = Some(Admin {
-        address: "127.0.0.1:0".parse().unwrap(),
-        token_file,
-        hosts: vec!["admin.example.com".to_owned()],
-    });
+    let admin = settings.admin.as_mut().unwrap();
+    admin.token_file = token_file;
+    admin.hosts = vec!["admin.example.com".to_owned()];
     let world = World::with(nodes, &settings).await;
     let address = world.server.admin_address().unwrap();
     (world, address)

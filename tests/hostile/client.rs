@@ -39,6 +39,13 @@ impl Answer {
         first
     }
 
+    /// The names of the header fields, in small letters.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let fields = self.head.lines().skip(1);
+        let names = fields.filter_map(|line| line.split_once(':'));
+        names.map(|(name, _)| name.to_ascii_lowercase()).collect()
+    }
+
     pub(crate) fn closes(&self) -> bool {
         let kept = self.field("connection") == Some("keep-alive");
         self.field("connection") == Some("close") || (self.head.starts_with("HTTP/1.0") && !kept)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bowline::config::{NodeSettings, Settings};
+use bowline::config::{Settings, parse};
 use bowline::server::Server;
 use tokio::time::{Instant, sleep};
 
@@ -29,18 +29,16 @@ pub(crate) struct Session {
 
 /// Settings with short times for what a client may take, and probes only where something is amiss.
 pub(crate) fn settings(nodes: &[Node]) -> Settings {
-    let nodes = nodes.iter().enumerate().map(|(at, node)| NodeSettings {
-        name: format!("t{}", at + 1),
-        address: node.address.to_string(),
-        weight: 1,
-        max_sessions: 0,
-    });
-    let mut settings = Settings::for_nodes(nodes.collect());
-    settings.threads = 1;
-    settings.timeouts.head = Duration::from_millis(300);
-    settings.timeouts.body = Duration::from_millis(300);
-    settings.health.interval = Duration::from_secs(3600);
-    settings
+    let nodes: String = nodes
+        .iter()
+        .enumerate()
+        .map(|(at, node)| format!("  - {{ name: t{}, address: '{}' }}\n", at + 1, node.address))
+        .collect();
+    let text = format!(
+        "listen: [{{ address: 127.0.0.1:0 }}]\nnodes:\n{nodes}admin: {{ address: 127.0.0.1:0 }}\n\
+         threads: 1\ntimeouts: {{ head: 300ms, body: 300ms }}\nhealth: {{ interval: 1h }}\n"
+    );
+    parse(&text, "the test's").unwrap()
 }
 
 impl World {
