@@ -59,10 +59,10 @@ impl Alarm {
                 }
                 Set::Off | Set::Rung(_) => {
                     self.set = match doing {
-                        // A write that stalls has a timer of its own.
-                        Doing::Writing => return Poll::Pending,
                         Doing::Head => Set::On(Box::pin(sleep(self.head)), now),
-                        Doing::Serving | Doing::Idle => {
+                        // A write that stalls has a timer of its own; one that is done shows only
+                        // when hyper is polled again, and does so by waiting for bytes.
+                        Doing::Serving | Doing::Writing | Doing::Idle => {
                             Set::On(Box::pin(Coarse::after(PARK_AFTER)), now)
                         }
                     };

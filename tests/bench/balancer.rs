@@ -83,6 +83,7 @@ impl Balancer {
             arguments,
             template: run.configurations.join(template),
             threads,
+            more: "",
         }
     }
 
@@ -126,6 +127,8 @@ pub(crate) struct Launch {
     pub(crate) arguments: &'static [&'static str],
     pub(crate) template: PathBuf,
     pub(crate) threads: usize,
+    /// What is added to the configuration.
+    pub(crate) more: &'static str,
 }
 
 /// A running balancer; it ends when this is dropped.
@@ -153,7 +156,8 @@ impl Running {
         };
         let text = fs::read_to_string(&launch.template)?;
         let file = running.directory.join("configuration");
-        fs::write(&file, running.fill(&text, nodes, launch.threads))?;
+        let text = running.fill(&text, nodes, launch.threads);
+        fs::write(&file, text + launch.more)?;
         let mut words = launch.prefix.iter().map(OsStr::new).collect::<Vec<_>>();
         words.push(launch.program.as_os_str());
         let mut command = Command::new(words[0]);

@@ -35,29 +35,48 @@ struct Case {
     payload: usize,
     /// A session of its own, on a connection of its own, for each three requests.
     fresh: bool,
+    /// What the configuration says beside the usual.
+    more: &'static str,
 }
 
-const CASES: [Case; 3] = [
-    Case {
-        name: "message",
-        few: 400,
-        many: 2_000,
-        payload: 150,
-        fresh: false,
-    },
+const MESSAGE: Case = Case {
+    name: "message",
+    few: 400,
+    many: 2_000,
+    payload: 150,
+    fresh: false,
+    more: "",
+};
+
+const CASES: [Case; 6] = [
+    MESSAGE,
     Case {
         name: "message-2k",
-        few: 400,
-        many: 2_000,
         payload: 2048,
-        fresh: false,
+        ..MESSAGE
+    },
+    // Lines of the log, the thread that writes them included.
+    Case {
+        name: "message-logged",
+        more: "log: { access: on }\n",
+        ..MESSAGE
+    },
+    Case {
+        name: "message-json",
+        more: "log: { access: on, format: json }\n",
+        ..MESSAGE
+    },
+    Case {
+        name: "message-sampled",
+        more: "log: { access: { sample: 1000 } }\n",
+        ..MESSAGE
     },
     Case {
         name: "session",
         few: 100,
         many: 500,
-        payload: 150,
         fresh: true,
+        ..MESSAGE
     },
 ];
 
@@ -139,6 +158,7 @@ async fn count(check: &Check, case: Case, units: usize) -> Result<u64> {
         arguments: &["run", "--config"],
         template: check.configurations.join("bowline-callgrind.yaml"),
         threads: 1,
+        more: case.more,
     };
     let mut running = Running::start(&launch, &nodes).await?;
     let driven = if case.fresh {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::demo::node::{Fault, Kind, Manner, Node, Profile, Reaction};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -143,4 +143,29 @@ async fn an_answer_that_never_comes_is_overdue_on_a_connection_that_cannot_park(
     let answer = tokio::time::timeout(PATIENCE, read_answer(&mut stream)).await;
     assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
     assert_eq!(nodes[0].count(|seen| seen.rid == Some(rid)), 2);
+}
+
+/// An answer that needs no node is there before hyper has ever waited.
+#[tokio::test]
+async fn connections_behind_any_answer_become_idle_and_close_at_the_drain() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut streams = Vec::new();
+    for (method, count) in [("OPTIONS", 1), ("GET", 1), ("OPTIONS", 50)] {
+        let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
+        let request = format!("{method} /http-bind HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream
+            .write_all(request.repeat(count).as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        while answer.matches("HTTP/1.1 200 OK").count() < count {
+            let mut bytes = [0; 4096];
+            let read = stream.read(&mut bytes).await.unwrap();
+            answer += std::str::from_utf8(&bytes[..read]).unwrap();
+        }
+        streams.push(stream);
+    }
+    let drained = tokio::time::timeout(PATIENCE, balancer.server.drain());
+    drained.await.expect("nothing is left to wait for");
 }
