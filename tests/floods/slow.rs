@@ -160,6 +160,8 @@ async fn be_slow(
         if writer.write_all(&vec![b' '; large]).await.is_err() {
             return;
         }
+        // Not all at the same moment of each second.
+        sleep(DRIP.mul_f64(fastrand::f64())).await;
         loop {
             // Whoever does not read writes until nothing goes out any more.
             let pause = if manner == Manner::Read { QUICK } else { DRIP };
