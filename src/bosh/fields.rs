@@ -21,7 +21,7 @@ const MAX_RID_DIGITS: usize = 16;
 /// there is one reading. No node makes other sids.
 pub(super) fn sid<'a>(attribute: &Attribute<'a>) -> Result<Cow<'a, str>, Malformed> {
     let sid = attribute.raw;
-    let literal = |byte: u8| byte.is_ascii_graphic() && !b"&<>'\"".contains(&byte);
+    let literal = |byte: u8| matches!(byte, b'!' | b'#'..=b'%' | b'('..=b';' | b'=' | b'?'..=b'~');
     if sid.is_empty() || sid.len() > MAX_SID || !sid.bytes().all(literal) {
         return Err(Malformed::BadSid);
     }

@@ -215,7 +215,10 @@ impl<S: Downstream> Wire<S> {
         match self.scan.read(bytes) {
             Ok(0) => {}
             Ok(heads) => {
-                signals.heads.fetch_add(heads, Ordering::Relaxed);
+                // One task alone writes it.
+                let before = signals.heads.load(Ordering::Relaxed);
+                let heads = before.saturating_add(heads);
+                signals.heads.store(heads, Ordering::Relaxed);
             }
             Err(Doubt) => signals.doubtful.store(true, Ordering::Relaxed),
         }

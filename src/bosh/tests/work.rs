@@ -104,10 +104,14 @@ fn bombs() -> Vec<(&'static str, String)> {
 #[test]
 fn bombs_of_one_mebibyte_take_linear_time() {
     for (name, bomb) in bombs() {
-        let begun = worked();
-        let read = read_request(bomb.as_bytes()).is_ok();
-        let took = worked() - begun;
-        println!("{took:>12.1?} {name}, good: {read}");
+        // The best of three: others on the machine make it slower, never faster.
+        let tries = [(); 3].map(|()| {
+            let begun = worked();
+            let _ = read_request(bomb.as_bytes());
+            worked() - begun
+        });
+        let took = tries.into_iter().min().expect("three tries");
+        println!("{took:>12.1?} {name}");
         assert!(took < BOUND, "{name}: {took:?}");
         let begun = worked();
         let _ = read_answer(bomb.as_bytes());
