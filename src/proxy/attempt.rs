@@ -39,9 +39,13 @@ pub(super) enum Ended {
     NodeDown,
 }
 
+/// How long after a request's begin an exchange may still count on being polled again: `edge` does
+/// so when it parks the connection, 20 ms after the begin, and at no later time.
+const POLLED_AGAIN: Duration = Duration::from_millis(10);
+
 /// A deadline that costs nothing until the second time it is asked for: most answers are there by
 /// then. Whoever drives an exchange polls it again once it has taken a while, whether something
-/// woke it or not (`edge` does so when it parks the connection).
+/// woke it or not. For an exchange that begins later than that the timer is made at once.
 struct Deadline {
     at: Instant,
     asked: bool,
@@ -49,12 +53,9 @@ struct Deadline {
 }
 
 impl Deadline {
-    const fn at(at: Instant) -> Self {
-        Self {
-            at,
-            asked: false,
-            timer: None,
-        }
+    const fn at(at: Instant, asked: bool) -> Self {
+        let timer = None;
+        Self { at, asked, timer }
     }
 }
 
@@ -169,14 +170,15 @@ impl Proxy {
     }
 
     /// Sends `request` and waits for its answer. `sent` is called when the request has left;
-    /// after `nudge` without an answer a probe goes out, and the waiting goes on.
+    /// after `nudge` without an answer a probe goes out, and the waiting goes on. `late` says that
+    /// the request has waited for longer than [`is_late`] allows.
     pub(super) async fn exchange(
         &self,
         node: &Node,
         connection: &mut Connection,
         request: &[u8],
         sent: impl FnOnce(),
-        (nudge, deadline): (Option<Instant>, Instant),
+        (nudge, deadline, late): (Option<Instant>, Instant, bool),
     ) -> Ended {
         let held = Held::at(node);
         let mut down = std::pin::pin!(node.went_down.notified());
@@ -189,7 +191,7 @@ impl Proxy {
             sent();
             connection.receive(self.max_answer, FINISH_LIMIT).await
         });
-        let mut timer = Deadline::at(nudge.unwrap_or(deadline));
+        let mut timer = Deadline::at(nudge.unwrap_or(deadline), late);
         loop {
             tokio::select! {
                 biased;
@@ -212,11 +214,17 @@ impl Proxy {
                         return Ended::Overdue;
                     }
                     node.suspect("an answer is late", SystemTime::now());
-                    timer = Deadline { asked: true, ..Deadline::at(deadline) };
+                    timer = Deadline::at(deadline, true);
                 }
             }
         }
     }
+}
+
+/// Whether an exchange that begins `now` for a request of `begun` is polled only when something
+/// wakes it.
+pub(super) fn is_late(begun: Instant, now: Instant) -> bool {
+    now >= begun + POLLED_AGAIN
 }
 
 /// Counts an answer, and the bytes that went both ways for it.

@@ -103,7 +103,8 @@ impl Proxy {
                 Err(_) => return Try::NextNode,
             };
             let now = Instant::now();
-            let times = (Some(now + NUDGE_AFTER), now + patience);
+            let late = attempt::is_late(job.note.begun(), now);
+            let times = (Some(now + NUDGE_AFTER), now + patience, late);
             let ended = self
                 .exchange(node, &mut connection, &job.request, || (), times)
                 .await;

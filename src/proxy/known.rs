@@ -169,11 +169,11 @@ impl UnderWay {
                 }
             }
         };
-        past.homeless_until = None;
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let begun = Instant::now();
-        let times = (None, begun + patience);
+        let late = attempt::is_late(job.note.begun(), begun);
+        let times = (None, begun + patience, late);
         let ended = self
             .proxy
             .exchange(node, &mut connection, &job.request, sent, times)
@@ -181,7 +181,11 @@ impl UnderWay {
         job.note.at_node(begun.elapsed());
         match ended {
             Ended::Answered(answer) => self.learn(id, job, answer, connection),
-            Ended::NodeDown => Step::Reassign,
+            Ended::NodeDown => {
+                // It had a node until now.
+                past.homeless_until = None;
+                Step::Reassign
+            }
             Ended::Overdue => {
                 attempt::overdue(node);
                 past.repeated = true;
