@@ -285,7 +285,6 @@ impl Proxy {
         }
     }
 }
-
 /// Counts an answer, and the bytes that went both ways for it.
 fn count(metrics: &NodeMetrics, request: &[u8], answer: &Answer) {
     let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(0);

@@ -190,7 +190,6 @@ impl UnderWay {
                 }
             }
         };
-        past.homeless_until = None;
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let stay = job.note.at_node();
@@ -205,7 +204,11 @@ impl UnderWay {
                 job.note.enters(Phase::Answer);
                 self.learn(id, job, answer, connection)
             }
-            Ended::NodeDown => Step::Reassign,
+            Ended::NodeDown => {
+                // It had a node until now.
+                past.homeless_until = None;
+                Step::Reassign
+            }
             Ended::Overdue => {
                 attempt::overdue(node);
                 past.repeated = true;

@@ -328,6 +328,21 @@ async fn does_not_answer_in_time_the_request_is_sent_again_and_then_given_up() {
     );
 }
 
+/// Found by the chaos suite: the second time nothing ever ended the wait.
+#[tokio::test]
+async fn does_not_answer_twice_the_session_is_given_up() {
+    let profile = Profile::tigase("t1").inactivity(60);
+    let nodes = [Node::start(profile).await.unwrap()];
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.client().wait(0).deadline(Duration::from_secs(40));
+    client.create().await.unwrap();
+    nodes[0].misbehave(Fault::never_answering().on(|seen| seen.kind == Kind::Poll));
+    let asked = Instant::now();
+    assert_item_not_found(&client.poll().await.unwrap());
+    let took = asked.elapsed();
+    assert!((20..24).contains(&took.as_secs()), "twice 10 s: {took:?}");
+}
+
 #[tokio::test]
 async fn does_not_answer_a_creation_a_probe_looks_after_it_and_the_next_node_takes_it() {
     let nodes = tigase_nodes(2).await;
