@@ -26,6 +26,14 @@
 //! 0  timers     many short waits on one timer
 //! ```
 
+// So that what the fuzz targets check is held by `cargo test` too.
+#[cfg(test)]
+extern crate self as bowline;
+#[cfg(test)]
+#[path = "../tests/fuzz/checks/lib.rs"]
+#[allow(unreachable_pub, reason = "a crate of its own for the targets")]
+mod fuzz;
+
 pub mod admin;
 pub mod bosh;
 pub mod cli;

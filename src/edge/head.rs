@@ -54,14 +54,17 @@ fn size(head: &Parts) -> usize {
     fields + target
 }
 
-/// Exactly one valid `Host` (RFC 9112 §3.2), and the same one in an absolute-form target.
+/// Exactly one valid `Host` (RFC 9112 §3.2), and the same one in an absolute-form target, whose
+/// scheme is one of HTTP's.
 fn host(head: &Parts) -> Option<Authority<'_>> {
     let host = only(&head.headers, &HOST)?.to_str().ok()?;
     let same = head
         .uri
         .authority()
         .is_none_or(|target| target.as_str().eq_ignore_ascii_case(host));
-    if same && is_host(host) {
+    let scheme = head.uri.scheme_str();
+    let http = scheme.is_none_or(|scheme| ["http", "https"].contains(&scheme));
+    if same && http && is_host(host) {
         Authority::new(host)
     } else {
         None
@@ -176,10 +179,10 @@ mod tests {
             checked("POST", "http://a/x", &[("host", "A")]),
             Ok("A".to_owned())
         );
-        assert_eq!(
-            checked("POST", "http://b/x", &[("host", "a")]),
-            Err(Cause::BadHead)
-        );
+        for other in ["http://b/x", "ftp://a/x", "httpx://a/x"] {
+            let refused = checked("POST", other, &[("host", "a")]);
+            assert_eq!(refused, Err(Cause::BadHead), "{other}");
+        }
     }
 
     #[test]

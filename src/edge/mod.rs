@@ -12,6 +12,9 @@ mod client;
 mod connection;
 mod cors;
 mod drain;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod head_timer;
 mod service;
