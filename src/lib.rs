@@ -33,6 +33,10 @@ extern crate self as bowline;
 #[path = "../tests/fuzz/checks/lib.rs"]
 #[allow(unreachable_pub, reason = "a crate of its own for the targets")]
 mod fuzz;
+// Whole clusters in memory, which only unit tests can have.
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
 
 pub mod admin;
 pub mod bosh;

@@ -29,6 +29,8 @@ pub enum LoggingError {
         /// What is wrong with it.
         source: ParseError,
     },
+    /// A filter with characters beyond ASCII, which its parser cannot take; where it came from.
+    NotAscii(&'static str),
     /// The process already has a log.
     Started,
 }
@@ -50,6 +52,9 @@ fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError
         Some(text) => (VARIABLE, text),
         None => ("log.filter", log.filter.clone()),
     };
+    if !text.is_ascii() {
+        return Err(LoggingError::NotAscii(origin));
+    }
     EnvFilter::builder()
         .parse(&text)
         .map_err(|source| LoggingError::Filter {
@@ -80,6 +85,9 @@ impl fmt::Display for LoggingError {
                 text,
                 source,
             } => write!(f, "{origin}: `{text}` is no log filter: {source}"),
+            LoggingError::NotAscii(origin) => {
+                write!(f, "{origin}: a log filter has ASCII characters only")
+            }
             LoggingError::Started => f.write_str("the process already has a log"),
         }
     }
@@ -89,7 +97,7 @@ impl std::error::Error for LoggingError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             LoggingError::Filter { source, .. } => Some(source),
-            LoggingError::Started => None,
+            LoggingError::NotAscii(_) | LoggingError::Started => None,
         }
     }
 }
@@ -170,5 +178,14 @@ mod tests {
             text.starts_with("RUST_LOG: `a=b=c` is no log filter: "),
             "{text}"
         );
+    }
+
+    /// `tracing-subscriber` 0.3.23 panics in the middle of a character.
+    #[test]
+    fn a_filter_beyond_ascii_is_refused() {
+        let file = log(LogFormat::Text, "info");
+        let error = filter(Some("4 } -\u{feff}[[".to_owned()), &file).expect_err("no filter");
+        let expected = "RUST_LOG: a log filter has ASCII characters only";
+        assert_eq!(error.to_string(), expected);
     }
 }

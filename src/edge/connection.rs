@@ -34,7 +34,7 @@ use super::cors::Allowed;
 use super::head::LARGEST_HEAD;
 use super::head_timer::HeadTimer;
 use super::service::{Held, Hold, PARK_AFTER, Requests};
-use super::wire::{Downstream, Next, Signals, Wire};
+use super::wire::{Downstream, Next, Wire};
 use crate::proxy::Answer;
 use crate::timers::Coarse;
 
@@ -189,7 +189,11 @@ async fn http<S: Downstream>(edge: Arc<Edge>, rest: Rest<S>, peer: SocketAddr) -
         hold: Arc::clone(&hold),
     };
     let mut connection: Option<Http<S>> = Some(
-        parser(&signals, edge.settings.timeouts.head)
+        http1::Builder::new()
+            .timer(HeadTimer(Arc::clone(&signals)))
+            .header_read_timeout(edge.settings.timeouts.head)
+            .max_buf_size(LARGEST_HEAD)
+            .auto_date_header(false)
             .serve_connection(TokioIo::new(wire), requests),
     );
     let mut linger: Option<Coarse> = None;
@@ -220,17 +224,6 @@ async fn http<S: Downstream>(edge: Arc<Edge>, rest: Rest<S>, peer: SocketAddr) -
         Poll::Ready(take_back(&mut connection).map_or(Parted::Over, Parted::Idle))
     })
     .await
-}
-
-/// hyper as it reads every request, with so long for a head.
-pub(super) fn parser(signals: &Arc<Signals>, head: Duration) -> http1::Builder {
-    let mut parser = http1::Builder::new();
-    parser
-        .timer(HeadTimer(Arc::clone(signals)))
-        .header_read_timeout(head)
-        .max_buf_size(LARGEST_HEAD)
-        .auto_date_header(false);
-    parser
 }
 
 /// Takes the socket back from hyper, with the bytes that it had read ahead.

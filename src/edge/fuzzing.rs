@@ -1,140 +1,91 @@
-//! Opens the reading of requests to the fuzz targets (`tests/fuzz`); in no build of the product.
-//!
-//! One connection's bytes go the way they go in `service`, through hyper with the settings that it
-//! has there, but the request ends where it is written for a node.
+//! Opens a client's connection to the fuzz targets (`tests/fuzz`) and to the simulation
+//! (`tests/simulation`), over streams in memory; in no build of the product.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
-use std::{cell::RefCell, io};
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::HeaderMap;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
 
-use super::answer::response;
-use super::connection::parser;
-use super::cors::Allowed;
-use super::service::stays_open;
-use super::wire::{Downstream, Next, Wire};
-use super::{body, client, head};
-use crate::proxy::{Answer, Cause};
-use crate::upstream::{Path, Proto, RequestHead, write_request};
+use super::connection::Connection;
+use super::wire::{Downstream, Next};
+use super::{Drain, Edge, client};
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::proxy::Proxy;
+use crate::proxy::fuzzing::record;
+use crate::upstream::memory::Memory;
 
-/// The largest body, in bytes.
-pub const MAX_BODY: usize = 1024;
-
-/// The paths that are BOSH.
-pub const PATHS: [&str; 2] = ["/http-bind", "/bosh"];
-
-/// What became of one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// It would be sent to a node as these bytes.
-    Sent(Box<[u8]>),
-    /// It is answered with this status, and the connection goes on behind it or not.
-    Answered(u16, bool),
+/// What a client's connection came to.
+#[derive(Debug)]
+pub struct Served {
+    /// The requests for nodes, as they would be sent.
+    pub requests: Vec<Box<[u8]>>,
+    /// What the client was sent.
+    pub answers: Vec<u8>,
 }
 
-/// What the service does with the bytes of one connection, read in `pieces`, from a trusted peer.
-pub fn serve(
-    pieces: impl IntoIterator<Item = Bytes>,
-    peer: IpAddr,
-    trusted: &[IpNet],
-) -> Vec<Seen> {
+/// Serves a connection whose bytes come in `pieces`, from `peer`; what is for a node is recorded and
+/// answered with [`RECORDED`](crate::proxy::fuzzing::RECORDED).
+pub fn serve(settings: &Settings, pieces: impl IntoIterator<Item = Bytes>, peer: IpAddr) -> Served {
     thread_local! {
-        static RUNTIME: RefCell<Runtime> = RefCell::new(
-            Builder::new_current_thread().enable_time().build().expect("a runtime without sockets"),
-        );
+        static SERVING: RefCell<Option<(Runtime, Arc<Edge>)>> = const { RefCell::new(None) };
     }
-    let seen = Mutex::new(Vec::new());
-    let note = |one| {
-        seen.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(one)
-    };
-    let stream = Memory(
-        pieces
+    let written = Arc::<Mutex<Vec<u8>>>::default();
+    let script = Script {
+        pieces: pieces
             .into_iter()
             .filter(|piece| !piece.is_empty())
             .collect(),
-    );
-    let (wire, signals) = Wire::new((stream, Bytes::new()), Duration::from_secs(30));
-    let service = service_fn(|request: Request<Incoming>| {
-        let signals = Arc::clone(&signals);
-        let content_lengths = signals.begin();
-        let stays = stays_open(&request);
-        let note = &note;
-        async move {
-            let answer = match read(request, content_lengths, peer, trusted).await {
-                Ok(sent) => {
-                    note(Seen::Sent(sent));
-                    Answer::ok(Bytes::new())
-                }
-                Err(answer) => {
-                    note(Seen::Answered(answer.status, !answer.close));
-                    answer
-                }
-            };
-            let response: Response<Full<Bytes>> = response(answer, Allowed::Any, false);
-            if stays && !super::service::says_close(response.headers()) {
-                signals.answered();
-            }
-            Ok::<_, Infallible>(response)
-        }
-    });
-    RUNTIME.with_borrow(|runtime| {
-        runtime.block_on(async {
-            let connection = parser(&signals, Duration::from_secs(10));
-            // How it ended does not matter: what was seen before does.
-            let _ = connection
-                .serve_connection(TokioIo::new(wire), service)
-                .await;
+        written: Arc::clone(&written),
+    };
+    record();
+    SERVING.with_borrow_mut(|serving| {
+        let (runtime, edge) = serving.get_or_insert_with(|| {
+            let runtime = Builder::new_current_thread().enable_time().build();
+            (runtime.expect("a runtime without sockets"), edge(settings))
         });
+        runtime.block_on(connection(Arc::clone(edge), script, (peer, 40_000).into()));
     });
-    seen.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let answers = std::mem::take(&mut *written.lock().unwrap_or_else(PoisonError::into_inner));
+    Served {
+        requests: record(),
+        answers,
+    }
 }
 
-/// The way of one request in `Edge::handle`.
-async fn read(
-    request: Request<Incoming>,
-    content_lengths: u8,
-    peer: IpAddr,
-    trusted: &[IpNet],
-) -> Result<Box<[u8]>, Answer> {
-    let refuse = |cause| Answer::reject(cause, false);
-    let (head, body) = request.into_parts();
-    let host = head::check(&head, content_lengths).map_err(refuse)?;
-    let known = PATHS.contains(&head.uri.path());
-    let path = Path::new(head.uri.path()).filter(|_| known);
-    let path = path.ok_or_else(|| refuse(Cause::NotFound))?;
-    match head.method {
-        Method::POST => {}
-        Method::OPTIONS | Method::GET | Method::HEAD => return Err(Answer::ok(Bytes::new())),
-        _ => return Err(refuse(Cause::Method)),
-    }
-    let body = body::read(body, MAX_BODY, Duration::from_secs(15)).await;
-    let body = body.map_err(refuse)?;
-    let secure = client::is_secure(peer, &head.headers, trusted);
-    let head = RequestHead {
-        path,
-        host,
-        forwarded_for: client::address(peer, &head.headers, trusted),
-        forwarded_proto: if secure { Proto::Https } else { Proto::Http },
-        forwarded_host: Some(host),
-    };
-    Ok(write_request(&head, &body))
+/// The client's side of a balancer before the nodes of `settings`.
+fn edge(settings: &Settings) -> Arc<Edge> {
+    let metrics = Arc::new(Metrics::new());
+    let cluster = Arc::new(Cluster::new(settings, &metrics));
+    let proxy = Arc::new(Proxy::new(settings, cluster, metrics));
+    Arc::new(Edge::new(
+        proxy,
+        settings.clone(),
+        Arc::new(Drain::default()),
+    ))
+}
+
+/// Serves a client's connection in memory to its end.
+#[expect(
+    private_bounds,
+    reason = "the streams are here and in `upstream::memory`"
+)]
+pub fn connection<S: Downstream>(
+    edge: Arc<Edge>,
+    stream: S,
+    peer: SocketAddr,
+) -> impl Future<Output = ()> + Send {
+    Connection::new(edge, stream, peer)
 }
 
 /// Who the client is: see `client`.
@@ -142,32 +93,50 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
     client::address(peer, headers, trusted)
 }
 
-/// A connection whose bytes are all there, in pieces; what is written to it is gone.
-struct Memory(VecDeque<Bytes>);
+impl Downstream for Memory {
+    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Next> {
+        Self::poll_next(self, context).map(|bytes| if bytes { Next::Bytes } else { Next::End })
+    }
 
-impl AsyncRead for Memory {
+    fn poll_closed(&self, context: &mut Context<'_>) -> Poll<()> {
+        match Self::poll_next(self, context) {
+            Poll::Ready(false) => Poll::Ready(()),
+            Poll::Ready(true) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A connection whose bytes are all there, in pieces.
+struct Script {
+    pieces: VecDeque<Bytes>,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AsyncRead for Script {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(piece) = self.0.front_mut() {
+        if let Some(piece) = self.pieces.front_mut() {
             let some = piece.len().min(into.remaining());
             into.put_slice(&piece.split_to(some));
             if piece.is_empty() {
-                self.0.pop_front();
+                self.pieces.pop_front();
             }
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Memory {
+impl AsyncWrite for Script {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -180,9 +149,9 @@ impl AsyncWrite for Memory {
     }
 }
 
-impl Downstream for Memory {
+impl Downstream for Script {
     fn poll_next(&self, _: &mut Context<'_>) -> Poll<Next> {
-        Poll::Ready(if self.0.is_empty() {
+        Poll::Ready(if self.pieces.is_empty() {
             Next::End
         } else {
             Next::Bytes

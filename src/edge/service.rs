@@ -99,7 +99,7 @@ impl Service<Request<Incoming>> for Requests {
         let hold = Arc::clone(&self.hold);
         let signals = Arc::clone(&self.signals);
         let peer = self.peer;
-        let stays = stays_open(&request);
+        let stays = request.version() == Version::HTTP_11 && !says_close(request.headers());
         Box::pin(async move {
             let response = edge
                 .handle(request, peer, content_lengths, (&hold, stays))
@@ -241,13 +241,7 @@ async fn wake_once() {
     .await;
 }
 
-/// Whether the client wants its connection to stay open.
-pub(super) fn stays_open<B>(request: &Request<B>) -> bool {
-    request.version() == Version::HTTP_11 && !says_close(request.headers())
-}
-
-/// Whether a head says that the connection closes behind it.
-pub(super) fn says_close(headers: &HeaderMap) -> bool {
+fn says_close(headers: &HeaderMap) -> bool {
     headers.get_all(CONNECTION).iter().any(|value| {
         value.to_str().is_ok_and(|value| {
             value

@@ -9,6 +9,9 @@
 mod answer;
 mod attempt;
 mod creation;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod known;
 mod learn;
 mod note;
@@ -139,6 +142,10 @@ impl Proxy {
 
     /// Begins one request.
     pub fn begin(self: &Arc<Self>, ask: &Ask<'_>) -> Begun {
+        #[cfg(any(test, fuzzing))]
+        if let Some(recorded) = fuzzing::take(ask) {
+            return Begun::Answered(recorded);
+        }
         let length = u64::try_from(ask.body.len()).unwrap_or(0);
         self.metrics.client_received_bytes.inc_by(length);
         match bosh::read_request(&ask.body) {
@@ -174,19 +181,8 @@ impl Proxy {
 
     fn job(&self, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
         let kind = kind_of(wrapper);
-        let head = RequestHead {
-            path: ask.path,
-            host: ask.host,
-            forwarded_for: ask.client,
-            forwarded_proto: if ask.secure {
-                Proto::Https
-            } else {
-                Proto::Http
-            },
-            forwarded_host: Some(ask.host),
-        };
         Job {
-            request: upstream::write_request(&head, &ask.body[wrapper.start..]),
+            request: upstream::write_request(&request_head(ask), &ask.body[wrapper.start..]),
             client: ask.client,
             rid: wrapper.rid,
             pause: wrapper.pause,
@@ -231,6 +227,21 @@ impl Proxy {
             .or_else(|| self.cluster.home(client, &[]))
             .unwrap_or(NodeId(0));
         self.sessions.find_or_unproven(sid, node, now)
+    }
+}
+
+/// The head of a request for a node.
+const fn request_head<'a>(ask: &Ask<'a>) -> RequestHead<'a> {
+    RequestHead {
+        path: ask.path,
+        host: ask.host,
+        forwarded_for: ask.client,
+        forwarded_proto: if ask.secure {
+            Proto::Https
+        } else {
+            Proto::Http
+        },
+        forwarded_host: Some(ask.host),
     }
 }
 

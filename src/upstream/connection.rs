@@ -12,29 +12,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::stream::{Stream, connect, is_silent};
 use super::{Answer, Error, Reader};
 
 /// The most bytes taken by one read.
 const READ: usize = 16 * 1024;
 
-/// A silent connection is tried after this long, then every [`KEEPALIVE_INTERVAL`].
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
-
-/// Sent bytes that stay unacknowledged for this long end the connection.
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// One connection to a node, owned by one session.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     state: State,
     /// Whether an exchange was completed here before.
     reused: bool,
@@ -75,7 +65,6 @@ impl Connection {
     pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
         // Boxed, since a connect is rare and its timer would widen the future of every request.
         let stream = Box::pin(connect_any(addresses, limit)).await?;
-        tune(&stream);
         Ok(Self {
             stream,
             state: State::Idle,
@@ -83,8 +72,8 @@ impl Connection {
         })
     }
 
-    /// The bare socket, for an exchange of another kind.
-    pub fn into_stream(self) -> TcpStream {
+    /// The bare stream, for an exchange of another kind.
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 
@@ -106,14 +95,7 @@ impl Connection {
     /// It makes a system call only if the reactor has reported something since the last read. What
     /// the reactor has not seen yet is not known, so a send may still meet a closed connection.
     pub fn is_quiet(&self) -> bool {
-        if self.state != State::Idle {
-            return false;
-        }
-        let mut byte = [MaybeUninit::uninit()];
-        let peeked = self.stream.try_io(Interest::READABLE, || {
-            SockRef::from(&self.stream).peek(&mut byte)
-        });
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.state == State::Idle && is_silent(&self.stream)
     }
 
     /// Sends a whole request: one write, as a rule. A timer runs only if the kernel did not take
@@ -282,7 +264,7 @@ fn broken(state: State, error: io::Error) -> Error {
     }
 }
 
-async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, Error> {
+async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<Stream, Error> {
     let start = tokio::time::Instant::now();
     let mut worst = Error::NoAddress;
     for (tried, &address) in addresses.iter().enumerate() {
@@ -309,49 +291,6 @@ const fn telling(error: &Error) -> u8 {
         Error::Local(_) => 1,
         _ => 0,
     }
-}
-
-async fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    };
-    let socket = socket.map_err(Error::Local)?;
-    let stream = socket.connect(address).await.map_err(failed)?;
-    if is_own_end(&stream, address) {
-        return Err(Error::Refused(io::ErrorKind::ConnectionRefused.into()));
-    }
-    Ok(stream)
-}
-
-fn failed(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Error::Refused(error),
-        // No free port, or no address of that family here.
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Error::Local(error),
-        io::ErrorKind::TimedOut => Error::ConnectTimeout,
-        _ => Error::Unreachable(error),
-    }
-}
-
-/// Whether a socket was connected to itself: TCP can do that where a local port on which nobody
-/// listens is among those that the kernel hands out.
-fn is_own_end(stream: &TcpStream, address: SocketAddr) -> bool {
-    stream.local_addr().is_ok_and(|own| own == address)
-}
-
-/// Sets what makes a connection prompt, and its death noticed. A socket that refuses an option
-/// still works, so refusals are passed over.
-fn tune(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
 #[cfg(test)]

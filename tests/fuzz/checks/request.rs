@@ -185,7 +185,11 @@ fn check_answer(input: &[u8]) {
 #[cfg(fuzzing)]
 fn third(input: &[u8], said: &Said) {
     let text = std::str::from_utf8(input).expect("it was accepted");
-    let document = roxmltree::Document::parse(text).expect("well-formed for the third reader");
+    let document = match roxmltree::Document::parse(text) {
+        // It knows the prefix `xml` for attributes only, and Namespaces §3 for elements as well.
+        Err(roxmltree::Error::UnknownNamespace(prefix, _)) if prefix == "xml" => return,
+        document => document.expect("well-formed for the third reader"),
+    };
     let root = document.root_element();
     assert_eq!(root.tag_name().name(), "body");
     assert_eq!(root.tag_name().namespace(), Some(HTTPBIND));
