@@ -19,3 +19,4 @@ mod probing;
 mod routing;
 mod simulator;
 mod stampede;
+mod supply;

@@ -24,7 +24,8 @@ pub fn check(input: &[u8]) {
         Err(error) => {
             let message = error.to_string();
             assert!(message.starts_with("f:"), "{message}");
-            assert!(!message.contains('\n'), "more than one line: {message}");
+            let plain = !message.contains(char::is_control);
+            assert!(plain, "more than one plain line: {message:?}");
             assert!(!error.reason().is_empty(), "{message}");
             let lines = text
                 .matches(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
