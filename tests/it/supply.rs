@@ -64,7 +64,7 @@ fn bans(rules: &str) -> Vec<(String, Version)> {
         .filter_map(|line| line.trim().strip_prefix("{ crate = \""));
     let bans = crates.map(|line| {
         let (spec, _) = line.split_once('"').expect("a closing quote");
-        match spec.split_once("@<") {
+        match spec.split_once(":<") {
             Some((name, floor)) => {
                 let floor = version(floor);
                 assert!(floor.is_some(), "{spec} is no version");
@@ -239,7 +239,7 @@ fn unsafe_code_is_forbidden() {
 #[test]
 fn planted_faults_are_found() {
     let bans = bans(
-        "    { crate = \"bytes@<1.11.1\", reason = \"x\" },\n{ crate = \"openssl\", reason = \"y\" },",
+        "    { crate = \"bytes:<1.11.1\", reason = \"x\" },\n{ crate = \"openssl\", reason = \"y\" },",
     );
     let package = |name: &str, version: &str, rest: &str| {
         let text = format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n{rest}");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline::cluster::Cluster;
-use bowline::config::{NodeSettings, Placement, Settings};
+use bowline::config::{Affinity, NodeSettings, Placement, Settings};
 use bowline::edge::{Drain, Edge};
 use bowline::health;
 use bowline::metrics::Metrics;
@@ -17,8 +17,24 @@ use super::book::{Book, Fault, Outcome};
 use super::client::{Client, Shared};
 use super::node::{INACTIVITY, MAXPAUSE, Node};
 
-/// Behind the end of a fault: a held request's deadline, fast probes, the penalty of a second fall.
+/// How long a fault shows behind its end: a held request's deadline, probes until the node is up.
 const CALM: Duration = Duration::from_secs(3);
+
+/// The same where a node that falls again and again is kept away, five minutes at most.
+const PENALISED: Duration = Duration::from_secs(300);
+
+/// What a seed has besides its nodes and clients.
+#[derive(Debug, Clone)]
+struct Plan {
+    nodes: usize,
+    placement: Placement,
+    /// One node offers sids of others.
+    hostile: bool,
+    /// Sessions follow their clients' addresses.
+    by_address: bool,
+    /// Nodes that fall again and again are kept away.
+    penalised: bool,
+}
 
 /// The balancer, running.
 struct World {
@@ -31,14 +47,15 @@ struct World {
 }
 
 impl World {
-    async fn start(rng: &mut Rng, count: usize, placement: Placement, hostile: bool) -> Self {
-        let book = Arc::new(Book::new(CALM));
+    async fn start(rng: &mut Rng, plan: &Plan) -> Self {
+        let calm = if plan.penalised { PENALISED } else { CALM };
+        let book = Arc::new(Book::new(calm));
         let alive = Arc::new(Mutex::new(Vec::new()));
         let node = |index| {
-            let stolen = (hostile && index == 0).then(|| Arc::clone(&alive));
+            let stolen = (plan.hostile && index == 0).then(|| Arc::clone(&alive));
             Node::new(index, rng.u64(..), Arc::clone(&book), stolen)
         };
-        let nodes: Vec<_> = (0..count).map(node).collect();
+        let nodes: Vec<_> = (0..plan.nodes).map(node).collect();
         nodes.iter().for_each(Node::start);
         let named = nodes.iter().map(|node| NodeSettings {
             name: format!("t{}", node.index),
@@ -46,8 +63,13 @@ impl World {
             weight: 1,
         });
         let mut settings = Settings::for_nodes(named.collect());
-        settings.placement = placement;
-        settings.health.penalty = Duration::ZERO;
+        settings.placement = plan.placement;
+        if plan.by_address {
+            settings.affinity = Affinity::ClientIp;
+        }
+        if !plan.penalised {
+            settings.health.penalty = Duration::ZERO;
+        }
         settings.upstream.connects_per_second = 0;
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(&settings, &metrics));
@@ -71,7 +93,7 @@ impl World {
             edge: Arc::new(edge),
             proxy,
             book: Arc::clone(&book),
-            nodes: count,
+            nodes: plan.nodes,
             alive,
         });
         Self {
@@ -105,8 +127,11 @@ impl World {
     }
 
     /// Holds that nothing is left once everybody is gone and every time has passed.
-    async fn settle(&self) {
+    async fn settle(&self, plan: &Plan) {
         sleep(Duration::from_secs(INACTIVITY + MAXPAUSE + 20)).await;
+        if plan.penalised {
+            sleep(PENALISED).await;
+        }
         let proxy = &self.shared.proxy;
         let sessions = proxy.sessions.len();
         if sessions > 0 {
@@ -205,9 +230,15 @@ async fn simulate(seed: u64) -> Outcome {
         Placement::RoundRobin,
         Placement::Random,
     ][rng.usize(..4)];
-    let hostile = rng.u8(0..4) == 0;
+    let plan = Plan {
+        nodes: count,
+        placement,
+        hostile: rng.u8(0..4) == 0,
+        by_address: seed % 7 == 5,
+        penalised: seed % 5 == 3,
+    };
     let faults = rng.u8(0..5) > 0;
-    let world = World::start(&mut rng, count, placement, hostile).await;
+    let world = World::start(&mut rng, &plan).await;
     let end = Duration::from_secs(rng.u64(20..60));
     let mut clients = JoinSet::new();
     for number in 0..rng.usize(2..12) {
@@ -224,7 +255,7 @@ async fn simulate(seed: u64) -> Outcome {
     let living = async {
         let all = async { while clients.join_next().await.is_some() {} };
         tokio::join!(all, trouble);
-        world.settle().await;
+        world.settle(&plan).await;
     };
     tokio::select! {
         biased;
@@ -246,7 +277,14 @@ pub(super) fn hold(count: usize) -> (Outcome, usize) {
 
 async fn hold_many(count: usize) -> (Outcome, usize) {
     let mut rng = Rng::with_seed(1);
-    let world = World::start(&mut rng, 3, Placement::LeastSessions, false).await;
+    let plan = Plan {
+        nodes: 3,
+        placement: Placement::LeastSessions,
+        hostile: false,
+        by_address: false,
+        penalised: false,
+    };
+    let world = World::start(&mut rng, &plan).await;
     let before = resident();
     let mut clients = JoinSet::new();
     for number in 0..count {
@@ -288,7 +326,7 @@ async fn hold_many(count: usize) -> (Outcome, usize) {
             .broken(&format!("{most} polls of {count} are held at most"));
     }
     clients.shutdown().await;
-    world.settle().await;
+    world.settle(&plan).await;
     world.book.judge();
     (world.book.close(), memory)
 }
