@@ -10,10 +10,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::sleep;
 
 /// Bytes that a pipe takes before its writer has to wait.
 const ROOM: usize = 64 * 1024;
@@ -25,7 +27,7 @@ pub enum Door {
     Open(UnboundedSender<Memory>),
     /// It is refused.
     Shut,
-    /// Nothing ever comes back.
+    /// Nothing comes back, as long as it stays so.
     Swallows,
 }
 
@@ -38,23 +40,34 @@ pub fn set_door(address: SocketAddr, door: Door) {
     NET.with_borrow_mut(|net| drop(net.insert(address, door)));
 }
 
+/// When the first packet of a connection is sent again that nobody answered, as Linux does, in seconds.
+const AGAIN: [u64; 4] = [1, 2, 4, 8];
+
 /// Opens a connection if this thread has a net; an address without a door refuses.
 pub(super) fn connect(
     address: SocketAddr,
 ) -> Option<impl Future<Output = io::Result<Memory>> + Send> {
-    let door = NET.with_borrow(|net| (!net.is_empty()).then(|| net.get(&address).cloned()))?;
+    NET.with_borrow(|net| (!net.is_empty()).then_some(()))?;
     Some(async move {
-        match door {
-            Some(Door::Open(listener)) => {
-                let (near, far) = pair();
-                match listener.send(far) {
-                    Ok(()) => Ok(near),
-                    Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
+        for pause in AGAIN.map(Duration::from_secs) {
+            match NET.with_borrow(|net| net.get(&address).cloned()) {
+                Some(Door::Open(listener)) => {
+                    let (near, far) = pair();
+                    return match listener.send(far) {
+                        Ok(()) => Ok(near),
+                        Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
+                    };
                 }
+                Some(Door::Swallows) => sleep(pause).await,
+                Some(Door::Shut) | None => break,
             }
-            Some(Door::Swallows) => std::future::pending().await,
-            Some(Door::Shut) | None => Err(io::ErrorKind::ConnectionRefused.into()),
         }
+        let refused = NET.with_borrow(|net| !matches!(net.get(&address), Some(Door::Swallows)));
+        Err(if refused {
+            io::ErrorKind::ConnectionRefused.into()
+        } else {
+            io::ErrorKind::TimedOut.into()
+        })
     })
 }
 

@@ -156,19 +156,24 @@ impl Book {
         (0..count).any(|node| !self.ailed(node, from, until))
     }
 
-    /// Whether the session's node has failed since it made it: killed at any time, or otherwise ill
-    /// lately.
+    /// Whether the session's node has failed: killed since it made it, ill lately, or ill since it
+    /// last heard of it. Then the session may have moved, and to more than one node.
     pub(super) fn excused(&self, sid: &str, at: Duration) -> bool {
-        let Some((owner, born)) = self.written().owners.get(sid).copied() else {
+        let written = self.written();
+        let Some((owner, born)) = written.owners.get(sid).copied() else {
             return true;
         };
-        let killed = |a: &Ailment| {
-            a.node == owner
-                && a.fault == Fault::Kill
-                && a.from <= at
-                && a.until.is_none_or(|end| end >= born)
+        let arrivals = written.arrivals.get(sid).into_iter().flatten();
+        let heard = arrivals.filter(|arrival| arrival.node == owner && arrival.at <= at);
+        let heard = heard.last().map_or(born, |arrival| arrival.at);
+        let excuses = |a: &Ailment| {
+            let since = match a.fault {
+                Fault::Kill => born,
+                Fault::Freeze | Fault::Cut => heard.min(at.saturating_sub(self.calm)),
+            };
+            a.node == owner && a.from <= at && a.until.is_none_or(|end| end >= since)
         };
-        self.written().ailments.iter().any(killed) || self.ailed(owner, at, at)
+        written.ailments.iter().any(excuses)
     }
 
     /// Holds the invariants of what the nodes saw.
