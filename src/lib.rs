@@ -29,6 +29,18 @@
 //! 0  log        lines on their way out
 //! ```
 
+// So that what the fuzz targets check is held by `cargo test` too.
+#[cfg(test)]
+extern crate self as bowline;
+#[cfg(test)]
+#[path = "../tests/fuzz/checks/lib.rs"]
+#[allow(unreachable_pub, reason = "a crate of its own for the targets")]
+mod fuzz;
+// Whole clusters in memory, which only unit tests can have.
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
+
 pub mod admin;
 pub mod bosh;
 pub mod cli;

@@ -36,6 +36,8 @@ pub enum LoggingError {
         /// What is wrong with it.
         source: ParseError,
     },
+    /// A filter with characters beyond ASCII, which its parser cannot take; where it came from.
+    NotAscii(&'static str),
     /// The process already has a log.
     Started,
     /// The system gives no thread, or no descriptor, for it.
@@ -67,6 +69,9 @@ fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError
         Some(text) => (VARIABLE, text),
         None => ("log.filter", log.filter.clone()),
     };
+    if !text.is_ascii() {
+        return Err(LoggingError::NotAscii(origin));
+    }
     // The word on requests is the file's, unless the filter has one itself.
     let speaks = text.split(',').any(|one| one.trim().starts_with(TARGET));
     let filter = match log.access {
@@ -116,6 +121,9 @@ impl fmt::Display for LoggingError {
                 text,
                 source,
             } => write!(f, "{origin}: `{text}` is no log filter: {source}"),
+            LoggingError::NotAscii(origin) => {
+                write!(f, "{origin}: a log filter has ASCII characters only")
+            }
             LoggingError::Started => f.write_str("the process already has a log"),
             LoggingError::System(source) => write!(f, "cannot start the log: {source}"),
         }
@@ -126,7 +134,7 @@ impl std::error::Error for LoggingError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             LoggingError::Filter { source, .. } => Some(source),
-            LoggingError::Started => None,
+            LoggingError::NotAscii(_) | LoggingError::Started => None,
             LoggingError::System(source) => Some(source),
         }
     }
@@ -209,5 +217,14 @@ mod tests {
             text.starts_with("RUST_LOG: `a=b=c` is no log filter: "),
             "{text}"
         );
+    }
+
+    /// `tracing-subscriber` 0.3.23 panics in the middle of a character.
+    #[test]
+    fn a_filter_beyond_ascii_is_refused() {
+        let file = log(LogFormat::Text, "info");
+        let error = filter(Some("4 } -\u{feff}[[".to_owned()), &file).expect_err("no filter");
+        let expected = "RUST_LOG: a log filter has ASCII characters only";
+        assert_eq!(error.to_string(), expected);
     }
 }

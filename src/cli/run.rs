@@ -28,7 +28,7 @@ pub fn run(config: &Path) -> ExitCode {
         Err(error) => {
             eprintln!("{error}");
             return match error {
-                LoggingError::Filter { .. } => exit::CONFIG.into(),
+                LoggingError::Filter { .. } | LoggingError::NotAscii(_) => exit::CONFIG.into(),
                 LoggingError::System(_) => exit::OS.into(),
                 LoggingError::Started => exit::SOFTWARE.into(),
             };

@@ -82,7 +82,7 @@ fn not_yaml(unreadable: Unreadable, name: &str) -> ConfigError {
     match unreadable {
         Unreadable::Yaml(error) => ConfigError {
             line: error.location().map(|location| location.line()),
-            reason: format!("cannot be read as YAML: {error}"),
+            reason: one_line(&format!("cannot be read as YAML: {error}")),
             source: Some(Source::Yaml(error)),
             ..whole_file(name)
         },
@@ -92,6 +92,19 @@ fn not_yaml(unreadable: Unreadable, name: &str) -> ConfigError {
             ..whole_file(name)
         },
     }
+}
+
+/// `text` with its control characters escaped: the YAML library quotes keys as they stand.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 fn check_size(bytes: usize, name: &str) -> Result<(), ConfigError> {
@@ -205,6 +218,15 @@ mod tests {
         assert_eq!(
             message(&text),
             "f:4: a second YAML document begins here; one is allowed"
+        );
+    }
+
+    #[test]
+    fn a_fault_is_told_in_one_line_whatever_its_key_is() {
+        let told = message("? |-\n  a\n  b\n: [!x y]\n");
+        assert!(
+            told.contains("a\\n") && !told.contains(char::is_control),
+            "{told}"
         );
     }
 

@@ -452,7 +452,8 @@ fn filter(value: &Value<'_>) -> Result<String, Fault> {
             return Err(value.fault(reason));
         }
     }
-    if text.trim().is_empty() || EnvFilter::builder().parse(text).is_err() {
+    // Its parser takes bytes for characters, and panics on the latter.
+    if !text.is_ascii() || text.trim().is_empty() || EnvFilter::builder().parse(text).is_err() {
         return Err(value.must_be("a filter such as `info` or `info,bowline::proxy=debug`"));
     }
     Ok(text.to_owned())

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::header::{FORWARDED, HeaderMap, HeaderName};
+use hyper::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::traces::Parent;
@@ -24,7 +24,8 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
     let named: Vec<&str> = if headers.contains_key(X_FORWARDED_FOR) {
         fields(headers, &X_FORWARDED_FOR).collect()
     } else {
-        fields(headers, &FORWARDED).map(forwarded_for).collect()
+        let values = headers.get_all(FORWARDED).into_iter();
+        values.flat_map(forwarded).collect()
     };
     let mut client = peer;
     for address in named.into_iter().rev().take(LONGEST_CHAIN) {
@@ -66,15 +67,46 @@ fn fields<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .map(str::trim)
 }
 
-/// The `for` of one element of `Forwarded`.
+/// The `for` of each element of one `Forwarded` (RFC 7239 §4), `?` where it has none. A field whose
+/// quotes do not end says nothing.
+fn forwarded(value: &HeaderValue) -> Vec<&str> {
+    let elements = value.to_str().ok();
+    match elements.and_then(|text| split_outside_quotes(text, b',')) {
+        Some(elements) => elements.into_iter().map(forwarded_for).collect(),
+        None => vec!["?"],
+    }
+}
+
+/// The `for` of one element.
 fn forwarded_for(element: &str) -> &str {
-    let pairs = element
-        .split(';')
-        .filter_map(|pair| pair.trim().split_once('='));
-    let mut named = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
-    named
-        .next()
-        .map_or("?", |(_, value)| value.trim_matches('"'))
+    let pairs = split_outside_quotes(element, b';').unwrap_or_default();
+    let mut named = pairs.into_iter().filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let named = name.trim().eq_ignore_ascii_case("for");
+        named.then(|| value.trim())
+    });
+    let value = named.next().unwrap_or("?");
+    let bare = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    bare.unwrap_or(value)
+}
+
+/// The parts of `text` between the `separator`s that do not stand in quotes: a `Host` that a proxy
+/// passes on as `host="a,for=b"` must not name a client. None if the quotes do not end.
+fn split_outside_quotes(text: &str, separator: u8) -> Option<Vec<&str>> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == separator && !quoted {
+            parts.push(&text[start..at]);
+            start = at + 1;
+        }
+        quoted ^= byte == b'"' && !escaped;
+        escaped = quoted && byte == b'\\' && !escaped;
+    }
+    parts.push(&text[start..]);
+    (!quoted).then_some(parts)
 }
 
 /// An address, with or without a port, an IPv6 one with or without brackets.
@@ -150,6 +182,21 @@ mod tests {
             "10.0.0.1"
         );
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "")]), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_stands_in_quotes_names_no_client() {
+        let forwarded = |value: &str| client("10.0.0.1", &[("forwarded", value)]);
+        for host in [
+            "a,for=6.6.6.6",
+            "a, for=6.6.6.6;",
+            "a\\\",for=6.6.6.6",
+            ";for=6.6.6.6",
+        ] {
+            let value = format!("host=\"{host}\";for=198.51.100.7");
+            assert_eq!(forwarded(&value), "198.51.100.7", "{value}");
+        }
+        assert_eq!(forwarded("for=\"198.51.100.7"), "10.0.0.1");
     }
 
     #[test]

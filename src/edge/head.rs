@@ -103,14 +103,17 @@ impl<'a> Fields<'a> {
         Ok(host)
     }
 
-    /// Exactly one valid `Host` (RFC 9112 §3.2), and the same one in an absolute-form target.
+    /// Exactly one valid `Host` (RFC 9112 §3.2), and the same one in an absolute-form target, whose
+    /// scheme is one of HTTP's.
     fn host(&self, head: &Parts) -> Option<Authority<'a>> {
         let host = self.host.only()?.to_str().ok()?;
         let same = head
             .uri
             .authority()
             .is_none_or(|target| target.as_str().eq_ignore_ascii_case(host));
-        if same && is_host(host) {
+        let scheme = head.uri.scheme_str();
+        let http = scheme.is_none_or(|scheme| ["http", "https"].contains(&scheme));
+        if same && http && is_host(host) {
             Authority::new(host)
         } else {
             None
@@ -224,10 +227,10 @@ mod tests {
             checked("POST", "http://a/x", &[("host", "A")]),
             Ok("A".to_owned())
         );
-        assert_eq!(
-            checked("POST", "http://b/x", &[("host", "a")]),
-            Err(Cause::BadHead)
-        );
+        for other in ["http://b/x", "ftp://a/x", "httpx://a/x"] {
+            let refused = checked("POST", other, &[("host", "a")]);
+            assert_eq!(refused, Err(Cause::BadHead), "{other}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ mod connection;
 mod cors;
 mod crowd;
 mod drain;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod scan;
 mod service;

@@ -109,6 +109,7 @@ impl Watch {
             let pause = self.streak.pause(!self.cluster.any_up(), Instant::now());
             let due = (started + jittered(pause)).max(earliest);
             tokio::select! {
+                biased;
                 () = sleep_until(due) => {}
                 () = self.cluster.node(self.id).probe_now.notified() => {
                     sleep_until(earliest).await;

@@ -10,13 +10,12 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
 use crate::bosh;
 use crate::config::Probe;
-use crate::upstream::{self, Authority, Connection, Error, Path, Proto, RequestHead};
+use crate::upstream::{self, Authority, Connection, Error, Path, Proto, RequestHead, Stream};
 
 /// The largest answer that is read, in bytes; an answer to a probe has a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -81,7 +80,7 @@ impl Prober {
     }
 }
 
-async fn ask_http(stream: TcpStream, host: &str, path: &str) -> Result<(), Failure> {
+async fn ask_http(stream: Stream, host: &str, path: &str) -> Result<(), Failure> {
     let request = Request::get(path)
         .header(HOST, host)
         .header(CONNECTION, "close")
@@ -117,7 +116,7 @@ fn uuid() -> String {
 }
 
 /// Sends `request` on `stream` and waits for the answer's status.
-async fn status_of(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<u16, Failure> {
+async fn status_of(stream: Stream, request: Request<Empty<Bytes>>) -> Result<u16, Failure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut answer = std::pin::pin!(sender.send_request(request));
     let answer = tokio::select! {

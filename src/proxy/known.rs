@@ -17,7 +17,7 @@ use crate::bosh::{self, Condition};
 use crate::cluster::{Node, NodeId, client_key};
 use crate::limits::Client;
 use crate::metrics::Kind;
-use crate::sessions::{Session, Turn};
+use crate::sessions::{SPACING, Session, Turn};
 use crate::timers::Coarse;
 use crate::upstream::{self, Connection};
 
@@ -140,9 +140,13 @@ impl UnderWay {
     }
 
     /// The same before the request is sent once more: what made it fail has most likely met others
-    /// of its session, and they all come back at the same moment.
+    /// of its session, and they all come back at the same moment. So it first gives those with lower
+    /// rids the time to say so.
     async fn turn_again(&self, rid: u64) {
         self.session.again(rid);
+        if self.session.under_way() > 1 {
+            Coarse::after(SPACING).await;
+        }
         self.turn(rid, Instant::now()).await;
     }
 
@@ -190,6 +194,9 @@ impl UnderWay {
                 }
             }
         };
+        while let Err(at) = self.session.go(self.proxy.now()) {
+            Coarse::until(self.proxy.started + at.since_start()).await;
+        }
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let stay = job.note.at_node();

@@ -11,6 +11,9 @@ mod answer;
 mod attempt;
 mod creation;
 mod end;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod known;
 mod learn;
 mod note;
@@ -222,6 +225,10 @@ impl Proxy {
 
     /// Begins one request.
     pub fn begin(self: &Arc<Self>, ask: &Ask<'_>) -> Begun {
+        #[cfg(any(test, fuzzing))]
+        if let Some(recorded) = fuzzing::take(ask) {
+            return Begun::Answered(recorded);
+        }
         let length = u64::try_from(ask.body.len()).unwrap_or(0);
         self.metrics.client_received_bytes.inc_by(length);
         match bosh::read_request(&ask.body) {
@@ -264,19 +271,8 @@ impl Proxy {
     fn job(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
         let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client, &ask.parent);
         note.enters(Phase::Queue);
-        let head = RequestHead {
-            path: ask.path,
-            host: ask.host,
-            forwarded_for: ask.client,
-            forwarded_proto: if ask.secure {
-                Proto::Https
-            } else {
-                Proto::Http
-            },
-            forwarded_host: Some(ask.host),
-        };
         Job {
-            request: upstream::write_request(&head, &ask.body[wrapper.start..]),
+            request: upstream::write_request(&request_head(ask), &ask.body[wrapper.start..]),
             client: ask.client,
             rid: wrapper.rid,
             pause: wrapper.pause,
@@ -342,6 +338,21 @@ impl Proxy {
             .unwrap_or(NodeId(0));
         let session = self.sessions.find_or_unproven(sid, node, now);
         session.ok_or(Cause::Full)
+    }
+}
+
+/// The head of a request for a node.
+const fn request_head<'a>(ask: &Ask<'a>) -> RequestHead<'a> {
+    RequestHead {
+        path: ask.path,
+        host: ask.host,
+        forwarded_for: ask.client,
+        forwarded_proto: if ask.secure {
+            Proto::Https
+        } else {
+            Proto::Http
+        },
+        forwarded_host: Some(ask.host),
     }
 }
 

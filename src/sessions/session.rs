@@ -267,6 +267,14 @@ impl Session {
         self.state().turns.reserve(now)
     }
 
+    /// Whether a request whose turn has come may be written now; else when to ask again.
+    ///
+    /// # Errors
+    /// The time to ask again, which is less than 2 ms away.
+    pub fn go(&self, now: Time) -> Result<(), Time> {
+        self.state().turns.go(now)
+    }
+
     /// Notes that the request `rid` has been written to the node. `asks` says that it had stanzas:
     /// if another request is held there, the node answers one of them at once.
     pub fn sent(&self, rid: u64, asks: bool, now: Time) {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::Time;
 
 /// The least time from one request of a session to the next.
-pub(super) const SPACING: Duration = Duration::from_millis(2);
+pub const SPACING: Duration = Duration::from_millis(2);
 
 /// A rid further ahead than this is no request that overtook another, but a client that counts
 /// on its own; its node judges it.
@@ -50,6 +50,10 @@ pub(super) struct Turns {
     next: u64,
     /// The earliest time for the next request.
     free_at: Time,
+    /// The earliest time for the next request whatever it was promised before: slots are handed
+    /// out ahead of time, and one that is late for its own (its timer was, or its connection) must
+    /// not meet the next.
+    clear_at: Time,
 }
 
 impl Turns {
@@ -58,12 +62,14 @@ impl Turns {
         Self {
             next: rid + 1,
             free_at: Time::default(),
+            clear_at: Time::default(),
         }
     }
 
     /// Notes that no request is at the node any more that it could mix the next one up with.
     pub(super) fn all_answered(&mut self) {
         self.free_at = Time::default();
+        self.clear_at = Time::default();
     }
 
     /// Asks for the turn of `rid`.
@@ -88,6 +94,15 @@ impl Turns {
         let at = self.free_at.max(now);
         self.free_at = at + SPACING;
         Turn::At(at)
+    }
+
+    /// Whether a request whose time has come may be written now; else when to ask again.
+    pub(super) fn go(&mut self, now: Time) -> Result<(), Time> {
+        if now < self.clear_at {
+            return Err(self.clear_at);
+        }
+        self.clear_at = now + SPACING;
+        Ok(())
     }
 
     /// Notes that `rid` was sent and has to be sent again: higher ones wait for it once more.
@@ -212,6 +227,19 @@ mod tests {
         turns.settle(101, queue);
         assert!(later.try_recv() == Err(oneshot::error::TryRecvError::Closed));
         assert_eq!(go(&turns.ask(102, at(11), queue)), at(11));
+    }
+
+    #[test]
+    fn whoever_is_late_for_a_slot_does_not_meet_the_next() {
+        let mut turns = Turns::after_creation(100);
+        let queue = &mut None;
+        // Two that are sent again have their slots, and their timers end late, both at once.
+        assert_eq!(go(&turns.ask(101, at(10), queue)), at(10));
+        assert_eq!(go(&turns.reserve(at(10))), at(12));
+        assert_eq!(turns.go(at(13)), Ok(()));
+        turns.sent(101, at(13), queue);
+        assert_eq!(turns.go(at(13)), Err(at(15)));
+        assert_eq!(turns.go(at(15)), Ok(()));
     }
 
     #[test]

@@ -13,33 +13,23 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::stream::{Stream, connect, peek, watch};
 use super::{Answer, Error, Reader};
 
 /// The most bytes taken by one read.
 const READ: usize = 16 * 1024;
 
-/// A silent connection is tried after this long, then every [`KEEPALIVE_INTERVAL`].
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
-
 /// A younger connection is not watched by TCP yet. Whoever drives an exchange polls it again once it
 /// has taken a while, so a held one is.
 pub const YOUNG: Duration = Duration::from_millis(10);
 
-/// Sent bytes that stay unacknowledged for this long end the connection.
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// One connection to a node, owned by one session.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     state: State,
     /// Whether an exchange was completed here before.
     reused: bool,
@@ -85,8 +75,6 @@ impl Connection {
     pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
         // Boxed, since a connect is rare and its timer would widen the future of every request.
         let stream = Box::pin(connect_any(addresses, limit)).await?;
-        // A socket that refuses an option still works.
-        let _ = stream.set_nodelay(true);
         Ok(Self {
             stream,
             state: State::Idle,
@@ -95,8 +83,8 @@ impl Connection {
         })
     }
 
-    /// The bare socket, for an exchange of another kind.
-    pub fn into_stream(self) -> TcpStream {
+    /// The bare stream, for an exchange of another kind.
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 
@@ -124,19 +112,12 @@ impl Connection {
     /// the reactor has not seen yet is not known, so a send may still meet a closed connection.
     pub fn is_quiet(&self) -> bool {
         let waits = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        self.state == State::Idle && self.peek().is_err_and(|error| waits(&error))
+        self.state == State::Idle && peek(&self.stream).is_err_and(|error| waits(&error))
     }
 
     /// Whether a byte waits on it, as far as the reactor has seen.
     fn has_unread(&self) -> bool {
-        matches!(self.peek(), Ok(1..))
-    }
-
-    fn peek(&self) -> io::Result<usize> {
-        let mut byte = [MaybeUninit::uninit()];
-        self.stream.try_io(Interest::READABLE, || {
-            SockRef::from(&self.stream).peek(&mut byte)
-        })
+        matches!(peek(&self.stream), Ok(1..))
     }
 
     /// Sends a whole request: one write, as a rule. A timer runs only if the kernel did not take
@@ -223,14 +204,7 @@ impl Connection {
         if self.opened.take().is_none() {
             return;
         }
-        let socket = SockRef::from(&self.stream);
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_AFTER)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_RETRIES);
-        let _ = socket.set_tcp_keepalive(&keepalive);
-        #[cfg(target_os = "linux")]
-        let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+        watch(&self.stream);
     }
 
     fn poll_send(
@@ -346,7 +320,7 @@ fn broken(state: State, error: io::Error) -> Error {
     }
 }
 
-async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, Error> {
+async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<Stream, Error> {
     let start = Instant::now();
     let mut worst = Error::NoAddress;
     for (tried, &address) in addresses.iter().enumerate() {
@@ -374,37 +348,6 @@ const fn telling(error: &Error) -> u8 {
         Error::Local(_) => 1,
         _ => 0,
     }
-}
-
-async fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    };
-    let socket = socket.map_err(Error::Local)?;
-    let stream = socket.connect(address).await.map_err(failed)?;
-    if is_own_end(&stream, address) {
-        return Err(Error::Refused(io::ErrorKind::ConnectionRefused.into()));
-    }
-    Ok(stream)
-}
-
-fn failed(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Error::Refused(error),
-        // No free port, or no address of that family here.
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Error::Local(error),
-        io::ErrorKind::TimedOut => Error::ConnectTimeout,
-        // The node had accepted, and let go before anybody looked.
-        io::ErrorKind::ConnectionReset => Error::Closed(Some(error)),
-        _ => Error::Unreachable(error),
-    }
-}
-
-/// Whether a socket was connected to itself: TCP can do that where a local port on which nobody
-/// listens is among those that the kernel hands out.
-fn is_own_end(stream: &TcpStream, address: SocketAddr) -> bool {
-    stream.local_addr().is_ok_and(|own| own == address)
 }
 
 #[cfg(test)]

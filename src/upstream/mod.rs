@@ -22,8 +22,12 @@ mod chunked;
 mod connection;
 mod error;
 mod head;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod memory;
 mod pace;
 mod request;
+mod stream;
 
 pub use answer::{Answer, Reader};
 pub use chunked::Chunked;
@@ -32,3 +36,4 @@ pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use pace::{Pace, Turn};
 pub use request::{Authority, Path, Proto, RequestHead, write_request};
+pub use stream::Stream;

@@ -26,5 +26,6 @@ mod restarts;
 mod routing;
 mod simulator;
 mod stampede;
+mod supply;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -1,7 +1,7 @@
 //! Each kind of probe against nodes that behave and nodes that do not, over real sockets.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use super::*;

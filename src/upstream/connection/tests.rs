@@ -2,9 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::super::stream::{KEEPALIVE_AFTER, USER_TIMEOUT, is_own_end};
 use super::*;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -49,7 +51,7 @@ async fn soon<F: Future>(future: F) -> F::Output {
 /// Writes the first 20 bytes of [`OK`] and waits until they can be read.
 async fn begin(connection: &Connection, node: &mut TcpStream) {
     node.write_all(&OK[..20]).await.unwrap();
-    soon(connection.stream.readable()).await.unwrap();
+    soon(connection.stream.socket().readable()).await.unwrap();
 }
 
 /// Polls `future` once.
@@ -109,7 +111,10 @@ async fn the_next_address_is_tried() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addresses = [vacant().await, listener.local_addr().unwrap()];
     let connection = Connection::open(&addresses, LONG).await.unwrap();
-    assert_eq!(connection.stream.peer_addr().unwrap(), addresses[1]);
+    assert_eq!(
+        connection.stream.socket().peer_addr().unwrap(),
+        addresses[1]
+    );
 }
 
 /// A listener whose queue is full, so that a further connect gets no answer at all.
@@ -141,7 +146,10 @@ async fn an_address_that_swallows_packets_leaves_time_for_the_next() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addresses = [silent, listener.local_addr().unwrap()];
     let opened = Connection::open(&addresses, SHORT * 10).await;
-    assert_eq!(opened.unwrap().stream.peer_addr().unwrap(), addresses[1]);
+    assert_eq!(
+        opened.unwrap().stream.socket().peer_addr().unwrap(),
+        addresses[1]
+    );
 
     let error = Connection::open(&[silent, vacant().await], SHORT * 10).await;
     assert_eq!(error.unwrap_err().label(), "refused");
@@ -160,8 +168,13 @@ async fn a_socket_connected_to_itself_is_no_node() {
 #[tokio::test]
 async fn a_connection_is_prompt_and_watched_once_it_waits_for_long() {
     let (mut connection, _node) = asked().await;
-    let watched = |connection: &Connection| SockRef::from(&connection.stream).keepalive().unwrap();
-    assert!(SockRef::from(&connection.stream).tcp_nodelay().unwrap());
+    let watched = |connection: &Connection| {
+        SockRef::from(connection.stream.socket())
+            .keepalive()
+            .unwrap()
+    };
+    let prompt = SockRef::from(connection.stream.socket()).tcp_nodelay();
+    assert!(prompt.unwrap());
     let polls = async |connection: &mut Connection| {
         let mut receive = Box::pin(connection.receive(MAX, LONG));
         assert!(is_pending(&mut receive).await);
@@ -172,7 +185,7 @@ async fn a_connection_is_prompt_and_watched_once_it_waits_for_long() {
     connection.opened = connection.opened.map(|opened| opened - YOUNG);
     polls(&mut connection).await;
     assert!(watched(&connection));
-    let socket = SockRef::from(&connection.stream);
+    let socket = SockRef::from(connection.stream.socket());
     #[cfg(target_os = "linux")]
     {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
@@ -245,7 +258,7 @@ async fn surplus_bytes_spoil_the_connection_but_not_the_answer() {
 async fn an_answer_before_its_request_is_none() {
     let (mut connection, mut node) = pair().await;
     node.write_all(OK).await.unwrap();
-    soon(connection.stream.readable()).await.unwrap();
+    soon(connection.stream.socket().readable()).await.unwrap();
     let sent = soon(connection.send(ASK, LONG)).await;
     assert!(matches!(sent, Err(Error::Invalid(_))), "{sent:?}");
     assert!(!connection.is_quiet());
@@ -416,8 +429,8 @@ async fn a_wait_costs_next_to_nothing() {
         size_of_val(future)
     }
     let (mut connection, _node) = pair().await;
-    let address = connection.stream.peer_addr().unwrap();
-    assert!(size_of::<Connection>() <= 64);
+    let address = connection.stream.socket().peer_addr().unwrap();
+    assert!(size_of::<Connection>() <= 72);
     assert!(size(&Connection::open(&[address], LONG)) <= 96);
     assert!(size(&connection.send(ASK, LONG)) <= 72);
     assert!(size(&connection.receive(MAX, LONG)) <= 56);

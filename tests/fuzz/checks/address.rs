@@ -1,0 +1,149 @@
+//! Who the client is, from `X-Forwarded-For` and `Forwarded`, against a second reading.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bowline::edge::fuzzing::client_address;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+/// The most addresses of a chain that are looked at.
+const LONGEST: usize = 32;
+
+/// The proxies that are believed.
+pub fn trusted() -> Vec<IpNet> {
+    ["10.0.0.0/8", "fd00::/8"]
+        .map(|net| net.parse().expect("a network"))
+        .into()
+}
+
+/// Holds it for one input: a byte that chooses the peer, and lines, those that begin with `f` being
+/// values of `Forwarded`, the others of `X-Forwarded-For`.
+pub fn check(input: &[u8]) {
+    let Some((&choice, text)) = input.split_first() else {
+        return;
+    };
+    let peers = [
+        "10.0.0.1",
+        "192.0.2.9",
+        "fd00::1",
+        "::ffff:10.1.2.3",
+        "2001:db8::9",
+    ];
+    let peer: IpAddr = peers[usize::from(choice) % peers.len()]
+        .parse()
+        .expect("an address");
+    let mut headers = HeaderMap::new();
+    let mut fields = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let (name, value) = match line.strip_prefix(b"f") {
+            Some(value) => ("forwarded", value),
+            None => ("x-forwarded-for", line),
+        };
+        let Ok(value) = HeaderValue::from_bytes(value) else {
+            continue;
+        };
+        fields.push((name.to_owned(), value.as_bytes().to_vec()));
+        headers.append(HeaderName::from_static(name), value);
+    }
+    let trusted = trusted();
+    let read = client_address(peer, &headers, &trusted);
+    assert_eq!(read, expected(peer, &fields, &trusted));
+    assert_eq!(read, read.to_canonical());
+}
+
+/// The client as a second reading of the fields has it: from the right, as long as the one who says
+/// it is trusted.
+pub fn expected(peer: IpAddr, fields: &[(String, Vec<u8>)], trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+    let values = |name: &str| {
+        let named = fields.iter().filter(move |(field, _)| field == name);
+        named.map(|(_, value)| value.as_slice()).collect::<Vec<_>>()
+    };
+    let chain: Vec<Option<IpAddr>> = match values("x-forwarded-for") {
+        empty if empty.is_empty() => values("forwarded")
+            .into_iter()
+            .flat_map(forwarded)
+            .collect(),
+        values => values.into_iter().flat_map(listed).collect(),
+    };
+    let mut client = peer.to_canonical();
+    for named in chain.into_iter().rev().take(LONGEST) {
+        match named {
+            Some(address) if is_trusted(client) => client = address,
+            _ => break,
+        }
+    }
+    client
+}
+
+/// Whether the first `X-Forwarded-Proto` says so.
+pub fn says_https(fields: &[(String, Vec<u8>)]) -> bool {
+    let first = fields.iter().find(|(name, _)| name == "x-forwarded-proto");
+    first.is_some_and(|(_, value)| value.eq_ignore_ascii_case(b"https"))
+}
+
+/// The addresses of a comma-separated list.
+fn listed(value: &[u8]) -> Vec<Option<IpAddr>> {
+    match plain(value) {
+        Some(text) => text.split(',').map(|one| parse(one.trim())).collect(),
+        None => vec![None],
+    }
+}
+
+/// A field's value as text: visible ASCII and blanks alone.
+fn plain(value: &[u8]) -> Option<&str> {
+    let fits = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\t';
+    let text = std::str::from_utf8(value).ok()?;
+    value.iter().all(fits).then_some(text)
+}
+
+/// The `for` of each element (RFC 7239 §4), none where it has none that is an address. Quoted text
+/// is one thing: no comma and no semicolon in it divides anything. A field whose quotes do not end
+/// says nothing.
+fn forwarded(value: &[u8]) -> Vec<Option<IpAddr>> {
+    let Some(elements) = plain(value).and_then(elements) else {
+        return vec![None];
+    };
+    let address = |pairs: Vec<String>| {
+        let mut named = pairs.iter().filter_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.trim()
+                .eq_ignore_ascii_case("for")
+                .then_some(value.trim())
+        });
+        let value = named.next()?;
+        let bare = value
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        parse(bare.unwrap_or(value))
+    };
+    elements.into_iter().map(address).collect()
+}
+
+/// Elements, and in each its pairs.
+fn elements(text: &str) -> Option<Vec<Vec<String>>> {
+    let mut elements = vec![vec![String::new()]];
+    let (mut quoted, mut escaped) = (false, false);
+    for c in text.chars() {
+        match c {
+            ',' if !quoted => elements.push(vec![String::new()]),
+            ';' if !quoted => elements.last_mut()?.push(String::new()),
+            _ => {
+                elements.last_mut()?.last_mut()?.push(c);
+                quoted ^= c == '"' && !escaped;
+            }
+        }
+        escaped = quoted && c == '\\' && !escaped;
+    }
+    (!quoted).then_some(elements)
+}
+
+/// An address, with a port or without one, an IPv6 address in brackets or bare.
+fn parse(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let address = bare.unwrap_or(text).parse().ok();
+    let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());
+    Some(address.or_else(with_port)?.to_canonical())
+}

@@ -1,0 +1,219 @@
+//! The wrapper reader against a second one (`xml.rs`): the same bodies accepted, and the same said of
+//! each; and of an answer, the same start tags.
+//!
+//! Under the fuzzer a third reader stands beside them, roxmltree: what Bowline accepts, it accepts and
+//! reads alike. roxmltree takes more than Bowline (comments, any root), so nothing is held the other
+//! way round.
+
+use bowline::bosh::{HTTPBIND, Request, XBOSH, read_answer, read_request};
+
+use super::xml::{self, Attribute, Document};
+
+/// Holds it for one body.
+pub fn check(input: &[u8]) {
+    let read = read_request(input);
+    let expected = xml::read(input).and_then(|document| said(&document));
+    match (&read, &expected) {
+        (Ok(read), Some(expected)) => {
+            let read = Said::of(read);
+            assert_eq!(&read, expected);
+            #[cfg(fuzzing)]
+            third(input, &read);
+        }
+        (Err(_), None) => {}
+        (read, expected) => panic!("Bowline: {read:?}, the second reader: {expected:?}"),
+    }
+    check_answer(input);
+}
+
+/// What a request says, owned.
+#[derive(Debug, PartialEq)]
+struct Said {
+    sid: Option<String>,
+    rid: u64,
+    to: Option<String>,
+    wait: Option<u32>,
+    hold: Option<u32>,
+    ver: bool,
+    pause: Option<u32>,
+    terminate: bool,
+    restart: bool,
+    stream: Option<String>,
+    empty: bool,
+    start: usize,
+}
+
+impl Said {
+    fn of(request: &Request<'_>) -> Self {
+        let Request {
+            sid,
+            rid,
+            to,
+            wait,
+            hold,
+            ver,
+            pause,
+            terminate,
+            restart,
+            stream,
+            empty,
+            start,
+        } = request.clone();
+        Self {
+            sid: sid.map(Into::into),
+            rid,
+            to: to.map(Into::into),
+            wait,
+            hold,
+            ver,
+            pause,
+            terminate,
+            restart,
+            stream: stream.map(Into::into),
+            empty,
+            start,
+        }
+    }
+}
+
+/// What a document says as a request; none if it is no wrapper (XEP-0124 §7).
+fn said(document: &Document) -> Option<Said> {
+    is_wrapper(document).then_some(())?;
+    let plain = |name: &str| {
+        let named = |a: &&Attribute| a.namespace.is_none() && a.local == name;
+        document.attributes.iter().find(named)
+    };
+    let value = |name: &str| plain(name).map(|attribute| attribute.value.clone());
+    // The outer none: there, and no number.
+    let number = |name: &str| match value(name) {
+        None => Some(None),
+        Some(text) => count(&text).map(Some),
+    };
+    let sid = value("sid");
+    if let Some(sid) = &sid {
+        is_sid(sid).then_some(())?;
+    }
+    if let Some(content) = plain("content") {
+        let clean = |text: &str| text.chars().all(|c| (' '..='~').contains(&c) && c != '<');
+        (clean(&content.raw) && clean(&content.value)).then_some(())?;
+    }
+    let rid = value("rid")?;
+    (rid.len() <= 16 && is_digits(&rid)).then_some(())?;
+    let rid: u64 = rid.parse().ok()?;
+    (rid < 1 << 53).then_some(())?;
+    let restart = document.attributes.iter().find(|attribute| {
+        attribute.local == "restart" && attribute.namespace.as_deref() == Some(XBOSH)
+    });
+    Some(Said {
+        sid,
+        rid,
+        to: value("to"),
+        wait: number("wait")?,
+        hold: number("hold")?,
+        ver: plain("ver").is_some(),
+        pause: number("pause")?,
+        terminate: value("type").as_deref() == Some("terminate"),
+        restart: restart.is_some_and(|restart| ["true", "1"].contains(&&*restart.value)),
+        stream: value("stream"),
+        empty: document.empty,
+        start: document.start,
+    })
+}
+
+fn is_wrapper(document: &Document) -> bool {
+    document.local == "body" && document.namespace == HTTPBIND
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_digit())
+}
+
+/// A number, the largest where it is too large.
+fn count(text: &str) -> Option<u32> {
+    is_digits(text).then(|| text.parse().unwrap_or(u32::MAX))
+}
+
+fn is_sid(text: &str) -> bool {
+    (1..=256).contains(&text.chars().count()) && text.chars().all(|c| ('!'..='~').contains(&c))
+}
+
+/// The start tag, read as an answer's.
+fn check_answer(input: &[u8]) {
+    let read = read_answer(input);
+    let tag = xml::read_tag(input).filter(is_wrapper);
+    let plain = |name: &str| {
+        let tag = tag.as_ref()?;
+        let named = |a: &&Attribute| a.namespace.is_none() && a.local == name;
+        Some(tag.attributes.iter().find(named)?.value.clone())
+    };
+    let expected = tag
+        .as_ref()
+        .filter(|_| plain("sid").is_none_or(|sid| is_sid(&sid)));
+    let (read, expected) = match (read, expected) {
+        (Ok(read), Some(expected)) => (read, expected),
+        (Err(_), None) => return,
+        (read, expected) => panic!("Bowline: {read:?}, the second reader: {expected:?}"),
+    };
+    let number = |name| plain(name).and_then(|text| count(&text));
+    assert_eq!(read.sid.as_deref(), plain("sid").as_deref());
+    assert_eq!(read.condition.as_deref(), plain("condition").as_deref());
+    assert_eq!(read.wait, number("wait"));
+    assert_eq!(read.inactivity, number("inactivity"));
+    assert_eq!(read.polling, number("polling"));
+    assert_eq!(read.maxpause, number("maxpause"));
+    assert_eq!(read.requests, number("requests"));
+    assert_eq!(read.hold, number("hold"));
+    assert_eq!(read.ver, plain("ver").is_some());
+    assert_eq!(
+        read.terminate,
+        plain("type").as_deref() == Some("terminate")
+    );
+    assert_eq!(read.error, plain("type").as_deref() == Some("error"));
+    assert_eq!(read.end, expected.tag_end);
+    assert_eq!(read.accept.is_some(), plain("accept").is_some());
+    if let Some(accept) = read.accept {
+        // Without it the tag says the same but for that.
+        let cut = [&input[..accept.start], &input[accept.end..read.end]].concat();
+        let left = xml::read_tag(&cut).expect("a tag without `accept`");
+        let mut others = expected.attributes.clone();
+        others.retain(|a| !(a.namespace.is_none() && a.local == "accept"));
+        assert_eq!(left.attributes, others);
+    }
+}
+
+/// roxmltree's reading of what Bowline accepted.
+#[cfg(fuzzing)]
+fn third(input: &[u8], said: &Said) {
+    let text = std::str::from_utf8(input).expect("it was accepted");
+    let document = match roxmltree::Document::parse(text) {
+        // It knows the prefix `xml` for attributes only, and Namespaces §3 for elements as well.
+        Err(roxmltree::Error::UnknownNamespace(prefix, _)) if prefix == "xml" => return,
+        document => document.expect("well-formed for the third reader"),
+    };
+    let root = document.root_element();
+    assert_eq!(root.tag_name().name(), "body");
+    assert_eq!(root.tag_name().namespace(), Some(HTTPBIND));
+    let value = |namespace: Option<&str>, name: &str| {
+        let named =
+            |a: &roxmltree::Attribute<'_, '_>| (a.namespace(), a.name()) == (namespace, name);
+        root.attributes()
+            .find(named)
+            .map(|attribute| attribute.value())
+    };
+    assert_eq!(value(None, "sid"), said.sid.as_deref());
+    assert_eq!(value(None, "to"), said.to.as_deref());
+    assert_eq!(value(None, "stream"), said.stream.as_deref());
+    let rid = value(None, "rid").expect("a rid");
+    assert_eq!(rid.parse(), Ok(said.rid));
+    assert_eq!(value(None, "type") == Some("terminate"), said.terminate);
+    let restart = value(Some(XBOSH), "restart");
+    assert_eq!(matches!(restart, Some("true" | "1")), said.restart);
+    let blank = |node: roxmltree::Node<'_, '_>| {
+        node.is_text()
+            && node
+                .text()
+                .is_some_and(|text| text.chars().all(|c| " \t\r\n".contains(c)))
+    };
+    assert_eq!(root.children().all(blank), said.empty);
+    assert_eq!(document.root().children().count(), 1);
+}

@@ -1,0 +1,21 @@
+//! The balancer on virtual time: whole clusters in one thread, with faults, from a seed.
+//!
+//! Everything of Bowline is the real thing, from the client's bytes (`edge`, hyper, parking) through
+//! `proxy`, `sessions`, `cluster` and `health` to the bytes for the node; only the sockets are pipes in
+//! memory (`src/upstream/memory.rs`), and tokio's clock jumps to the next timer whenever nothing can
+//! run. So an hour of a cluster takes a moment, and a seed repeats it to the byte.
+//!
+//! ```text
+//! world    one seed: its nodes, faults, clients, and the end of it all
+//! node     a simulated node: sessions, held requests, faults
+//! client   a simulated client: what it does, and what it holds of its answers
+//! book     what happened, and the invariants (as in tests/chaos/judge.rs)
+//! ```
+//!
+//! `SIMULATION_SEEDS=A..B cargo test --lib simulation -- --nocapture` runs other seeds.
+
+mod book;
+mod client;
+mod node;
+mod tests;
+mod world;

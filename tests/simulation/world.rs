@@ -1,0 +1,344 @@
+//! One run: the balancer, its nodes and its clients, from a seed.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bowline::cluster::Cluster;
+use bowline::config::{Affinity, NodeSettings, Placement, Settings};
+use bowline::edge::{Drain, Edge};
+use bowline::health;
+use bowline::limits::Files;
+use bowline::metrics::Metrics;
+use bowline::proxy::Proxy;
+use fastrand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::book::{Book, Fault, Outcome};
+use super::client::{Client, Shared};
+use super::node::{INACTIVITY, MAXPAUSE, Node};
+
+/// How long a fault shows behind its end: a held request's deadline, probes until the node is up.
+const CALM: Duration = Duration::from_secs(3);
+
+/// The same where a node that falls again and again is kept away, five minutes at most.
+const PENALISED: Duration = Duration::from_secs(300);
+
+/// What a seed has besides its nodes and clients.
+#[derive(Debug, Clone)]
+struct Plan {
+    nodes: usize,
+    placement: Placement,
+    /// One node offers sids of others.
+    hostile: bool,
+    /// Sessions follow their clients' addresses.
+    by_address: bool,
+    /// Nodes that fall again and again are kept away.
+    penalised: bool,
+}
+
+/// The balancer, running.
+struct World {
+    book: Arc<Book>,
+    nodes: Vec<Arc<Node>>,
+    cluster: Arc<Cluster>,
+    shared: Arc<Shared>,
+    _probes: health::Probes,
+    _sweeper: JoinSet<()>,
+}
+
+impl World {
+    async fn start(rng: &mut Rng, plan: &Plan) -> Self {
+        let calm = if plan.penalised { PENALISED } else { CALM };
+        let book = Arc::new(Book::new(calm));
+        let alive = Arc::new(Mutex::new(Vec::new()));
+        let node = |index| {
+            let stolen = (plan.hostile && index == 0).then(|| Arc::clone(&alive));
+            Node::new(index, rng.u64(..), Arc::clone(&book), stolen)
+        };
+        let nodes: Vec<_> = (0..plan.nodes).map(node).collect();
+        nodes.iter().for_each(Node::start);
+        let named = nodes.iter().map(|node| NodeSettings {
+            name: format!("t{}", node.index),
+            address: node.address().to_string(),
+            weight: 1,
+            max_sessions: 0,
+        });
+        let mut settings = Settings::for_nodes(named.collect());
+        settings.placement = plan.placement;
+        if plan.by_address {
+            settings.affinity = Affinity::ClientIp;
+        }
+        if !plan.penalised {
+            settings.health.penalty = Duration::ZERO;
+        }
+        settings.upstream.connects_per_second = 0;
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Arc::new(Cluster::new(&settings, &metrics));
+        let proxy = Proxy::new(&settings, Arc::clone(&cluster), metrics);
+        let proxy = Arc::new(proxy.expect("no traces are sent"));
+        let edge = Edge::new(
+            Arc::clone(&proxy),
+            settings.clone(),
+            Arc::new(Drain::default()),
+            Files::raise(plan.nodes, 1, 1),
+        );
+        let probes = health::start(&cluster, &settings);
+        let mut sweeper = JoinSet::new();
+        let swept = Arc::clone(&proxy);
+        sweeper.spawn(async move {
+            loop {
+                sleep(Duration::from_secs(1)).await;
+                swept.sweep();
+            }
+        });
+        cluster.until_up().await;
+        let shared = Arc::new(Shared {
+            edge: Arc::new(edge),
+            proxy,
+            book: Arc::clone(&book),
+            nodes: plan.nodes,
+            alive,
+        });
+        Self {
+            book,
+            nodes,
+            cluster,
+            shared,
+            _probes: probes,
+            _sweeper: sweeper,
+        }
+    }
+
+    /// Holds that no node is called down that is well, for as long as it is polled.
+    async fn watch(&self) {
+        sleep(CALM).await;
+        let mut down = vec![false; self.nodes.len()];
+        loop {
+            let now = self.book.now();
+            for (index, was_down) in down.iter_mut().enumerate() {
+                let is_down = !self.cluster.nodes()[index].is_up();
+                if is_down && !*was_down && !self.book.ailed(index, now, now) {
+                    let why = self.cluster.nodes()[index].last_failure();
+                    self.book.broken(&format!(
+                        "node {index} is called down, and is well: {why:?}"
+                    ));
+                }
+                *was_down = is_down;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Holds that nothing is left once everybody is gone and every time has passed.
+    async fn settle(&self, plan: &Plan) {
+        sleep(Duration::from_secs(INACTIVITY + MAXPAUSE + 20)).await;
+        if plan.penalised {
+            sleep(PENALISED).await;
+        }
+        let proxy = &self.shared.proxy;
+        let sessions = proxy.sessions.len();
+        if sessions > 0 {
+            self.book.broken(&format!("{sessions} sessions are left"));
+        }
+        for (node, simulated) in self.cluster.nodes().iter().zip(&self.nodes) {
+            let metrics = &node.metrics;
+            // A probe may be under way.
+            let connections = simulated.connections().saturating_sub(1);
+            let left = [
+                ("requests held", metrics.held.get()),
+                ("sessions counted", metrics.sessions.get()),
+                ("connects waiting", metrics.connects_waiting.get()),
+                ("placements", i64::try_from(node.load()).unwrap_or(i64::MAX)),
+                (
+                    "connections",
+                    i64::try_from(connections).unwrap_or(i64::MAX),
+                ),
+            ];
+            for (what, count) in left.iter().filter(|(_, count)| *count != 0) {
+                let name = &node.name;
+                self.book
+                    .broken(&format!("{count} {what} are left at {name}"));
+            }
+            if !node.is_up() {
+                self.book.broken(&format!("{} is not up again", node.name));
+            }
+        }
+    }
+}
+
+/// Lets nodes fail until `end`, and then heals them all.
+async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<Book>) {
+    let mut ill: Vec<Option<Fault>> = vec![None; nodes.len()];
+    while book.now() < end {
+        sleep(Duration::from_millis(rng.u64(200..9000))).await;
+        let all = rng.u8(0..12) == 0;
+        let chosen = rng.usize(..nodes.len());
+        let hit: Vec<usize> = if all {
+            (0..nodes.len()).collect()
+        } else {
+            vec![chosen]
+        };
+        for index in hit {
+            match ill[index].take() {
+                Some(fault) => nodes[index].heal(fault),
+                None => {
+                    // As a rule one node at least is well.
+                    let others = ill
+                        .iter()
+                        .enumerate()
+                        .filter(|(other, ill)| *other != index && ill.is_none());
+                    if !all && others.count() == 0 {
+                        continue;
+                    }
+                    let fault = [Fault::Kill, Fault::Freeze, Fault::Cut][rng.usize(..3)];
+                    nodes[index].fail(fault);
+                    ill[index] = Some(fault);
+                }
+            }
+        }
+    }
+    for (node, fault) in nodes.iter().zip(ill) {
+        if let Some(fault) = fault {
+            node.heal(fault);
+        }
+    }
+}
+
+/// A runtime on virtual time, on this thread.
+fn virtual_time<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.expect("a runtime without sockets").block_on(future)
+}
+
+/// Runs one seed, on a thread of its own: what a thread keeps would go on into the next.
+pub(super) fn run(seed: u64) -> Outcome {
+    let simulated = std::thread::spawn(move || {
+        fastrand::seed(seed);
+        virtual_time(simulate(seed))
+    });
+    simulated
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+async fn simulate(seed: u64) -> Outcome {
+    let mut rng = Rng::with_seed(seed);
+    let count = rng.usize(2..5);
+    let placement = [
+        Placement::ClientIp,
+        Placement::LeastSessions,
+        Placement::RoundRobin,
+        Placement::Random,
+    ][rng.usize(..4)];
+    let plan = Plan {
+        nodes: count,
+        placement,
+        hostile: rng.u8(0..4) == 0,
+        by_address: seed % 7 == 5,
+        penalised: seed % 5 == 3,
+    };
+    let faults = rng.u8(0..5) > 0;
+    let world = World::start(&mut rng, &plan).await;
+    let end = Duration::from_secs(rng.u64(20..60));
+    let mut clients = JoinSet::new();
+    for number in 0..rng.usize(2..12) {
+        let client = Client::new(Arc::clone(&world.shared), number, rng.u64(..));
+        clients.spawn(client.run(end));
+    }
+    let (nodes, book) = (world.nodes.clone(), Arc::clone(&world.book));
+    let trouble = trouble(
+        nodes,
+        rng.fork(),
+        if faults { end } else { Duration::ZERO },
+        book,
+    );
+    let living = async {
+        let all = async { while clients.join_next().await.is_some() {} };
+        tokio::join!(all, trouble);
+        world.settle(&plan).await;
+    };
+    tokio::select! {
+        biased;
+        () = living => {}
+        () = world.watch() => {}
+    }
+    world.book.judge();
+    world.book.close()
+}
+
+/// Holds `count` sessions at once, each with a poll at its node; then all of them go. What came of it,
+/// and how much memory a session took, in bytes, clients, nodes and pipes included.
+pub(super) fn hold(count: usize) -> (Outcome, usize) {
+    let simulated = std::thread::spawn(move || virtual_time(hold_many(count)));
+    simulated
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+async fn hold_many(count: usize) -> (Outcome, usize) {
+    let mut rng = Rng::with_seed(1);
+    let plan = Plan {
+        nodes: 3,
+        placement: Placement::LeastSessions,
+        hostile: false,
+        by_address: false,
+        penalised: false,
+    };
+    let world = World::start(&mut rng, &plan).await;
+    let before = resident();
+    let mut clients = JoinSet::new();
+    for number in 0..count {
+        let client = Client::new(Arc::clone(&world.shared), number, rng.u64(..));
+        clients.spawn(client.hold());
+        if number % 100 == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let held = || -> i64 {
+        world
+            .cluster
+            .nodes()
+            .iter()
+            .map(|node| node.metrics.held.get())
+            .sum()
+    };
+    let wanted = i64::try_from(count).unwrap_or(i64::MAX);
+    let mut most = 0;
+    let mut memory = 0;
+    for _ in 0..400 {
+        sleep(Duration::from_millis(100)).await;
+        if held() > most {
+            most = held();
+            memory = resident().saturating_sub(before) / count;
+        }
+        if most == wanted {
+            break;
+        }
+    }
+    if world.shared.proxy.sessions.len() != count {
+        let there = world.shared.proxy.sessions.len();
+        world.book.broken(&format!("{there} sessions of {count}"));
+    }
+    // Answers come and go; nearly all polls are at their nodes at any time.
+    if most < wanted * 99 / 100 {
+        world
+            .book
+            .broken(&format!("{most} polls of {count} are held at most"));
+    }
+    clients.shutdown().await;
+    world.settle(&plan).await;
+    world.book.judge();
+    (world.book.close(), memory)
+}
+
+/// The memory of this process, in bytes; 0 where that cannot be told.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
+    kib.unwrap_or(0) * 1024
+}
