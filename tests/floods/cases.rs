@@ -108,7 +108,7 @@ pub(crate) async fn slow(context: &Context, report: &mut Report) -> Result<()> {
     report.figure("slow connections at the end", open);
     report.figure("honest meanwhile", during);
     report.figure(
-        "of which Bowline's part",
+        "Bowline's part of all that nodes answered",
         p99(&own, &bowline.overhead().await?),
     );
     let part = (bowline.cpu()? - cpu) / begun.elapsed().as_secs_f64();
@@ -172,7 +172,7 @@ pub(crate) async fn sids(context: &Context, report: &mut Report) -> Result<()> {
     report.figure("beyond the budget", beyond);
     report.figure("honest meanwhile", during);
     report.figure(
-        "of which Bowline's part",
+        "Bowline's part of all that nodes answered",
         p99(&own, &bowline.overhead().await?),
     );
     report.figure(
@@ -229,7 +229,7 @@ pub(crate) async fn creations(context: &Context, report: &mut Report) -> Result<
     report.figure("refused with 503", get(&answers.refused));
     report.figure("honest meanwhile", during);
     report.figure(
-        "of which Bowline's part",
+        "Bowline's part of all that nodes answered",
         p99(&own, &bowline.overhead().await?),
     );
     report.figure("memory at most", mib(bowline.peak()?));
