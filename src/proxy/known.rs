@@ -381,8 +381,14 @@ impl UnderWay {
         let (client, held) = (client_key(job.client), node.metrics.held.get());
         if let Some(life) = node.memory.lacks(made, client, held, Instant::now()) {
             let proxy = Arc::clone(proxy);
-            // Looks at every session, which is no work for a thread that serves requests.
-            tokio::task::spawn_blocking(move || proxy.lose_sessions(id, life));
+            let lose = move || proxy.lose_sessions(id, life);
+            if cfg!(any(test, fuzzing)) {
+                // A simulation has one thread, and one order of events.
+                lose();
+            } else {
+                // Looks at every session, which is no work for a thread that serves requests.
+                tokio::task::spawn_blocking(lose);
+            }
         }
     }
 

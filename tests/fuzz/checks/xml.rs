@@ -4,7 +4,8 @@
 //!
 //! Where Bowline is narrower than XML on purpose, so is this: no comments, processing instructions or
 //! DOCTYPE; nothing but white space outside of the root; one of three bounds passed (`DEPTH`,
-//! `ROOT_ATTRIBUTES` and `CHILD_ATTRIBUTES`, `PREFIXES`).
+//! `ROOT_ATTRIBUTES` and `CHILD_ATTRIBUTES`, `PREFIXES`). So is it where lenient readers could see
+//! another wrapper: in a value of the root's tag, in a CDATA section, in a wrapper within the wrapper.
 
 const DEPTH: usize = 128;
 const ROOT_ATTRIBUTES: usize = 64;
@@ -49,6 +50,7 @@ pub struct Document {
 pub fn read(bytes: &[u8]) -> Option<Document> {
     let mut reader = Reader::over(bytes)?;
     let (document, name, closed) = reader.root()?;
+    (!reader.values.iter().any(|value| misleads(value))).then_some(())?;
     let empty = closed || reader.content(&mut vec![name])?;
     reader.space();
     reader
@@ -79,6 +81,8 @@ struct Reader {
     /// Prefix, name and depth of each declaration; the default namespace has an empty prefix.
     declared: Vec<(String, String, usize)>,
     depth: usize,
+    /// What stands between the quotes of the tag that was read last.
+    values: Vec<String>,
 }
 
 /// A start tag: its name as it stands there, its attributes, and whether it closes itself.
@@ -213,6 +217,7 @@ impl Reader {
             self.space();
             written.push((name, self.quoted()?));
         };
+        self.values = written.iter().map(|(_, raw)| raw.clone()).collect();
         self.depth += 1;
         (self.depth <= DEPTH).then_some(())?;
         let attributes = self.attributes(&written)?;
@@ -312,11 +317,16 @@ impl Reader {
                 open.pop();
             } else if self.take("<![CDATA[").is_some() {
                 while self.take("]]>").is_none() {
-                    empty &= is_space(self.next()?);
+                    let c = self.next()?;
+                    (c != '<' && c != '>').then_some(())?;
+                    empty &= is_space(c);
                 }
             } else if self.sees("<") {
                 empty = false;
-                let (name, _, closed) = self.start_tag(CHILD_ATTRIBUTES)?;
+                let (name, attributes, closed) = self.start_tag(CHILD_ATTRIBUTES)?;
+                let mut plain = attributes.iter().filter(|(prefix, _)| prefix.is_empty());
+                let marked = plain.any(|(_, a)| a.local == "sid" || a.local == "rid");
+                (!marked || split(&name)?.1 != "body").then_some(())?;
                 if closed {
                     self.leave();
                 } else {
@@ -427,6 +437,15 @@ fn split(name: &str) -> Option<(String, String)> {
         [prefix, local] => Some((prefix.to_owned(), local.to_owned())),
         _ => None,
     }
+}
+
+/// Whether somebody who looks for `>`, or for `sid=` or `rid=`, finds it in a value.
+fn misleads(raw: &str) -> bool {
+    let blank = [' ', '\t', '\n', '\r', '\u{c}'];
+    let names = raw.split('=').map(|part| part.trim_end_matches(blank));
+    let equals = raw.matches('=').count();
+    let mut before = names.take(equals);
+    raw.contains('>') || before.any(|name| name.ends_with("sid") || name.ends_with("rid"))
 }
 
 fn is_space(c: char) -> bool {
