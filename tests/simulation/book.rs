@@ -164,8 +164,8 @@ impl Book {
             return true;
         };
         let arrivals = written.arrivals.get(sid).into_iter().flatten();
-        let heard = arrivals.filter(|arrival| arrival.node == owner && arrival.at <= at);
-        let heard = heard.last().map_or(born, |arrival| arrival.at);
+        let mut heard = arrivals.filter(|arrival| arrival.node == owner && arrival.at <= at);
+        let heard = heard.next_back().map_or(born, |arrival| arrival.at);
         let excuses = |a: &Ailment| {
             let since = match a.fault {
                 Fault::Kill => born,
