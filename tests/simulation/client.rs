@@ -25,6 +25,8 @@ pub(super) struct Shared {
     pub(super) proxy: Arc<Proxy>,
     pub(super) book: Arc<Book>,
     pub(super) nodes: usize,
+    /// Whether clients do nothing but send two requests at once.
+    pub(super) busy: bool,
     /// Sids that are alive.
     pub(super) alive: Arc<Mutex<Vec<String>>>,
 }
@@ -160,6 +162,11 @@ impl Client {
 
     /// One thing that a client does.
     async fn step(&mut self, session: &mut Session) -> Result<(), Over> {
+        if self.shared.busy {
+            let later = self.millis(0..40);
+            let crossed = self.rng.bool();
+            return self.both(session, later, crossed).await;
+        }
         match self.rng.u8(0..20) {
             0 => {
                 // Rests for nearly as long as it may.

@@ -63,8 +63,8 @@ fn seeds_hold() {
 /// together: their slots were apart, and their timers were not.
 #[test]
 fn requests_sent_again_together_keep_their_order_and_their_distance() {
-    let outcome = run(179);
-    assert!(outcome.broken.is_empty(), "{}", told(179, &outcome));
+    let outcome = run(93);
+    assert!(outcome.broken.is_empty(), "{}", told(93, &outcome));
 }
 
 #[test]

@@ -35,6 +35,8 @@ struct Plan {
     by_address: bool,
     /// Nodes that fall again and again are kept away.
     penalised: bool,
+    /// Clients send two requests at once all the time, and nodes are killed every second.
+    busy: bool,
 }
 
 /// The balancer, running.
@@ -99,6 +101,7 @@ impl World {
             book: Arc::clone(&book),
             nodes: plan.nodes,
             alive,
+            busy: plan.busy,
         });
         Self {
             book,
@@ -168,10 +171,11 @@ impl World {
 }
 
 /// Lets nodes fail until `end`, and then heals them all.
-async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<Book>) {
+async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<Book>, busy: bool) {
     let mut ill: Vec<Option<Fault>> = vec![None; nodes.len()];
     while book.now() < end {
-        sleep(Duration::from_millis(rng.u64(200..9000))).await;
+        let longest = if busy { 1500 } else { 9000 };
+        sleep(Duration::from_millis(rng.u64(200..longest))).await;
         let all = rng.u8(0..12) == 0;
         let chosen = rng.usize(..nodes.len());
         let hit: Vec<usize> = if all {
@@ -192,6 +196,7 @@ async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<B
                         continue;
                     }
                     let fault = [Fault::Kill, Fault::Freeze, Fault::Cut][rng.usize(..3)];
+                    let fault = if busy { Fault::Kill } else { fault };
                     nodes[index].fail(fault);
                     ill[index] = Some(fault);
                 }
@@ -240,6 +245,7 @@ async fn simulate(seed: u64) -> Outcome {
         hostile: rng.u8(0..4) == 0,
         by_address: seed % 7 == 5,
         penalised: seed % 5 == 3,
+        busy: seed % 4 == 1,
     };
     let faults = rng.u8(0..5) > 0;
     let world = World::start(&mut rng, &plan).await;
@@ -255,6 +261,7 @@ async fn simulate(seed: u64) -> Outcome {
         rng.fork(),
         if faults { end } else { Duration::ZERO },
         book,
+        plan.busy,
     );
     let living = async {
         let all = async { while clients.join_next().await.is_some() {} };
@@ -287,6 +294,7 @@ async fn hold_many(count: usize) -> (Outcome, usize) {
         hostile: false,
         by_address: false,
         penalised: false,
+        busy: false,
     };
     let world = World::start(&mut rng, &plan).await;
     let before = resident();

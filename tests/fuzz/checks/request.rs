@@ -220,5 +220,7 @@ fn third(input: &[u8], said: &Said) {
                 .is_some_and(|text| text.chars().all(|c| " \t\r\n".contains(c)))
     };
     assert_eq!(root.children().all(blank), said.empty);
-    assert_eq!(document.root().children().count(), 1);
+    // It takes a declaration without a space behind `<?xml`, which is white space too, for another thing.
+    let others = document.root().children().filter(|node| !node.is_pi());
+    assert_eq!(others.count(), 1);
 }
