@@ -22,15 +22,14 @@ pub(super) fn response(answer: Answer, allowed: Allowed, close: bool) -> Respons
     response_in(HeaderMap::new(), answer, allowed, close)
 }
 
-/// The same in the memory of a map that is not needed any more: the request's, as a rule. hyper
+/// The same in the memory of an empty map: the request's, as a rule. hyper
 /// takes the response's for the next request, so that no request but the first takes memory for one.
 pub(super) fn response_in(
-    mut headers: HeaderMap,
+    headers: HeaderMap,
     answer: Answer,
     allowed: Allowed,
     close: bool,
 ) -> Response<Full<Bytes>> {
-    headers.clear();
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     *response.headers_mut() = headers;

@@ -119,7 +119,9 @@ impl Edge {
         let fields = Fields::of(&head);
         let stays = head.version == Version::HTTP_11 && !fields.says_close();
         let read = self.read(&head, &fields, body, peer, signals).await;
-        let headers = head.headers;
+        // Its memory is for the response; what it says lies in hyper's buffer, and would keep that.
+        let mut headers = head.headers;
+        headers.clear();
         let response = match read {
             Read::Answered(response) => response,
             Read::Exchange(exchange, allowed) => {

@@ -115,7 +115,11 @@ async fn measure(
         Balancer::Direct => Running::direct(&nodes),
         balancer => {
             let core = run.balancer_core.to_string();
-            Running::start(&balancer.launch(run, 1, &core), &nodes).await?
+            let mut launch = balancer.launch(run, 1, &core);
+            if balancer == Balancer::Bowline && column == Column::Fresh {
+                launch.template.set_file_name("bowline-fresh.yaml");
+            }
+            Running::start(&launch, &nodes).await?
         }
     };
     let before = nodes.seen().await?;
