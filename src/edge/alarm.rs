@@ -15,7 +15,7 @@ use crate::timers::Coarse;
 
 /// An exchange that is not answered within this, or twice this, is parked: hyper's buffers are
 /// given up. As long hyper stays behind an answer, for a client that goes on at once.
-const PARK_AFTER: Duration = Duration::from_millis(20);
+const PARK_AFTER: Duration = Duration::from_millis(15);
 
 /// The alarm of one connection.
 pub(super) struct Alarm {

@@ -74,7 +74,7 @@ pub(super) enum Ended {
 
 /// A deadline that has no timer until the exchange has taken as long as [`YOUNG`]: most answers are
 /// there by then. Whoever drives an exchange polls it again once it has taken a while, whether
-/// something woke it or not: `edge` does so when it parks the connection, 20 ms after the request
+/// something woke it or not: `edge` does so when it parks the connection, 15 ms after the request
 /// began at the earliest. It does so once, so that the timer of a try that begins late runs at once.
 struct Deadline {
     begun: Instant,

@@ -56,7 +56,7 @@ async fn round(stream: &mut TcpStream, sid: &str, rid: u64, dice: u64) -> u64 {
     rid + 2
 }
 
-/// The connection gives hyper up 20 to 40 ms after the request; the node answers after 12 to 48.
+/// The connection gives hyper up 15 to 30 ms after the request; the node answers after 12 to 48.
 #[tokio::test]
 async fn answers_at_the_very_moment_of_parking_arrive_once_and_whole() {
     let profile = Profile::tigase("t1")
