@@ -117,6 +117,8 @@ impl Bowline {
         let mut command = Command::new("sh");
         command.args(["-c", &script]).arg(binary).arg(&config);
         command.env_remove("RUST_LOG");
+        // As the unit and the image in deploy/ have it.
+        command.env("MIMALLOC_PURGE_DELAY", "10");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
