@@ -171,11 +171,9 @@ impl Proxy {
             match self.sessions.insert(sid, id, terms, job.rid, self.now()) {
                 Insert::Made(session) if answer.reusable => session.keep_idle(connection, id),
                 Insert::Made(_) => {}
-                // A node that answers the same creation twice repeats its sid.
-                Insert::Taken(owner) if owner == id => {}
                 Insert::Taken(owner) => {
                     let owner = &self.cluster.node(owner).name;
-                    warn!(node = %node.name, %owner, "a node made a session with another node's sid");
+                    warn!(node = %node.name, %owner, "a node made a session with another session's sid");
                     return Try::Done(Answer::reject(Cause::SidConflict, job.legacy));
                 }
                 Insert::Full => return Try::Done(Answer::reject(Cause::Full, job.legacy)),

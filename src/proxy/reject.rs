@@ -47,7 +47,7 @@ pub enum Cause {
     Overloaded,
     /// No node gave a creation an answer that can be passed on.
     CreationFailed,
-    /// A node answered a creation with the sid of another node's session.
+    /// A node answered a creation with the sid of another session, which may be its own.
     SidConflict,
     /// The session's node is gone, or did not answer, and no other could take the session.
     SessionLost,

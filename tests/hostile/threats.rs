@@ -56,6 +56,26 @@ async fn pin_theft_a_second_node_that_offers_a_sid_is_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn pin_theft_a_node_that_gives_one_sid_to_two_clients_is_refused_and_counted() {
+    let mut world = World::new(1).await;
+    let script = "HTTP/1.1 200 OK\\r\\nContent-Length: {len:<body {N} sid='{victim}'/>}\\r\\n\\r\\n\
+                  <body {N} sid='{victim}'/>";
+    world.canary(None, &mut Expected::default()).await.unwrap();
+    let armed = Misbehaviour::always(None, script, words(&world));
+    world.nodes[0].misbehave(Some(armed));
+    let mut wire = Wire::to(world.address()).await;
+    let answer = wire.post(&creation(5)).await.unwrap();
+    assert_eq!(answer.attribute("sid"), None);
+    is_reject(&answer, 200).unwrap();
+    world.nodes[0].misbehave(None);
+    let conflicts = world.metric("bowline_rejects_total{cause=\"sid_conflict\"}");
+    assert_eq!(conflicts, 1);
+    for _ in 0..3 {
+        world.canary(None, &mut Expected::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn pin_poisoning_nothing_but_a_creation_makes_a_pin() {
     let mut world = in_turn().await;
     let before = world.server.proxy().sessions.len();

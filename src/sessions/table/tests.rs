@@ -167,6 +167,25 @@ fn the_first_pin_of_a_sid_wins() {
 }
 
 #[test]
+fn a_sid_is_given_to_one_client_only() {
+    let table = table(10);
+    let first = table.insert("a");
+    let again = |rid| table.sessions.insert("a", T1, TERMS, rid, at(0));
+    match again(1) {
+        Insert::Made(session) => assert!(Arc::ptr_eq(&first, &session), "the same creation"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((table.pinned_at(T1), table.sessions.len()), (1, 1));
+    let taken = |insert| matches!(insert, Insert::Taken(owner) if owner == T1);
+    assert!(taken(again(2)), "another creation");
+    first.begin().unwrap();
+    assert!(taken(again(1)), "the session goes on already");
+    table.sessions.end(&first, None, at(1));
+    table.sessions.terminate(&first, "none", at(1));
+    assert!(taken(again(1)), "the session is over");
+}
+
+#[test]
 fn a_full_table_takes_no_more() {
     let table = table(1);
     table.insert("a");
