@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bowline::cluster::OperatorState;
 use tokio::time::Instant;
 
 /// What happens to a node.
@@ -18,11 +19,19 @@ pub(super) enum Fault {
     Cut,
 }
 
+/// Why a node is not to have sessions, or new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Failed(Fault),
+    /// It is well, and the operator has set it so: to `drain` or `maint`.
+    Set(OperatorState),
+}
+
 /// From when until when something was wrong with a node.
 #[derive(Debug, Clone, Copy)]
 struct Ailment {
     node: usize,
-    fault: Fault,
+    why: Why,
     from: Duration,
     until: Option<Duration>,
 }
@@ -51,8 +60,6 @@ struct Written {
     /// By sid.
     arrivals: BTreeMap<String, Vec<Arrival>>,
     owners: BTreeMap<String, (usize, Duration)>,
-    /// Sids with two clients, whose requests have no order.
-    twice: Vec<String>,
     broken: Vec<String>,
     requests: usize,
     answers: usize,
@@ -97,10 +104,14 @@ impl Book {
 
     pub(super) fn begin(&self, node: usize, fault: Fault) {
         self.trace(&format!("node {node} {fault:?}"));
+        self.ails(node, Why::Failed(fault));
+    }
+
+    fn ails(&self, node: usize, why: Why) {
         let from = self.now();
         self.written().ailments.push(Ailment {
             node,
-            fault,
+            why,
             from,
             until: None,
         });
@@ -108,11 +119,48 @@ impl Book {
 
     pub(super) fn heal(&self, node: usize) {
         self.trace(&format!("node {node} is well"));
+        self.end(node, |why| matches!(why, Why::Failed(_)));
+    }
+
+    fn end(&self, node: usize, these: fn(Why) -> bool) {
         let now = self.now();
         let mut written = self.written();
         let of_node = written.ailments.iter_mut().filter(|a| a.node == node);
-        for ailment in of_node {
+        for ailment in of_node.filter(|a| these(a.why)) {
             ailment.until.get_or_insert(now);
+        }
+    }
+
+    /// The operator has set a node to another state.
+    pub(super) fn set(&self, node: usize, state: OperatorState) {
+        self.trace(&format!("node {node} is set to {}", state.word()));
+        self.end(node, |why| matches!(why, Why::Set(_)));
+        if state != OperatorState::Ready {
+            self.ails(node, Why::Set(state));
+        }
+    }
+
+    /// A node has read a request of `sid`, or for a new session, which the operator may not want there.
+    pub(super) fn came(&self, node: usize, sid: Option<&str>) {
+        let now = self.now();
+        let unwanted = |a: &&Ailment| match a.why {
+            Why::Set(OperatorState::Drain) => sid.is_none(),
+            Why::Set(_) => true,
+            Why::Failed(_) => false,
+        };
+        let against = {
+            let written = self.written();
+            let open = written
+                .ailments
+                .iter()
+                .filter(|a| a.node == node && a.until.is_none());
+            open.filter(|a| a.from < now).find(unwanted).copied()
+        };
+        if let Some(Ailment { why, from, .. }) = against {
+            let sid = sid.unwrap_or("a creation");
+            self.broken(&format!(
+                "{sid} came to node {node}, {why:?} since {from:?}"
+            ));
         }
     }
 
@@ -121,11 +169,6 @@ impl Book {
         self.trace(&format!("node {node} made {sid}"));
         let now = self.now();
         self.written().owners.insert(sid.to_owned(), (node, now));
-    }
-
-    /// A client has got the sid of another one.
-    pub(super) fn given_twice(&self, sid: &str) {
-        self.written().twice.push(sid.to_owned());
     }
 
     /// A node has read a request.
@@ -163,19 +206,25 @@ impl Book {
 
     /// Whether a fault of `node` can have shown in this time.
     pub(super) fn ailed(&self, node: usize, from: Duration, until: Duration) -> bool {
-        let calm = self.calm;
-        let shows = |a: &Ailment| a.from <= until && a.until.is_none_or(|end| end + calm >= from);
-        let written = self.written();
-        written.ailments.iter().any(|a| a.node == node && shows(a))
+        self.any(node, from, until, |why| matches!(why, Why::Failed(_)))
     }
 
-    /// Whether some node of `count` was well all this time.
+    /// Whether some node of `count` was well all this time, and free to take sessions.
     pub(super) fn some_well(&self, count: usize, from: Duration, until: Duration) -> bool {
-        (0..count).any(|node| !self.ailed(node, from, until))
+        (0..count).any(|node| !self.any(node, from, until, |_| true))
     }
 
-    /// Whether the session's node has failed: killed since it made it, ill lately, or ill since it
-    /// last heard of it. Then the session may have moved, and to more than one node.
+    /// Whether there was, or may have shown, one of `these` faults at `node` in this time.
+    fn any(&self, node: usize, from: Duration, until: Duration, these: fn(Why) -> bool) -> bool {
+        let calm = self.calm;
+        let shows = |a: &&Ailment| a.from <= until && a.until.is_none_or(|end| end + calm >= from);
+        let written = self.written();
+        let mut shown = written.ailments.iter().filter(shows);
+        shown.any(|a| a.node == node && these(a.why))
+    }
+
+    /// Whether the session's node has failed: killed since it made it, ill (or in `maint`) lately, or
+    /// since it last heard of it. Then the session may have moved, and to more than one node.
     pub(super) fn excused(&self, sid: &str, at: Duration) -> bool {
         let written = self.written();
         let Some((owner, born)) = written.owners.get(sid).copied() else {
@@ -185,9 +234,10 @@ impl Book {
         let mut heard = arrivals.filter(|arrival| arrival.node == owner && arrival.at <= at);
         let heard = heard.next_back().map_or(born, |arrival| arrival.at);
         let excuses = |a: &Ailment| {
-            let since = match a.fault {
-                Fault::Kill => born,
-                Fault::Freeze | Fault::Cut => heard.min(at.saturating_sub(self.calm)),
+            let since = match a.why {
+                Why::Failed(Fault::Kill) => born,
+                Why::Set(OperatorState::Drain) => return false,
+                Why::Failed(_) | Why::Set(_) => heard.min(at.saturating_sub(self.calm)),
             };
             a.node == owner && a.from <= at && a.until.is_none_or(|end| end >= since)
         };
@@ -197,11 +247,8 @@ impl Book {
     /// Holds the invariants of what the nodes saw.
     pub(super) fn judge(&self) {
         let (owners, sessions) = {
-            let mut written = self.written();
-            let twice = std::mem::take(&mut written.twice);
-            let mut arrivals = written.arrivals.clone();
-            arrivals.retain(|sid, _| !twice.contains(sid));
-            (written.owners.clone(), arrivals)
+            let written = self.written();
+            (written.owners.clone(), written.arrivals.clone())
         };
         for (sid, arrivals) in &sessions {
             let Some((owner, _)) = owners.get(sid) else {
@@ -260,14 +307,14 @@ impl Book {
         let mut faults = String::new();
         for Ailment {
             node,
-            fault,
+            why,
             from,
             until,
         } in &written.ailments
         {
             let _ = write!(
                 faults,
-                " node {node} {fault:?} {from:.1?}–{:.1?};",
+                " node {node} {why:?} {from:.1?}–{:.1?};",
                 until.unwrap_or_default()
             );
         }

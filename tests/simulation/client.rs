@@ -145,11 +145,7 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if alive.iter().any(|other| other == sid) {
-            book.given_twice(sid);
-            // A hostile node to which a session has moved may take it for its own.
-            if !book.excused(sid, now) {
-                book.broken(&format!("{sid} was given to two clients"));
-            }
+            book.broken(&format!("{sid} was given to two clients"));
         }
         drop(alive);
         Some(Session {

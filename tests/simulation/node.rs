@@ -145,11 +145,14 @@ impl Node {
             let told = bosh::read_request(&body).expect("Bowline sends good wrappers");
             let sid = told.sid.as_deref().map(ToOwned::to_owned);
             let of = sid.clone();
-            if let Some(sid) = &sid {
-                let known = self.state().sessions.contains_key(sid);
-                if known || sid.starts_with('s') {
-                    self.book.arrived(self.index, sid, told.rid);
-                }
+            // Probes have other sids.
+            if sid.as_ref().is_none_or(|sid| sid.starts_with('s')) {
+                self.book.came(self.index, sid.as_deref());
+            }
+            if let Some(sid) = &sid
+                && sid.starts_with('s')
+            {
+                self.book.arrived(self.index, sid, told.rid);
             }
             let frozen = *self.stopped.borrow();
             if frozen {

@@ -67,6 +67,13 @@ fn requests_sent_again_together_keep_their_order_and_their_distance() {
     assert!(outcome.broken.is_empty(), "{}", told(93, &outcome));
 }
 
+/// A session moved to a node that then gave its sid to a second client.
+#[test]
+fn a_node_that_has_taken_a_session_over_gives_its_sid_to_nobody_else() {
+    let outcome = run(7501);
+    assert!(outcome.broken.is_empty(), "{}", told(7501, &outcome));
+}
+
 #[test]
 fn a_seed_repeats_itself() {
     for seed in 0..3 {

@@ -1,9 +1,9 @@
 //! One run: the balancer, its nodes and its clients, from a seed.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use bowline::cluster::Cluster;
+use bowline::cluster::{Cluster, NodeId, OperatorState};
 use bowline::config::{Affinity, NodeSettings, Placement, Settings};
 use bowline::edge::{Drain, Edge};
 use bowline::health;
@@ -37,6 +37,8 @@ struct Plan {
     penalised: bool,
     /// Clients send two requests at once all the time, and nodes are killed every second.
     busy: bool,
+    /// An operator drains nodes and takes them out of service.
+    operated: bool,
 }
 
 /// The balancer, running.
@@ -210,6 +212,28 @@ async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<B
     }
 }
 
+/// Sets nodes to other states until `end`; then all are ready.
+async fn operate(cluster: Arc<Cluster>, mut rng: Rng, end: Duration, book: Arc<Book>) {
+    let set = |id: NodeId, state| {
+        let done = cluster.set_state(id, state, false, SystemTime::now());
+        // Refused where nobody could log in any more.
+        if done.is_ok_and(|before| before != state) {
+            book.set(id.index(), state);
+        }
+    };
+    let ids: Vec<_> = cluster.nodes().iter().map(|node| node.id).collect();
+    while book.now() < end {
+        sleep(Duration::from_millis(rng.u64(200..6000))).await;
+        set(
+            ids[rng.usize(..ids.len())],
+            OperatorState::ALL[rng.usize(..3)],
+        );
+    }
+    for id in ids {
+        set(id, OperatorState::Ready);
+    }
+}
+
 /// A runtime on virtual time, on this thread.
 fn virtual_time<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -246,6 +270,7 @@ async fn simulate(seed: u64) -> Outcome {
         by_address: seed % 7 == 5,
         penalised: seed % 5 == 3,
         busy: seed % 4 == 1,
+        operated: seed % 3 == 2,
     };
     let faults = rng.u8(0..5) > 0;
     let world = World::start(&mut rng, &plan).await;
@@ -263,9 +288,12 @@ async fn simulate(seed: u64) -> Outcome {
         book,
         plan.busy,
     );
+    let cluster = Arc::clone(&world.cluster);
+    let until = if plan.operated { end } else { Duration::ZERO };
+    let operated = operate(cluster, rng.fork(), until, Arc::clone(&world.book));
     let living = async {
         let all = async { while clients.join_next().await.is_some() {} };
-        tokio::join!(all, trouble);
+        tokio::join!(all, trouble, operated);
         world.settle(&plan).await;
     };
     tokio::select! {
@@ -295,6 +323,7 @@ async fn hold_many(count: usize) -> (Outcome, usize) {
         by_address: false,
         penalised: false,
         busy: false,
+        operated: false,
     };
     let world = World::start(&mut rng, &plan).await;
     let before = resident();
