@@ -64,7 +64,7 @@ pub fn answer(mut bytes: &[u8], max: usize) -> Option<Answer> {
             let (body, rest) = rest.split_at_checked(length)?;
             (body.to_vec(), rest, true)
         } else if chunked {
-            let (body, rest) = chunks(rest, max, false)?;
+            let (body, rest) = chunks(rest, max)?;
             (body, rest, true)
         } else {
             (rest.to_vec(), &[][..], false)
@@ -157,9 +157,8 @@ fn number(digits: &[u8]) -> Option<u64> {
     Some(text.parse().unwrap_or(u64::MAX))
 }
 
-/// A chunked body (RFC 9112 §7.1), and what stands behind it. Where it is `lax`, so is this: any number
-/// of leading zeros, any byte but CR and LF in an extension, LF within a line of the trailers.
-fn chunks(mut bytes: &[u8], max: usize, lax: bool) -> Option<(Vec<u8>, &[u8])> {
+/// A chunked body (RFC 9112 §7.1), and what stands behind it.
+fn chunks(mut bytes: &[u8], max: usize) -> Option<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
         let (line, rest) = line(bytes)?;
@@ -170,12 +169,10 @@ fn chunks(mut bytes: &[u8], max: usize, lax: bool) -> Option<(Vec<u8>, &[u8])> {
         let (size, extension) = line.split_at(digits);
         // Blanks may stand before an extension, or before the end of the line.
         let extension = extension.trim_ascii_start_of_blanks();
-        let most = if lax { usize::MAX } else { 16 };
-        if !(1..=most).contains(&digits) || !(extension.is_empty() || extension[0] == b';') {
+        let begun = extension.is_empty() || extension[0] == b';';
+        if !(1..=16).contains(&digits) || !begun || !is_text(extension) {
             return None;
         }
-        let fits = is_text(extension) || (lax && !extension.contains(&b'\n'));
-        fits.then_some(())?;
         let size = u64::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
         bytes = rest;
         if size == 0 {
@@ -195,7 +192,6 @@ fn chunks(mut bytes: &[u8], max: usize, lax: bool) -> Option<(Vec<u8>, &[u8])> {
         match trailer {
             [] => return Some((body, bytes)),
             [b'!'..=b'~', ..] if is_text(trailer) => {}
-            _ if lax => {}
             _ => return None,
         }
     }
@@ -232,31 +228,9 @@ pub struct Request<'a> {
 }
 
 /// Reads a request that arrived whole, strictly: what a proxy and a node that are stricter or laxer
-/// than each other would read alike. If `lax`, liberties are taken that hyper takes: empty lines before
-/// the request, LF alone as the end of a line of the head (RFC 9112 §2.2 allows both), and those of
-/// [`chunks`]. None of them reaches a node.
-pub fn request(bytes: &[u8], max: usize, lax: bool) -> Option<Request<'_>> {
-    let mut bytes = bytes;
-    if lax {
-        while let [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] = bytes {
-            bytes = rest;
-        }
-    }
-    let mut lines = Vec::new();
-    let mut rest = bytes;
-    loop {
-        let end = rest.iter().position(|byte| *byte == b'\n')?;
-        let line = match rest[..end].strip_suffix(b"\r") {
-            Some(line) => line,
-            None if lax => &rest[..end],
-            None => return None,
-        };
-        rest = &rest[end + 1..];
-        if line.is_empty() {
-            break;
-        }
-        lines.push(line);
-    }
+/// than each other would read alike.
+pub fn request(bytes: &[u8], max: usize) -> Option<Request<'_>> {
+    let (lines, rest) = head(bytes)?;
     let (first, fields) = lines.split_first()?;
     let (method, path, authority, version) = request_line(first)?;
     let fields = read_fields(fields)?;
@@ -279,7 +253,7 @@ pub fn request(bytes: &[u8], max: usize, lax: bool) -> Option<Request<'_>> {
             (body.to_vec(), rest)
         }
         ([coding], []) if coding.eq_ignore_ascii_case(b"chunked") && version == 1 => {
-            chunks(rest, max, lax)?
+            chunks(rest, max)?
         }
         _ => return None,
     };
