@@ -29,6 +29,9 @@
 //! 0  log        lines on their way out
 //! ```
 
+// They panic where nothing can be written.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 // So that what the fuzz targets check is held by `cargo test` too.
 #[cfg(test)]
 extern crate self as bowline;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::exit;
+use super::{complain, exit};
 use crate::config::{self, Settings};
 
 /// Says on stdout that the file is right and what it asks for, or on stderr what is wrong with it.
@@ -19,7 +19,7 @@ pub fn check(file: &Path) -> ExitCode {
             }
         }
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             exit::CONFIG.into()
         }
     }

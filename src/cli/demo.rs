@@ -1,12 +1,12 @@
 //! `bowline demo`: a cluster of simulated nodes with the balancer before it, in one process.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{exit, logging};
+use super::{complain, exit, logging};
 use crate::config::Log;
 use crate::demo::Show;
 
@@ -20,7 +20,7 @@ pub fn demo(seconds: Option<u64>) -> ExitCode {
     let _flush = match logging::init(&log) {
         Ok(flush) => flush,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return exit::CONFIG.into();
         }
     };
@@ -31,7 +31,7 @@ async fn play(seconds: Option<u64>) -> ExitCode {
     let mut show = match Show::start().await {
         Ok(show) => show,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return exit::OS.into();
         }
     };
@@ -44,11 +44,11 @@ async fn play(seconds: Option<u64>) -> ExitCode {
         interrupted = tokio::signal::ctrl_c() => interrupted,
         () = until(seconds) => Ok(()),
     };
-    println!("\n{}", show.end().await);
-    match played {
+    let summary = show.end().await;
+    match played.and_then(|()| writeln!(out, "\n{summary}")) {
         Ok(()) => exit::OK,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             exit::IO.into()
         }
     }

@@ -14,6 +14,8 @@ pub mod run;
 pub mod status;
 
 use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -127,10 +129,15 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     match runtime {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => {
-            eprintln!("cannot start: {error}");
+            complain(&format_args!("cannot start: {error}"));
             exit::OS.into()
         }
     }
+}
+
+/// Says on stderr what is wrong. Where that cannot be written the exit code is all there is.
+fn complain(what: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// Prints help, the version, or what is wrong with the arguments.

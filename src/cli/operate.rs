@@ -1,12 +1,13 @@
 //! `bowline drain|ready|maint NODE`: what the operator wants of a node.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::ask::{Failure, Whom, ask};
-use super::exit;
+use super::{complain, exit};
 use crate::cluster::OperatorState;
 
 /// The answer to a change.
@@ -26,7 +27,7 @@ pub fn operate(node: &str, state: OperatorState, force: bool, whom: &Whom) -> Ex
         match set(node, state, force, whom).await {
             Ok(code) => code,
             Err(failure) => {
-                eprintln!("{failure}");
+                complain(&failure);
                 failure.code()
             }
         }
@@ -41,20 +42,23 @@ async fn set(
 ) -> Result<ExitCode, Failure> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if node.is_empty() || !node.bytes().all(known) {
-        eprintln!("{node:?} is no name of a node");
+        complain(&format_args!("{node:?} is no name of a node"));
         return Ok(exit::USAGE.into());
     }
     let body = json!({ "state": state.word(), "force": force }).to_string();
     let reply = ask(whom, &format!("/nodes/{node}/state"), Some(body)).await?;
     match reply.status {
         200 => {
-            println!("{}", told(&reply.json()?));
-            Ok(exit::OK)
+            let told = told(&reply.json()?);
+            Ok(match writeln!(io::stdout(), "{told}") {
+                Ok(()) => exit::OK,
+                Err(_) => exit::IO.into(),
+            })
         }
         404 | 409 => {
             let why = reply.error();
             let why = why.ok_or_else(|| Failure::Foreign(reply.url, "no reason given".into()))?;
-            eprintln!("{why}");
+            complain(&why);
             let code = if reply.status == 404 {
                 exit::USAGE
             } else {

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::logging::{self, LoggingError};
-use super::{exit, notify};
+use super::{complain, exit, notify};
 use crate::config::{self, Settings};
 use crate::server::{Server, StartError};
 
@@ -18,7 +18,7 @@ pub fn run(config: &Path) -> ExitCode {
     let settings = match config::load(config) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return exit::CONFIG.into();
         }
     };
@@ -26,7 +26,7 @@ pub fn run(config: &Path) -> ExitCode {
     let _flush = match logging::init(&settings.log) {
         Ok(flush) => flush,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return match error {
                 LoggingError::Filter { .. } | LoggingError::NotAscii(_) => exit::CONFIG.into(),
                 LoggingError::System(_) => exit::OS.into(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::ask::{Failure, Reply, Whom, ask};
-use super::exit;
+use super::{complain, exit};
 use crate::admin::report::{Health, NodeHealth, SCHEMA, Status, Verdict};
 use crate::admin::seconds_of;
 
@@ -20,7 +20,7 @@ pub fn status(json: bool, whom: &Whom) -> ExitCode {
         {
             Ok(code) => code,
             Err(failure) => {
-                eprintln!("{failure}");
+                complain(&failure);
                 failure.code()
             }
         }

@@ -67,6 +67,36 @@ async fn a_node_is_drained_from_the_shell() {
     }
 }
 
+/// A disk that is full, or a terminal that is gone, ends no command with a panic (code 101).
+#[tokio::test]
+async fn what_cannot_be_written_is_no_panic() {
+    let into_full = |arguments: &[&str], url: &str| {
+        let full = || std::fs::File::create("/dev/full").unwrap();
+        Command::new(env!("CARGO_BIN_EXE_bowline"))
+            .args(arguments)
+            .env("BOWLINE_ADMIN", url)
+            .stdin(Stdio::null())
+            .stdout(full())
+            .stderr(full())
+            .status()
+    };
+    for wrong in [&["run", "-c", "/missing"][..], &["check", "/missing"]] {
+        let status = into_full(wrong, "").await.unwrap();
+        assert_eq!(status.code(), Some(78), "{wrong:?}");
+    }
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::before(&nodes).await;
+    let url = format!("http://{}", balancer.server.admin_address().unwrap());
+    for done in [&["status"][..], &["status", "--json"], &["drain", "t1"]] {
+        let status = into_full(done, &url).await.unwrap();
+        assert_eq!(status.code(), Some(74), "{done:?}");
+    }
+    let unknown = into_full(&["drain", "t9"], &url).await.unwrap();
+    assert_eq!(unknown.code(), Some(64));
+    let demo = into_full(&["demo", "--for", "1"], "").await.unwrap();
+    assert_eq!(demo.code(), Some(74));
+}
+
 #[tokio::test]
 async fn who_does_not_answer_or_refuses_has_a_code_of_its_own() {
     let free = TcpListener::bind("127.0.0.1:0")
