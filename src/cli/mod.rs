@@ -127,7 +127,13 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(command),
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // Whoever asks a silent name service waits on a thread that nothing can call back. To
+            // wait for it here would hold up the end, with signals that nobody hears any more.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             complain(&format_args!("cannot start: {error}"));
             exit::OS.into()
@@ -154,6 +160,9 @@ fn answer(message: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -174,5 +183,27 @@ mod tests {
         }
         assert!(Arguments::try_parse_from(["bowline", "run"]).is_err());
         assert!(Arguments::try_parse_from(["bowline"]).is_err());
+    }
+
+    /// As a look-up at a name service that is silent.
+    #[test]
+    fn a_thread_that_hangs_does_not_hold_up_the_end() {
+        let (release, hang) = mpsc::channel::<()>();
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            let code = block_on(async {
+                let (begun, begin) = tokio::sync::oneshot::channel();
+                tokio::task::spawn_blocking(move || {
+                    begun.send(()).expect("somebody waits");
+                    hang.recv()
+                });
+                begin.await.expect("it begins");
+                exit::OK
+            });
+            ended.send(code)
+        });
+        let code = end.recv_timeout(Duration::from_secs(10));
+        drop(release);
+        assert_eq!(code, Ok(exit::OK));
     }
 }
