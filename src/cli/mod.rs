@@ -141,9 +141,24 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Says on stderr what is wrong. Where that cannot be written the exit code is all there is.
+/// Says on stderr what is wrong, in one line. Where that cannot be written the exit code is all
+/// there is.
 fn complain(what: &dyn fmt::Display) {
-    let _ = writeln!(io::stderr(), "{what}");
+    let _ = writeln!(io::stderr(), "{}", plain(&what.to_string()));
+}
+
+/// `text` with its control characters escaped. What answers may be no Bowline, and speaks to the
+/// operator, not to the terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 /// Prints help, the version, or what is wrong with the arguments.
