@@ -200,6 +200,9 @@ async fn whoever_answers_does_not_fill_the_memory() {
     let told = bowline(&impostor(200, health("x", &nodes)).await, &["status"]).await;
     assert_eq!(code(&told), 0, "{}", text(&told.stderr));
     assert!(told.stdout.len() < 200_000, "{}", told.stdout.len());
+    let long = impostor(200, " ".repeat(9 << 20)).await;
+    let told = text(&bowline(&long, &["status"]).await.stderr);
+    assert!(told.contains("length limit exceeded"), "{told}");
 }
 
 #[tokio::test]
