@@ -248,6 +248,36 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_one_line_of_plain_characters() {
+        let name = format!("bowline-access-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let read = |text: &[u8]| {
+            std::fs::write(&file, text).unwrap();
+            read_token(&file).ok()
+        };
+        let longest = "x".repeat(256);
+        for good in ["0123456789abcdef", &longest] {
+            assert_eq!(read(good.as_bytes()).as_deref(), Some(good));
+            let line = format!("{good}\r\n");
+            assert_eq!(read(line.as_bytes()).as_deref(), Some(good));
+        }
+        for wrong in [
+            "",
+            "0123456789abcde",
+            &"x".repeat(257),
+            &"x".repeat(5000),
+            "0123456789 abcdef",
+            "0123456789abcdef\n0123456789abcdef",
+            "0123456789abcdef\u{7f}",
+            "0123456789abcdéf",
+        ] {
+            assert_eq!(read(wrong.as_bytes()), None, "{wrong:?}");
+        }
+        assert_eq!(read(b"0123456789abcdef\xff"), None);
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
     fn only_own_names_are_hosts() {
         let access = Access {
             token: None,

@@ -1,5 +1,6 @@
 //! The admin listener over real sockets.
 
+mod bounds;
 mod changes;
 mod streams;
 

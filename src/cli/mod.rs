@@ -127,7 +127,13 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(command),
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // Whoever asks a silent name service waits on a thread that nothing can call back. To
+            // wait for it here would hold up the end, with signals that nobody hears any more.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             complain(&format_args!("cannot start: {error}"));
             exit::OS.into()
@@ -135,9 +141,24 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Says on stderr what is wrong. Where that cannot be written the exit code is all there is.
+/// Says on stderr what is wrong, in one line. Where that cannot be written the exit code is all
+/// there is.
 fn complain(what: &dyn fmt::Display) {
-    let _ = writeln!(io::stderr(), "{what}");
+    let _ = writeln!(io::stderr(), "{}", plain(&what.to_string()));
+}
+
+/// `text` with its control characters escaped. What answers may be no Bowline, and speaks to the
+/// operator, not to the terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 /// Prints help, the version, or what is wrong with the arguments.
@@ -154,6 +175,9 @@ fn answer(message: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -174,5 +198,27 @@ mod tests {
         }
         assert!(Arguments::try_parse_from(["bowline", "run"]).is_err());
         assert!(Arguments::try_parse_from(["bowline"]).is_err());
+    }
+
+    /// As a look-up at a name service that is silent.
+    #[test]
+    fn a_thread_that_hangs_does_not_hold_up_the_end() {
+        let (release, hang) = mpsc::channel::<()>();
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            let code = block_on(async {
+                let (begun, begin) = tokio::sync::oneshot::channel();
+                tokio::task::spawn_blocking(move || {
+                    begun.send(()).expect("somebody waits");
+                    hang.recv()
+                });
+                begin.await.expect("it begins");
+                exit::OK
+            });
+            ended.send(code)
+        });
+        let code = end.recv_timeout(Duration::from_secs(10));
+        drop(release);
+        assert_eq!(code, Ok(exit::OK));
     }
 }

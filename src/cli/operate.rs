@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::ask::{Failure, Whom, ask};
-use super::{complain, exit};
+use super::{complain, exit, plain};
 use crate::cluster::OperatorState;
 
 /// The answer to a change.
@@ -49,7 +49,7 @@ async fn set(
     let reply = ask(whom, &format!("/nodes/{node}/state"), Some(body)).await?;
     match reply.status {
         200 => {
-            let told = told(&reply.json()?);
+            let told = plain(&told(&reply.json()?));
             Ok(match writeln!(io::stdout(), "{told}") {
                 Ok(()) => exit::OK,
                 Err(_) => exit::IO.into(),

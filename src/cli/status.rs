@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::ask::{Failure, Reply, Whom, ask};
-use super::{complain, exit};
+use super::{complain, exit, plain};
 use crate::admin::report::{Health, NodeHealth, SCHEMA, Status, Verdict};
 use crate::admin::seconds_of;
 
@@ -78,11 +78,11 @@ fn page(health: &Health, url: &str, colours: bool) -> String {
         health.sessions,
         health.held,
         health.connections,
-        health.version,
+        plain(&health.version),
         age(&health.started),
     );
     for reason in &health.reasons {
-        page.push_str(&format!("  - {reason}\n"));
+        page.push_str(&format!("  - {}\n", plain(reason)));
     }
     page.push('\n');
     let mut rows = vec![HEAD.map(Cell::from).into()];
@@ -92,13 +92,14 @@ fn page(health: &Health, url: &str, colours: bool) -> String {
         let failure = node.last_failure.as_ref()?;
         Some((node, failure))
     });
-    let width = health.nodes.iter().map(|node| node.name.len()).max();
+    let width = health.nodes.iter().map(|node| bounded(&node.name).len());
+    let width = width.max().unwrap_or(0);
     for (number, (node, failure)) in failed.enumerate() {
         if number == 0 {
             page.push_str("\nLast failures:\n");
         }
-        let (name, width) = (&node.name, width.unwrap_or(0));
-        let (when, what) = (age(&failure.when), &failure.what);
+        let name = bounded(&node.name);
+        let (when, what) = (age(&failure.when), plain(&failure.what));
         page.push_str(&format!("  {name:width$}  {when:>6} ago  {what}\n"));
     }
     page
@@ -110,6 +111,13 @@ const HEAD: [&str; 11] = [
 ];
 /// Columns from the left that hold words.
 const WORDS: usize = 3;
+/// The longest word of a table, in characters: that of a node's name. Every row is as wide.
+const LONGEST_WORD: usize = 64;
+
+/// A word of the answer for a table, cut if it is none of Bowline's.
+fn bounded(text: &str) -> String {
+    plain(&text.chars().take(LONGEST_WORD).collect::<String>())
+}
 
 fn row(node: &NodeHealth, age: &dyn Fn(&str) -> String) -> Vec<Cell> {
     let colour = (node.state != "ready").then_some(YELLOW);
@@ -123,8 +131,8 @@ fn row(node: &NodeHealth, age: &dyn Fn(&str) -> String) -> Vec<Cell> {
         |share: Option<f64>| share.map_or_else(none, |share| format!("{:.1}%", share * 100.0));
     let ms = |ms: Option<f64>| ms.map_or_else(none, |ms| format!("{ms:.1}"));
     vec![
-        node.name.as_str().into(),
-        Cell(node.state.clone(), colour),
+        bounded(&node.name).into(),
+        Cell(bounded(&node.state), colour),
         Cell(verdict.to_owned(), shade),
         node.since.as_deref().map_or_else(none, age).into(),
         node.sessions.to_string().into(),

@@ -241,6 +241,21 @@ mod tests {
         assert!(message(&bomb).contains("repetition limit"));
     }
 
+    /// Below the library's limit, which lets through fifty times the file and more.
+    #[test]
+    fn aliases_that_multiply_the_file_are_refused() {
+        let aliases = |count: usize| vec!["*a"; count].join(", ");
+        let many = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(1000), aliases(1000));
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(10_000), aliases(200));
+        for bomb in [many, long] {
+            let told = message(&bomb);
+            assert!(told.contains("aliases stand for more"), "{told}");
+        }
+        // A file that is as full as can be without any.
+        let full = format!("a: [{}]", "x,".repeat(MAX_FILE / 2 - 10));
+        assert!(message(&full).contains("unknown key `a`"));
+    }
+
     #[test]
     fn depth_and_size_are_bounded() {
         assert!(message(&"[".repeat(1000)).contains("recursion limit"));

@@ -4,6 +4,7 @@
 //! when something is wrong with a value, a second pass walks to that value and fails there on
 //! purpose: the error then carries the line, in block style, in flow style and in lists alike.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{
@@ -11,6 +12,10 @@ use serde::de::{
     Visitor,
 };
 use serde::{Deserialize, de};
+
+/// How much a tree may hold: values, and bytes of their text. Without aliases a file comes nowhere
+/// near; with them the YAML library alone would let 256 KiB become gigabytes.
+const MOST: usize = 4 * super::MAX_FILE;
 
 /// One YAML value. Mappings keep their order and their duplicates, for the reader to refuse.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +52,9 @@ pub(super) fn read(text: &str) -> Result<Tree, Unreadable> {
     let Some(first) = documents.next() else {
         return Ok(Tree::Null);
     };
-    let tree = Tree::deserialize(first).map_err(Unreadable::Yaml)?;
+    let room = Cell::new(MOST);
+    let tree = Grow(&room).deserialize(first);
+    let tree = tree.map_err(Unreadable::Yaml)?;
     let Some(second) = documents.next() else {
         return Ok(tree);
     };
@@ -70,69 +77,96 @@ fn stop_at(finder: Finder<'_>, document: serde_yaml::Deserializer<'_>) -> Option
     stopped.location().map(|location| location.line())
 }
 
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TreeVisitor)
+/// Reads a tree, as long as there is room for it.
+#[derive(Clone, Copy)]
+struct Grow<'r>(&'r Cell<usize>);
+
+impl Grow<'_> {
+    /// Takes the room of a value with so many bytes of text.
+    fn take<E: de::Error>(self, bytes: usize) -> Result<(), E> {
+        let left = self.0.get().checked_sub(1 + bytes);
+        self.0.set(left.ok_or_else(|| {
+            E::custom("its aliases stand for more than a configuration may hold")
+        })?);
+        Ok(())
+    }
+
+    fn leaf<E: de::Error>(self, leaf: Tree) -> Result<Tree, E> {
+        let bytes = match &leaf {
+            Tree::Text(text) | Tree::Float(text) => text.len(),
+            _ => 0,
+        };
+        self.take(bytes)?;
+        Ok(leaf)
     }
 }
 
-struct TreeVisitor;
+impl<'de> DeserializeSeed<'de> for Grow<'_> {
+    type Value = Tree;
 
-impl<'de> Visitor<'de> for TreeVisitor {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Grow<'_> {
     type Value = Tree;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a YAML value")
     }
 
-    fn visit_unit<E>(self) -> Result<Tree, E> {
-        Ok(Tree::Null)
+    fn visit_unit<E: de::Error>(self) -> Result<Tree, E> {
+        self.leaf(Tree::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Tree, E> {
-        Ok(Tree::Null)
+    fn visit_none<E: de::Error>(self) -> Result<Tree, E> {
+        self.leaf(Tree::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
-        Ok(Tree::Bool(value))
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Tree, E> {
+        self.leaf(Tree::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
-        Ok(Tree::Int(value.into()))
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Tree, E> {
+        self.leaf(Tree::Int(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
-        Ok(Tree::Int(value.into()))
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Tree, E> {
+        self.leaf(Tree::Int(value.into()))
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Tree, E> {
-        Ok(Tree::Int(value))
+    fn visit_i128<E: de::Error>(self, value: i128) -> Result<Tree, E> {
+        self.leaf(Tree::Int(value))
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Tree, E> {
-        Ok(i128::try_from(value).map_or_else(|_| Tree::Float(value.to_string()), Tree::Int))
+    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Tree, E> {
+        let int = i128::try_from(value);
+        self.leaf(int.map_or_else(|_| Tree::Float(value.to_string()), Tree::Int))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
-        Ok(Tree::Float(value.to_string()))
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Tree, E> {
+        self.leaf(Tree::Float(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
-        Ok(Tree::Text(value.to_owned()))
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Tree, E> {
+        self.leaf(Tree::Text(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Tree, A::Error> {
+        self.take(0)?;
         let mut list = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(self)? {
             list.push(item);
         }
         Ok(Tree::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
+        self.take(0)?;
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<Tree>()? {
-            entries.push((key.into_key(), map.next_value()?));
+        while let Some(key) = map.next_key_seed(self)? {
+            entries.push((key.into_key(), map.next_value_seed(self)?));
         }
         Ok(Tree::Map(entries))
     }

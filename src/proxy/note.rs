@@ -138,7 +138,11 @@ impl Note {
     /// Notes that the request is to go to `node`.
     pub(super) fn goes_to(&self, node: NodeId) {
         self.node.store(node.0, Ordering::Relaxed);
-        self.tries.fetch_add(1, Ordering::Relaxed);
+        let more = |tries: u8| tries.checked_add(1);
+        // It stays at its most.
+        let _ = self
+            .tries
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     /// The request is at its node from now on.
@@ -308,6 +312,29 @@ impl Drop for Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Cluster;
+    use crate::config::{NodeSettings, Settings};
+    use crate::metrics::Metrics;
+
+    /// A creation is tried at each node that is up and refuses: a thousand, where a whole hall fails.
+    #[tokio::test]
+    async fn tries_beyond_all_numbers_are_many() {
+        let settings = Settings::for_nodes(vec![NodeSettings {
+            name: "t1".to_owned(),
+            address: "127.0.0.1:9".to_owned(),
+            weight: 1,
+            max_sessions: 0,
+        }]);
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Arc::new(Cluster::new(&settings, &metrics));
+        let proxy = Arc::new(Proxy::new(&settings, cluster, metrics).unwrap());
+        let client = IpAddr::from([127, 0, 0, 1]);
+        let note = Note::new(proxy, Kind::Creation, client, &Parent::default());
+        for _ in 0..257 {
+            note.goes_to(NodeId(0));
+        }
+        assert_eq!(note.tries.load(Ordering::Relaxed), 255);
+    }
 
     #[test]
     fn addresses_are_written_as_usual() {

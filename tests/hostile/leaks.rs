@@ -85,8 +85,10 @@ fn start(nodes: &[Node], format: &str) -> (Child, Output) {
     (child, output)
 }
 
-/// Sessions to which everything happens that a log line could be written of; their sids.
-async fn traffic(nodes: &[Node], balancer: SocketAddr) -> Vec<String> {
+/// Sessions to which everything happens that a log line could be written of; their sids, and what
+/// was told of the nodes meanwhile: the next failure takes the place of the last one.
+async fn traffic(nodes: &[Node], balancer: SocketAddr, admin: SocketAddr) -> (Vec<String>, String) {
+    let mut health = String::new();
     let mut sids = vec!["made-up-sid-0123456789".to_owned()];
     let mut wire = Wire::to(balancer).await;
     wire.post(&poll(&sids[0], 1)).await.unwrap();
@@ -121,6 +123,7 @@ async fn traffic(nodes: &[Node], balancer: SocketAddr) -> Vec<String> {
             session.rid, session.sid
         );
         wire.post(&held).await.unwrap();
+        health += &told(admin, "/health").await;
         owner.misbehave(None);
         malformed(balancer, &session.sid).await;
     }
@@ -140,7 +143,7 @@ async fn traffic(nodes: &[Node], balancer: SocketAddr) -> Vec<String> {
     for node in nodes {
         node.misbehave(None);
     }
-    sids
+    (sids, health)
 }
 
 /// Requests with a sid in places where it is looked at, and refused.
@@ -207,7 +210,9 @@ async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
         let client = output.address(listening).await;
         let admin = output.address(admin_listening).await;
         ready(admin).await;
-        let sids = traffic(&nodes, client).await;
+        let (sids, health) = traffic(&nodes, client, admin).await;
+        assert!(health.contains("with no wrapper"), "{health}");
+        assert_tells_none("/health", &health, &sids);
         for path in [
             "/",
             "/live",

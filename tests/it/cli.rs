@@ -1,11 +1,12 @@
 //! The commands that ask a running balancer, as a shell runs them.
 
-use std::net::TcpListener;
 use std::process::{Output, Stdio};
 
 use bowline::demo::client::Client;
 use bowline::server::Server;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -99,7 +100,7 @@ async fn what_cannot_be_written_is_no_panic() {
 
 #[tokio::test]
 async fn who_does_not_answer_or_refuses_has_a_code_of_its_own() {
-    let free = TcpListener::bind("127.0.0.1:0")
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
@@ -127,6 +128,81 @@ async fn who_does_not_answer_or_refuses_has_a_code_of_its_own() {
 
     let clients = format!("http://{}", balancer.address());
     assert_eq!(code(&bowline(&clients, &["status"]).await), 76);
+}
+
+/// Answers one request with `status` and `body`, and gives its URL.
+async fn impostor(status: u16, body: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}");
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        // Until the other side has gone.
+        let _ = stream.read(&mut [0]).await;
+    });
+    url
+}
+
+/// `/health` of something that is no Bowline.
+fn health(word: &str, nodes: &[&str]) -> String {
+    let node = |name: &&str| {
+        json!({
+            "name": name, "address": word, "resolved": [], "state": word, "state_since": word,
+            "verdict": "up", "since": word, "weight": 1, "share": 1.0, "falls": 0,
+            "penalty_seconds": 0.0, "sessions": 1, "held": 1, "creations_per_second": 0.0,
+            "error_share_1m": null, "error_share_5m": null, "p50_ms": null, "p99_ms": null,
+            "last_failure": { "what": word, "when": word },
+        })
+    };
+    let nodes: Vec<_> = nodes.iter().map(node).collect();
+    let health = json!({
+        "schema": 1, "status": "ok", "reasons": [word], "draining": false, "version": word,
+        "started": word, "now": word, "sessions": 1, "held": 1, "connections": 1, "nodes": nodes,
+    });
+    health.to_string()
+}
+
+#[tokio::test]
+async fn whoever_answers_does_not_speak_to_the_terminal() {
+    let word = "\u{1b}[2J\u{1b}]0;x\u{7}all is well\r\nreally\u{9b}31m";
+    let error = json!({ "error": word }).to_string();
+    let changed = json!({ "node": word, "before": word, "state": word, "sessions": 1, "held": 1 });
+    let status = &["status"][..];
+    let drain = &["drain", "t1"][..];
+    let wrong = health(word, &[]).replace("\"ok\"", &json!(word).to_string());
+    for (arguments, status, body, expected, lines) in [
+        (status, 200, health(word, &[word, "t1"]), 0, 11),
+        (status, 200, wrong, 76, 1),
+        (status, 401, error.clone(), 77, 1),
+        (drain, 200, changed.to_string(), 0, 1),
+        (drain, 409, error.clone(), 75, 1),
+        (drain, 500, error, 76, 1),
+    ] {
+        let told = bowline(&impostor(status, body).await, arguments).await;
+        let out = text(&told.stdout) + &text(&told.stderr);
+        assert_eq!(code(&told), expected, "{out:?}");
+        assert!(out.contains("\\u{1b}[2J"), "{out:?}");
+        let rows: Vec<&str> = out.lines().collect();
+        assert_eq!(rows.len(), lines, "{out:?}");
+        assert!(!rows.concat().contains(char::is_control), "{out:?}");
+    }
+}
+
+/// A table is as wide as its widest cell: that of one node must not count for thousands.
+#[tokio::test]
+async fn whoever_answers_does_not_fill_the_memory() {
+    let wide = "x".repeat(100_000);
+    let mut nodes = vec!["t1"; 500];
+    nodes[0] = &wide;
+    let told = bowline(&impostor(200, health("x", &nodes)).await, &["status"]).await;
+    assert_eq!(code(&told), 0, "{}", text(&told.stderr));
+    assert!(told.stdout.len() < 200_000, "{}", told.stdout.len());
+    let long = impostor(200, " ".repeat(9 << 20)).await;
+    let told = text(&bowline(&long, &["status"]).await.stderr);
+    assert!(told.contains("length limit exceeded"), "{told}");
 }
 
 #[tokio::test]

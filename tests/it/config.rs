@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use bowline::config::{self, AccessLog, Affinity, LogFormat, Origins, Placement, Probe, Settings};
 
@@ -263,6 +265,75 @@ fn run_refuses_what_check_refuses() {
     );
     assert_eq!(run.status.code(), Some(78));
     assert_eq!(run.stderr, check.stderr);
+}
+
+/// What `run` logs until it serves, with a token file of this mode.
+fn log_of_a_start(mode: u32) -> String {
+    let named = |what: &str| {
+        let name = format!("bowline-start-{}-{mode:o}.{what}", std::process::id());
+        std::env::temp_dir().join(name)
+    };
+    let (token, file) = (named("token"), named("yaml"));
+    fs::write(&token, "correct-horse-battery\n").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+    let listen = "listen: [{ address: '127.0.0.1:0' }]\n";
+    let nodes = "nodes: [{ name: t1, address: '127.0.0.1:9' }]\n";
+    let admin = format!(
+        "admin: {{ address: '127.0.0.1:0', token_file: '{}' }}\n",
+        token.display()
+    );
+    fs::write(&file, format!("{listen}{nodes}{admin}")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        log = log + &line.unwrap() + "\n";
+        if log.contains("admin listening") {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_file(token).unwrap();
+    fs::remove_file(file).unwrap();
+    log
+}
+
+#[test]
+fn mistakes_of_the_operator_are_warned_of() {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    for (mode, is_open) in [(0o600, false), (0o644, true)] {
+        let log = log_of_a_start(mode);
+        assert!(log.contains("admin listening"), "{log}");
+        let told = |words| log.lines().any(|line| line.contains(words));
+        let warned = told("WARN bowline::admin::access: everybody on this machine can read");
+        assert_eq!(warned, is_open, "{log}");
+        let warned = told("WARN bowline::cli::run: running as root");
+        assert_eq!(warned, is_root, "{log}");
+    }
+}
+
+/// Of a file without an end no more is read than a good one could have.
+#[test]
+fn files_without_end_are_refused() {
+    for (command, told) in [
+        ("check /dev/zero", "/dev/zero: is larger than 256KiB"),
+        ("status --token-file /dev/zero", "must hold one line"),
+    ] {
+        let script = format!("ulimit -v 4000000 && exec \"$0\" {command}");
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_bowline")])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        assert!(text(&output.stderr).contains(told), "{output:?}");
+    }
 }
 
 #[test]

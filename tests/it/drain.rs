@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::balancer::*;
+use crate::process::{Process, Start};
 
 #[tokio::test]
 async fn held_polls_are_answered_and_idle_connections_close() {
@@ -119,4 +120,28 @@ async fn a_worker_that_is_done_leaves_the_others_their_connections() {
     poll.reply().await.unwrap();
     assert_eq!(seen_of(&nodes[0], client.sid()).len(), 1, "sent once");
     assert_eq!(drained.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_second_signal_waits_for_nobody() {
+    let nodes = tigase_nodes(1).await;
+    let start = Start {
+        more: "log: { format: json }\ntimeouts: { drain: 1h }",
+        ..Start::default()
+    };
+    let mut process = Process::start(&nodes, &start).await;
+    let mut client = process.client();
+    client.create().await.unwrap();
+    let _poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    process.terminate();
+    while process.admin("/ready").await.body != "draining\n" {}
+    process.terminate();
+    assert!(process.wait().await.success());
+    let lines = process.lines();
+    let told = |words: &str| lines.iter().any(|line| line["message"] == words);
+    assert!(
+        told("not waiting any longer") && !told("drained"),
+        "{lines:?}"
+    );
 }

@@ -64,6 +64,16 @@ fn a_pin_lives_for_its_inactivity_and_a_grace() {
     assert_eq!((table.pinned_at(T1), table.sessions.len()), (0, 0));
 }
 
+/// It is a credential.
+#[test]
+fn no_debug_output_has_a_sid() {
+    let table = table(10);
+    let session = table.insert("a-secret-sid");
+    for debug in [format!("{session:?}"), format!("{:?}", table.sessions)] {
+        assert!(!debug.contains("secret") && debug.len() > 20, "{debug}");
+    }
+}
+
 #[test]
 fn a_long_poll_keeps_its_session() {
     let table = table(10);
