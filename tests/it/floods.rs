@@ -132,6 +132,26 @@ async fn made_up_sids_make_no_pin_and_their_answers_do_not_multiply() {
 }
 
 #[tokio::test]
+async fn made_up_sids_whose_node_closes_do_not_go_from_node_to_node() {
+    let nodes = tigase_nodes(2).await;
+    for node in &nodes {
+        node.misbehave(bowline::demo::node::Fault::resetting().on(|seen| {
+            seen.sid
+                .as_deref()
+                .is_some_and(|sid| sid.starts_with("made-up"))
+        }));
+    }
+    let balancer = Balancer::start(&strict(&nodes)).await;
+    for number in 0..10 {
+        let mut client = balancer.client();
+        client.adopt(&format!("made-up-{number}"), 7);
+        assert_item_not_found(&client.poll().await.unwrap());
+    }
+    assert_eq!(asked(&nodes, "made-up-"), 20, "once, and once more");
+    assert!(balancer.proxy().sessions.is_empty(), "no trace of them");
+}
+
+#[tokio::test]
 async fn an_unknown_sid_flood_beyond_the_budget_reaches_no_node() {
     let nodes = tigase_nodes(2).await;
     let mut settings = strict(&nodes);
