@@ -140,8 +140,13 @@ fn few_of(answer: Vec<SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::cluster::tests::settings;
+    use crate::cluster::{Cluster, NodeId};
+    use crate::config::Placement;
+    use crate::metrics::Metrics;
 
     fn addresses(numbers: impl IntoIterator<Item = u32>) -> Vec<SocketAddr> {
         let address = |number| (Ipv4Addr::from(number), 5280).into();
@@ -163,5 +168,29 @@ mod tests {
         // What is gone makes room.
         let without = few_of(addresses(8..4_000), &first);
         assert_eq!(without, addresses(8..24));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_name_service_is_asked_once_however_often_the_node_is_probed() {
+        let cluster = Cluster::new(&settings(1, Placement::Random), &Metrics::new());
+        let asked = Arc::new(());
+        let thread = Arc::clone(&asked);
+        let mut resolver = Resolver::new("t1.invalid:5280");
+        resolver.under_way = Some(Box::pin(async move {
+            let answer = std::future::pending().await;
+            drop(thread);
+            answer
+        }));
+        let limit = Duration::from_secs(1);
+        for _ in 0..3 {
+            let deadline = Instant::now() + limit;
+            let known = resolver.refresh(cluster.node(NodeId(0)), deadline, limit);
+            assert!(known.await.is_ok(), "its last addresses serve");
+        }
+        assert_eq!(
+            Arc::strong_count(&asked),
+            2,
+            "the first look-up is waited for"
+        );
     }
 }

@@ -149,6 +149,38 @@ fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_request_does_not_undo_the_end() {
+    let table = table(10);
+    let session = table.insert("a");
+    assert!(!session.begin().unwrap().late);
+    table.sessions.terminate(&session, "none", at(1));
+    table.sessions.prove(&session, false);
+    assert!(!session.is_pinned());
+    assert_eq!(table.pinned_at(T1), 0);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_only_where_its_session_lives() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let address = [listener.as_ref().unwrap().local_addr().unwrap()];
+    let open = || crate::upstream::Connection::open(&address, Duration::from_secs(20));
+    let table = table(10);
+    let session = table.insert("a");
+    session.keep_idle(Box::new(open().await.unwrap()), T1);
+    assert!(session.take_idle().is_some());
+    session.keep_idle(Box::new(open().await.unwrap()), T2);
+    assert!(session.take_idle().is_none(), "to another node");
+    session.keep_idle(Box::new(open().await.unwrap()), T1);
+    table.sessions.reassign(&session, T1, T2);
+    assert!(session.take_idle().is_none(), "the session moved");
+    session.keep_idle(Box::new(open().await.unwrap()), T2);
+    table.sessions.terminate(&session, "none", at(1));
+    assert!(session.take_idle().is_none(), "the session is over");
+    session.keep_idle(Box::new(open().await.unwrap()), T2);
+    assert!(session.take_idle().is_none(), "it was over");
+}
+
+#[test]
 fn the_first_pin_of_a_sid_wins() {
     let table = table(10);
     table.insert("a");
