@@ -15,6 +15,10 @@ use tracing::{info, warn};
 use super::failure::Failure;
 use crate::cluster::Node;
 
+/// The most addresses of one node. A name service may answer with thousands, and each connect would
+/// have to share its time among them.
+const MOST: usize = 16;
+
 type LookUp = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// Looks one node's name up.
@@ -86,7 +90,8 @@ impl Resolver {
 
     /// Takes a good answer. The order of the known addresses stays while the set does, so that a
     /// name service that rotates its answers does not move a node from address to address.
-    fn learn(&mut self, node: &Node, known: &[SocketAddr], addresses: Vec<SocketAddr>) {
+    fn learn(&mut self, node: &Node, known: &[SocketAddr], answer: Vec<SocketAddr>) {
+        let addresses = few_of(answer, known);
         if self.failing {
             self.failing = false;
             info!(node = %node.name, address = %node.address, "host name resolved again");
@@ -105,15 +110,87 @@ impl Resolver {
 /// Asks the system's resolver; an answer of no address is an error.
 fn look_up(name: String) -> LookUp {
     Box::pin(async move {
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        for address in lookup_host(name).await? {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
+        let addresses: Vec<SocketAddr> = lookup_host(name).await?.collect();
         if addresses.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no address"));
         }
         Ok(addresses)
     })
+}
+
+/// The addresses of an answer, each once, in its order. Of more than [`MOST`] those that are known stay,
+/// or an answer that rotates would be another set each time.
+fn few_of(answer: Vec<SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut chosen: Vec<SocketAddr> = Vec::new();
+    let again = answer.iter().filter(|address| known.contains(address));
+    for address in again.chain(&answer) {
+        if chosen.len() < MOST && !chosen.contains(address) {
+            chosen.push(*address);
+        }
+    }
+    let mut few: Vec<SocketAddr> = Vec::new();
+    for address in answer {
+        if chosen.contains(&address) && !few.contains(&address) {
+            few.push(address);
+        }
+    }
+    few
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::tests::settings;
+    use crate::cluster::{Cluster, NodeId};
+    use crate::config::Placement;
+    use crate::metrics::Metrics;
+
+    fn addresses(numbers: impl IntoIterator<Item = u32>) -> Vec<SocketAddr> {
+        let address = |number| (Ipv4Addr::from(number), 5280).into();
+        numbers.into_iter().map(address).collect()
+    }
+
+    #[test]
+    fn an_answer_is_taken_in_its_order_and_each_address_once() {
+        let answer = addresses([3, 1, 3, 2, 1]);
+        assert_eq!(few_of(answer, &addresses([2, 9])), addresses([3, 1, 2]));
+    }
+
+    #[test]
+    fn an_answer_of_thousands_is_a_few_and_the_same_however_it_rotates() {
+        let first = few_of(addresses(0..4_000), &[]);
+        assert_eq!(first, addresses(0..16));
+        let rotated = addresses((500..4_000).chain(0..500));
+        assert_eq!(few_of(rotated, &first), first);
+        // What is gone makes room.
+        let without = few_of(addresses(8..4_000), &first);
+        assert_eq!(without, addresses(8..24));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_name_service_is_asked_once_however_often_the_node_is_probed() {
+        let cluster = Cluster::new(&settings(1, Placement::Random), &Metrics::new());
+        let asked = Arc::new(());
+        let thread = Arc::clone(&asked);
+        let mut resolver = Resolver::new("t1.invalid:5280");
+        resolver.under_way = Some(Box::pin(async move {
+            let answer = std::future::pending().await;
+            drop(thread);
+            answer
+        }));
+        let limit = Duration::from_secs(1);
+        for _ in 0..3 {
+            let deadline = Instant::now() + limit;
+            let known = resolver.refresh(cluster.node(NodeId(0)), deadline, limit);
+            assert!(known.await.is_ok(), "its last addresses serve");
+        }
+        assert_eq!(
+            Arc::strong_count(&asked),
+            2,
+            "the first look-up is waited for"
+        );
+    }
 }

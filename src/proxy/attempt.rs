@@ -26,6 +26,10 @@ const FINISH_LIMIT: Duration = Duration::from_secs(30);
 /// How often a connection is tried again that this machine itself could not make.
 const LOCAL_RETRY: Duration = Duration::from_millis(100);
 
+/// A try that begins so long after its request has its timer at once: where `edge` polls it again, it
+/// would not be as old as [`YOUNG`] yet.
+const LATE: Duration = Duration::from_millis(5);
+
 /// The times of one try.
 #[derive(Debug)]
 pub(super) struct Times {
@@ -46,7 +50,7 @@ impl Times {
             begun: now,
             nudge: None,
             deadline: now + patience,
-            late: now.saturating_duration_since(begun) >= YOUNG,
+            late: now.saturating_duration_since(begun) >= LATE,
         }
     }
 
@@ -338,4 +342,32 @@ pub(super) fn overdue(node: &Node) {
 pub(super) fn exchange_failed(node: &Node, error: &Error) {
     node.metrics.exchange_failures.inc();
     suspect(node, error);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// When `edge` polls an exchange again, counted from the beginning of its request.
+    const PARKED: Duration = Duration::from_millis(15);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exchange_has_a_deadline_however_late_it_begins() {
+        for late in (0..40_000).step_by(500).map(Duration::from_micros) {
+            let request = Instant::now();
+            tokio::time::advance(late).await;
+            let times = Times::new(request, Instant::now(), Duration::from_secs(1));
+            let mut deadline = Deadline::of(&times);
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
+            let parked = request + PARKED;
+            if let Some(left) = parked.checked_duration_since(Instant::now()) {
+                tokio::time::advance(left).await;
+                assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
+            }
+            assert!(deadline.timer.is_some(), "begun after {late:?}");
+        }
+    }
 }

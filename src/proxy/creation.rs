@@ -39,6 +39,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
     let mut give_up = None;
     let mut tried = Vec::new();
     let mut garbage = 0;
+    let mut unanswered = 0;
     loop {
         let Some(placed) = proxy.place(&job, &tried) else {
             if tried.is_empty() && proxy.cluster.is_full() {
@@ -53,10 +54,13 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
             return refuse(Cause::NoNode, job.legacy, job.note);
         };
         let node = placed.id();
-        match proxy.try_creation(node, &job).await {
+        match proxy.try_creation(node, &job, &mut unanswered).await {
             Try::Done(answer) => {
                 job.note.finish(&answer);
                 return answer;
+            }
+            Try::NextNode | Try::Garbage if unanswered >= resend::MOST_SENT => {
+                return refuse(Cause::CreationFailed, job.legacy, job.note);
             }
             Try::NextNode => tried.push(node),
             Try::Garbage => {
@@ -90,7 +94,8 @@ impl Proxy {
         Instant::now() < give_up && timeout_at(give_up, self.cluster.until_up()).await.is_ok()
     }
 
-    async fn try_creation(self: &Arc<Self>, id: NodeId, job: &Job) -> Try {
+    /// Asks one node. Adds to `unanswered` how often it let go of the request without an answer.
+    async fn try_creation(self: &Arc<Self>, id: NodeId, job: &Job, unanswered: &mut u8) -> Try {
         let node = self.cluster.node(id);
         let mut repeated = false;
         loop {
@@ -125,6 +130,7 @@ impl Proxy {
                 }
                 Ended::Failed(error) => {
                     attempt::exchange_failed(node, &error);
+                    *unanswered += u8::from(error.request_left());
                     let now = Circumstances {
                         reused: false,
                         repeated,

@@ -83,6 +83,8 @@ struct Past {
     tried: Vec<NodeId>,
     /// It has been sent again on a fresh connection.
     repeated: bool,
+    /// How often it was at a node that let go of it without an answer.
+    unanswered: u8,
     /// Its answer was overdue once.
     overdue: bool,
     /// How long it waits for a node to come, since there is none.
@@ -281,7 +283,11 @@ impl UnderWay {
         if blamed && next != Next::Terminated && !error.is_connect() {
             attempt::exchange_failed(self.proxy.cluster.node(id), error);
         }
+        past.unanswered += u8::from(error.request_left());
         match next {
+            Next::Again | Next::Reassign if past.unanswered >= self.most_sent() => {
+                Step::Rejected(Cause::SessionLost)
+            }
             Next::Again => {
                 // A node that closes an idle connection has done nothing wrong; the next failure
                 // is the first.
@@ -301,6 +307,14 @@ impl UnderWay {
                 Step::Done(Answer::reject(Cause::Overloaded, legacy))
             }
             Next::Garbage => Step::Rejected(Cause::NodeGarbage),
+        }
+    }
+
+    /// How often a request of the session may be at nodes that let go of it without an answer.
+    fn most_sent(&self) -> u8 {
+        match self.owes() {
+            Some(_) => resend::MOST_SENT_UNKNOWN,
+            None => resend::MOST_SENT,
         }
     }
 

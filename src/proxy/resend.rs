@@ -6,6 +6,13 @@
 
 use crate::upstream::Error;
 
+/// How often one request is sent to nodes that let go of it without an answer. There may be something in
+/// it that no node survives. Enough for a node that stops, and takes connections for a moment still.
+pub(super) const MOST_SENT: u8 = 16;
+
+/// The same for a sid that no node is known to have: once, and once more.
+pub(super) const MOST_SENT_UNKNOWN: u8 = 2;
+
 /// What is known when an exchange has failed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Circumstances {

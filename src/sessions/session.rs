@@ -348,22 +348,23 @@ impl Session {
     }
 
     /// Moves the session from a failed node to a survivor; whoever comes second learns where the
-    /// first has moved it. Says whether this call did it.
-    pub(super) fn move_to(&self, from: NodeId, to: NodeId) -> bool {
+    /// first has moved it. Says whether it is a pin, if this call did it.
+    pub(super) fn move_to(&self, from: NodeId, to: NodeId) -> Option<bool> {
         let mut state = self.state();
         if self.node() != from {
-            return false;
+            return None;
         }
         state.idle = None;
         self.asked.store(0, Ordering::Relaxed);
         self.made.store(0, Ordering::Relaxed);
         self.node.store(to.0, Ordering::Release);
-        true
+        Some(state.stage == Stage::Pinned)
     }
 
     /// Its node has shown that it knows the session, in answer to a request that began `late`,
-    /// after the session was terminated, or not. Says whether it is a pin only from now on.
-    pub(super) fn prove(&self, late: bool) -> bool {
+    /// after the session was terminated, or not. Says where, if it is a pin only from now on: a
+    /// moment later another request may have moved it.
+    pub(super) fn prove(&self, late: bool) -> Option<NodeId> {
         let mut state = self.state();
         // The answered request still counts itself.
         if state.under_way <= 1 {
@@ -379,26 +380,26 @@ impl Session {
             Stage::Ended => late,
             Stage::Pinned | Stage::Gone => false,
         };
-        if proved {
+        proved.then(|| {
             state.stage = Stage::Pinned;
-        }
-        proved
+            self.node()
+        })
     }
 
     /// The session is over: its connections close, and a pin stays known for late requests only.
-    /// Says whether it was a pin.
-    pub(super) fn terminate(&self, now: Time) -> bool {
+    /// Says where it was a pin, if it was one.
+    pub(super) fn terminate(&self, now: Time) -> Option<NodeId> {
         let mut state = self.state();
         state.idle = None;
         let pinned = state.stage == Stage::Pinned;
-        if pinned {
+        pinned.then(|| {
             state.stage = Stage::Ended;
             // Who waits for a lower rid need not any longer.
             state.queue = None;
             self.expires
                 .store((now + TOMBSTONE).seconds(), Ordering::Relaxed);
-        }
-        pinned
+            self.node()
+        })
     }
 
     /// Gives the pin up if `node` made it before `life`: the node has lost its sessions. Its

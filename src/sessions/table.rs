@@ -162,8 +162,8 @@ impl Sessions {
     /// The session's node has answered a request of it with something else than its end. `late`
     /// says that the request began after the session's end: then the node knows better.
     pub fn prove(&self, session: &Session, late: bool) {
-        if session.prove(late) {
-            let metrics = &self.cluster.node(session.node()).metrics;
+        if let Some(node) = session.prove(late) {
+            let metrics = &self.cluster.node(node).metrics;
             metrics.sessions.inc();
             if !late {
                 metrics.rediscovered.inc();
@@ -175,12 +175,12 @@ impl Sessions {
     /// an unproven session leaves no trace once its last request has ended. Says whether it was a
     /// pin.
     pub fn terminate(&self, session: &Session, condition: &str, now: Time) -> bool {
-        let pinned = session.terminate(now);
-        if pinned {
-            self.cluster.node(session.node()).metrics.sessions.dec();
-            self.metrics.sessions_terminated.inc(condition);
-        }
-        pinned
+        let Some(node) = session.terminate(now) else {
+            return false;
+        };
+        self.cluster.node(node).metrics.sessions.dec();
+        self.metrics.sessions_terminated.inc(condition);
+        true
     }
 
     /// Drops the pins that `node` made before `life`: it has lost its sessions. Says how many
@@ -200,7 +200,7 @@ impl Sessions {
     /// Moves a session off the node `from`, which failed or was set to `maint`. Says whether this call did it.
     pub fn reassign(&self, session: &Session, from: NodeId, to: NodeId) -> bool {
         let moved = session.move_to(from, to);
-        if moved && session.is_pinned() {
+        if moved == Some(true) {
             let (old, new) = (self.cluster.node(from), self.cluster.node(to));
             old.metrics.sessions.dec();
             if old.state() == OperatorState::Maint {
@@ -210,7 +210,7 @@ impl Sessions {
             }
             new.metrics.sessions.inc();
         }
-        moved
+        moved.is_some()
     }
 
     /// Ends a request of `session`. `pause` is what the request asked for, in seconds.

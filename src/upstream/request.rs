@@ -279,6 +279,10 @@ mod tests {
         ] {
             assert!(Path::new(path).is_none(), "{path:?}");
         }
+        for alone in "<>&#\"'\\` \r\n\t\0\x7f".chars() {
+            let path = format!("/a{alone}b");
+            assert!(Path::new(&path).is_none(), "{path:?}");
+        }
     }
 
     #[test]
@@ -300,6 +304,10 @@ mod tests {
             &long,
         ] {
             assert!(Authority::new(host).is_none(), "{host:?}");
+        }
+        for alone in "<>&#\"'\\`/@?=;,!$()*+{}|^ \r\n\t\0\x7f".chars() {
+            let host = format!("a{alone}b");
+            assert!(Authority::new(&host).is_none(), "{host:?}");
         }
     }
 }

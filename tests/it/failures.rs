@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::config::Placement;
-use bowline::demo::node::{Ending, Fate, Fault, Hub, Kind, Node, Profile};
+use bowline::demo::node::{Ending, Fate, Fault, Hub, Kind, Node, Profile, Seen};
 use tokio::time::Instant;
 
 use crate::balancer::*;
@@ -553,4 +553,26 @@ async fn another_nodes_sid_is_an_alarm_and_the_first_pin_stays() {
     );
     assert_goes_on(&client.ping("still at home").await.unwrap());
     assert_eq!(seen_of(&nodes[home], client.sid()).len(), 1);
+}
+
+#[tokio::test]
+async fn closes_at_every_node_a_request_does_not_go_round_for_ever() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.session().await;
+    for node in &nodes {
+        let sid = client.sid().to_owned();
+        node.misbehave(
+            Fault::resetting()
+                .on(move |seen| seen.kind == Kind::Create || seen.sid.as_ref() == Some(&sid)),
+        );
+    }
+    assert_item_not_found(&client.poll().await.unwrap());
+    let sent = |of: &dyn Fn(&Seen) -> bool| -> usize { nodes.iter().map(|n| n.count(of)).sum() };
+    assert_eq!(sent(&|seen| seen.sid.as_deref() == Some(client.sid())), 16);
+    let creations = || sent(&|seen| seen.kind == Kind::Create);
+    let before = creations();
+    let reply = balancer.client().post(&creation()).await.unwrap();
+    assert_eq!(reply.condition().as_deref(), Some("internal-server-error"));
+    assert_eq!(creations() - before, 16);
 }

@@ -7,7 +7,7 @@ use bowline::demo::node::{Fate, Hub, Node, Profile};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use crate::balancer::*;
 use crate::routing::creation;
@@ -132,6 +132,26 @@ async fn made_up_sids_make_no_pin_and_their_answers_do_not_multiply() {
 }
 
 #[tokio::test]
+async fn made_up_sids_whose_node_closes_do_not_go_from_node_to_node() {
+    let nodes = tigase_nodes(2).await;
+    for node in &nodes {
+        node.misbehave(bowline::demo::node::Fault::resetting().on(|seen| {
+            seen.sid
+                .as_deref()
+                .is_some_and(|sid| sid.starts_with("made-up"))
+        }));
+    }
+    let balancer = Balancer::start(&strict(&nodes)).await;
+    for number in 0..10 {
+        let mut client = balancer.client();
+        client.adopt(&format!("made-up-{number}"), 7);
+        assert_item_not_found(&client.poll().await.unwrap());
+    }
+    assert_eq!(asked(&nodes, "made-up-"), 20, "once, and once more");
+    assert!(balancer.proxy().sessions.is_empty(), "no trace of them");
+}
+
+#[tokio::test]
 async fn an_unknown_sid_flood_beyond_the_budget_reaches_no_node() {
     let nodes = tigase_nodes(2).await;
     let mut settings = strict(&nodes);
@@ -156,6 +176,30 @@ async fn an_unknown_sid_flood_beyond_the_budget_reaches_no_node() {
     other.adopt("other-1", 7);
     other.poll().await.unwrap();
     assert_eq!(asked(&nodes, "other-"), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_sid_flood_at_once_reaches_no_node_beyond_the_line_for_it() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = strict(&nodes);
+    settings.limits.unknown_sids_per_client = 1;
+    settings.upstream.connects_per_second = 50;
+    let balancer = Balancer::start(&settings).await;
+    // Nothing is opened until all of them have come.
+    let pace = &balancer.proxy().cluster.nodes()[0].pace;
+    while pace.try_turn(Instant::now()).is_some() {}
+    let mut pending = Vec::new();
+    for number in 0..200 {
+        let mut client = balancer.client();
+        client.adopt(&format!("made-up-{number}"), 7);
+        pending.push((client.begin_poll().await.unwrap(), client));
+    }
+    for (poll, _client) in pending {
+        assert_item_not_found(&poll.reply().await.unwrap());
+    }
+    // 64 stand in line; who gets there later finds the budget of ten used up.
+    let asked_for = asked(&nodes, "made-up-");
+    assert!((64..120).contains(&asked_for), "{asked_for}");
 }
 
 #[tokio::test]
@@ -363,7 +407,7 @@ async fn ended_after(balancer: &Balancer, bytes: &[u8], then: &[u8]) -> Duration
     // Little room for answers that nobody reads.
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(balancer.address()).await.unwrap();
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     stream.write_all(bytes).await.unwrap();
     while balancer.proxy().metrics.connections.get() > 0 || begun.elapsed().as_millis() < 50 {
         assert!(begun.elapsed() < PATIENCE, "never ended");

@@ -196,6 +196,33 @@ async fn hostile_clients_make_no_restart_while_another_holds_a_poll() {
 }
 
 #[tokio::test]
+async fn hostile_clients_make_no_restart_once_another_is_answered() {
+    let nodes = [Node::start(Profile::prosody("p1")).await.unwrap()];
+    let balancer = balancer_of(&nodes).await;
+    let mut victims = sessions_from(&balancer, 1..=3).await;
+    let mut hostile = sessions_from(&balancer, 11..=18).await;
+    let sid = hostile[0].sid().to_owned();
+    let breaking = Fault::resetting().on(move |seen| seen.sid.as_ref() == Some(&sid));
+    nodes[0].misbehave(breaking.times(2));
+    let _broken = hostile[0].begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let memory = &balancer.proxy().cluster.nodes()[0].memory;
+    assert!(memory.life().in_doubt());
+    // Nobody but them has a request there; one that the node answers is enough.
+    assert_goes_on(&victims[0].ping("p").await.unwrap());
+    for client in &mut hostile[1..] {
+        let (sid, rid) = (client.sid(), client.rid() + 500);
+        let body =
+            format!("<body xmlns='http://jabber.org/protocol/httpbind' sid='{sid}' rid='{rid}'/>");
+        assert_item_not_found(&client.post(&body).await.unwrap());
+    }
+    assert_eq!(restarts(&balancer), 0);
+    for victim in &mut victims {
+        assert_goes_on(&victim.ping("p").await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn sessions_that_live_elsewhere_in_a_sharing_cluster_stay() {
     let hub = Hub::default();
     let nodes = [

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bowline::config::{Affinity, Placement};
 use bowline::demo::client::Client;
-use bowline::demo::node::{Fate, Hub, Kind, Node, Profile};
+use bowline::demo::node::{Fate, Fault, Hub, Kind, Node, Profile};
 
 use crate::balancer::*;
 
@@ -267,6 +267,23 @@ async fn a_full_table_turns_creations_away_and_serves_its_sessions() {
     assert!(refused.is_terminate());
     assert_goes_on(&first.ping("p").await.unwrap());
     assert_eq!(balancer.metric("bowline_rejects_total{cause=\"full\"}"), 1);
+}
+
+#[tokio::test]
+async fn an_invitation_to_compress_is_not_passed_on() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let body = |accept: &str| {
+        format!("<body xmlns='http://jabber.org/protocol/httpbind' sid='s'{accept} wait='5'/>")
+    };
+    let invites = body(" accept='gzip,deflate'");
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{invites}",
+        invites.len()
+    );
+    nodes[0].misbehave(Fault::answering_rubbish(answer).once());
+    let made = balancer.client().post(&creation()).await.unwrap();
+    assert_eq!(made.text(), body(""));
 }
 
 /// A creation's body.

@@ -159,6 +159,38 @@ fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_request_does_not_undo_the_end() {
+    let table = table(10);
+    let session = table.insert("a");
+    assert!(!session.begin().unwrap().late);
+    table.sessions.terminate(&session, "none", at(1));
+    table.sessions.prove(&session, false);
+    assert!(!session.is_pinned());
+    assert_eq!(table.pinned_at(T1), 0);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_only_where_its_session_lives() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let address = [listener.as_ref().unwrap().local_addr().unwrap()];
+    let open = || crate::upstream::Connection::open(&address, Duration::from_secs(20));
+    let table = table(10);
+    let session = table.insert("a");
+    session.keep_idle(Box::new(open().await.unwrap()), T1);
+    assert!(session.take_idle().is_some());
+    session.keep_idle(Box::new(open().await.unwrap()), T2);
+    assert!(session.take_idle().is_none(), "to another node");
+    session.keep_idle(Box::new(open().await.unwrap()), T1);
+    table.sessions.reassign(&session, T1, T2);
+    assert!(session.take_idle().is_none(), "the session moved");
+    session.keep_idle(Box::new(open().await.unwrap()), T2);
+    table.sessions.terminate(&session, "none", at(1));
+    assert!(session.take_idle().is_none(), "the session is over");
+    session.keep_idle(Box::new(open().await.unwrap()), T2);
+    assert!(session.take_idle().is_none(), "it was over");
+}
+
+#[test]
 fn the_first_pin_of_a_sid_wins() {
     let table = table(10);
     table.insert("a");
@@ -394,4 +426,65 @@ fn who_waits_for_a_lower_rid_goes_when_the_session_is_over() {
         );
         assert!(matches!(session.turn(3, at(1)), Turn::At(_)));
     }
+}
+
+/// Does two things to each session at the same moment, and says whether all is counted where it is.
+fn counted_after(
+    pinned: bool,
+    one: impl Fn(&Sessions, &Session) + Sync,
+    other: impl Fn(&Sessions, &Session) + Sync,
+) {
+    const ROUNDS: usize = 10_000;
+    let table = table(ROUNDS);
+    let session = |number: usize| match pinned {
+        true => table.insert(&number.to_string()),
+        false => {
+            let unproven = |sid: &str| table.sessions.find_or_unproven(sid, T1, at(0));
+            unproven(&number.to_string()).unwrap()
+        }
+    };
+    let sessions: Vec<_> = (0..ROUNDS).map(session).collect();
+    let arrived = AtomicUsize::new(0);
+    let each = |act: &(dyn Fn(&Sessions, &Session) + Sync)| {
+        for (number, session) in sessions.iter().enumerate() {
+            arrived.fetch_add(1, Ordering::Relaxed);
+            let mut looks = 0_u32;
+            while arrived.load(Ordering::Relaxed) < 2 * (number + 1) {
+                // On one processor the other comes only when this one lets it.
+                looks += 1;
+                if looks.is_multiple_of(1_000) {
+                    std::thread::yield_now();
+                }
+                std::hint::spin_loop();
+            }
+            act(&table.sessions, session);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| each(&one));
+        scope.spawn(|| each(&other));
+    });
+    for node in [T1, T2] {
+        let here = |session: &&Arc<Session>| session.is_pinned() && session.node() == node;
+        let expected = sessions.iter().filter(here).count();
+        assert_eq!(usize::try_from(table.pinned_at(node)), Ok(expected));
+    }
+}
+
+#[test]
+fn a_session_that_moves_while_it_ends_is_counted_nowhere() {
+    counted_after(
+        true,
+        |sessions, session| assert!(sessions.reassign(session, T1, T2)),
+        |sessions, session| assert!(sessions.terminate(session, "none", at(1))),
+    );
+}
+
+#[test]
+fn a_session_that_moves_while_it_is_proven_is_counted_once() {
+    counted_after(
+        false,
+        |sessions, session| assert!(sessions.reassign(session, T1, T2)),
+        |sessions, session| sessions.prove(session, false),
+    );
 }
