@@ -277,6 +277,8 @@ async fn write_answer<S: Downstream>(
         .await
         .map_or_else(|never| match never {}, |whole| whole.to_bytes());
     let bytes = bytes_of(head.status, &head.headers, &body);
+    // A slow client takes its time: one copy of a large answer is enough to wait with it.
+    drop(body);
     let (mut wire, _) = Wire::new((stream, early), edge.settings.timeouts.write_stall);
     write_all(&mut wire, &bytes).await.ok()?;
     if close {
