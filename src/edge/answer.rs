@@ -14,7 +14,7 @@ use super::cors::Allowed;
 use crate::proxy::Answer;
 
 const XML: HeaderValue = HeaderValue::from_static("text/xml; charset=utf-8");
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
+pub(super) const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// The answer with everything that its head says but the length, which whoever writes it adds. It
 /// closes the connection if `close` says so, or the answer itself does.

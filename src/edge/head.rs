@@ -54,6 +54,8 @@ pub(super) struct Fields<'a> {
     coded: bool,
     /// `Connection` lists `close`.
     close: bool,
+    /// `Connection` lists `keep-alive`.
+    keep_alive: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -69,16 +71,19 @@ impl<'a> Fields<'a> {
                 CONTENT_ENCODING => {
                     fields.coded |= !value.as_bytes().eq_ignore_ascii_case(b"identity");
                 }
-                CONNECTION => fields.close |= lists_close(value),
+                CONNECTION => {
+                    fields.close |= lists(value, b"close");
+                    fields.keep_alive |= lists(value, b"keep-alive");
+                }
                 _ => {}
             }
         }
         fields
     }
 
-    /// Whether the client wants its connection closed behind the answer.
-    pub(super) const fn says_close(&self) -> bool {
-        self.close
+    /// Whether the client's connection stays open behind the answer (RFC 9112 §9.3).
+    pub(super) fn stays(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
     }
 
     /// Checks a head. The `Host` comes back. What hyper hides of it is for [`super::scan`] to see.
@@ -139,10 +144,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether a `Connection` field lists `close`.
-fn lists_close(value: &HeaderValue) -> bool {
+/// Whether a `Connection` field lists `option`.
+fn lists(value: &HeaderValue, option: &[u8]) -> bool {
     let mut options = value.as_bytes().split(|&byte| byte == b',');
-    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    options.any(|one| one.trim_ascii().eq_ignore_ascii_case(option))
 }
 
 /// `uri-host [ ":" port ]`, of what a registered name or an address can consist of.

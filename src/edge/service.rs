@@ -14,7 +14,7 @@ use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, Response, Version};
 
-use super::answer::{response, response_in};
+use super::answer::{CLOSE, response, response_in};
 use super::body::Unread;
 use super::cors::{self, Allowed};
 use super::head::Fields;
@@ -36,8 +36,9 @@ pub(super) struct Held {
     pub(super) exchange: Exchange,
     /// What its answer says of origins.
     pub(super) allowed: Allowed,
-    /// The connection stays open behind the answer.
-    stays: bool,
+    /// Its answer can be written without hyper, which knows how an old client wants it, and when to
+    /// close.
+    parks: bool,
 }
 
 /// Where the service leaves an exchange that the connection may take over.
@@ -62,9 +63,9 @@ impl Hold {
         Poll::Ready((answer, allowed))
     }
 
-    /// Takes the exchange over, if there is one and its connection stays open behind the answer.
+    /// Takes the exchange over, if there is one that can go on without hyper.
     pub(super) fn take(&self) -> Option<Held> {
-        lock(&self.0).take_if(|held| held.stays)
+        lock(&self.0).take_if(|held| held.parks)
     }
 }
 
@@ -117,25 +118,30 @@ impl Edge {
     ) -> (Response<Full<Bytes>>, bool) {
         let (head, body) = request.into_parts();
         let fields = Fields::of(&head);
-        let stays = head.version == Version::HTTP_11 && !fields.says_close();
+        let stays = fields.stays(head.version);
+        let parks = stays && head.version == Version::HTTP_11;
         let read = self.read(&head, &fields, body, peer, signals).await;
         // Its memory is for the response; what it says lies in hyper's buffer, and would keep that.
         let mut headers = head.headers;
         headers.clear();
-        let response = match read {
+        let mut response = match read {
             Read::Answered(response) => response,
             Read::Exchange(exchange, allowed) => {
                 hold.put(Held {
                     exchange,
                     allowed,
-                    stays,
+                    parks,
                 });
                 signals.step();
                 let (answer, allowed) = std::future::poll_fn(|context| hold.poll(context)).await;
                 response_in(headers, answer, allowed, self.drain.is_closing())
             }
         };
-        let stays = stays && !response.headers().contains_key(CONNECTION);
+        if !stays {
+            // hyper does not see a `close` beside what is not ASCII.
+            response.headers_mut().insert(CONNECTION, CLOSE);
+        }
+        let stays = !response.headers().contains_key(CONNECTION);
         (response, stays)
     }
 

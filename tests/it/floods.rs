@@ -446,3 +446,33 @@ async fn slowloris_slow_bodies_slow_readers_and_silence_are_ended_in_their_time(
         );
     }
 }
+
+/// A connection that its client may keep has its times, however it came to be kept.
+#[tokio::test]
+async fn connections_that_odd_requests_keep_open_have_their_times_too() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.timeouts.head = Duration::from_millis(300);
+    settings.timeouts.idle = Duration::from_millis(300);
+    let balancer = Balancer::start(&settings).await;
+    let old = b"GET /http-bind HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n".to_vec();
+    let odd = b"GET /http-bind HTTP/1.1\r\nHost: a\r\nConnection: close, \xff\r\n\r\n".to_vec();
+    for (name, request) in [("old", old), ("odd", odd)] {
+        for then in ["", "GET /http-bind HTTP/1.1\r\n"] {
+            let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
+            stream.write_all(&request).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"POST.\n") {
+                assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "{name}");
+            }
+            let answer = String::from_utf8_lossy(&answer);
+            let closes = answer.contains("connection: close\r\n");
+            assert_eq!(closes, name == "odd", "{name}: {answer}");
+            // It may have closed already.
+            let _ = stream.write_all(then.as_bytes()).await;
+            let end = timeout(PATIENCE, stream.read(&mut [0; 8])).await;
+            let end = end.unwrap_or_else(|_| panic!("{name}, then {then:?}: it never ends"));
+            assert!(matches!(end, Ok(0) | Err(_)), "{name}: {end:?}");
+        }
+    }
+}
