@@ -63,27 +63,29 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 fn fields<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter();
     values
-        .flat_map(|value| value.to_str().unwrap_or("?").split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(text)
 }
 
-/// The `for` of each element of one `Forwarded` (RFC 7239 §4), `?` where it has none. A field whose
-/// quotes do not end says nothing.
+/// One element or value, `?` if it is no text: that must not hide what a proxy put behind it.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes.trim_ascii()).unwrap_or("?")
+}
+
+/// The `for` of each element of one `Forwarded` (RFC 7239 §4), `?` where it has none.
 fn forwarded(value: &HeaderValue) -> Vec<&str> {
-    let elements = value.to_str().ok();
-    match elements.and_then(|text| split_outside_quotes(text, b',')) {
-        Some(elements) => elements.into_iter().map(forwarded_for).collect(),
-        None => vec!["?"],
-    }
+    let elements = split_outside_quotes(value.as_bytes(), b',');
+    elements.into_iter().map(forwarded_for).collect()
 }
 
 /// The `for` of one element.
-fn forwarded_for(element: &str) -> &str {
-    let pairs = split_outside_quotes(element, b';').unwrap_or_default();
+fn forwarded_for(element: &[u8]) -> &str {
+    let pairs = split_outside_quotes(element, b';');
     let mut named = pairs.into_iter().filter_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        let named = name.trim().eq_ignore_ascii_case("for");
-        named.then(|| value.trim())
+        let equals = pair.iter().position(|&byte| byte == b'=')?;
+        let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+        let named = name.trim_ascii().eq_ignore_ascii_case(b"for");
+        named.then(|| text(value))
     });
     let value = named.next().unwrap_or("?");
     let bare = value
@@ -93,20 +95,24 @@ fn forwarded_for(element: &str) -> &str {
 }
 
 /// The parts of `text` between the `separator`s that do not stand in quotes: a `Host` that a proxy
-/// passes on as `host="a,for=b"` must not name a client. None if the quotes do not end.
-fn split_outside_quotes(text: &str, separator: u8) -> Option<Vec<&str>> {
-    let (mut parts, mut start) = (Vec::new(), 0);
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, byte) in text.bytes().enumerate() {
+/// passes on as `host="a,for=b"` must not name a client. Read from the right, where the proxies
+/// write, so that a quote which a client leaves open takes in nothing of theirs; the part in which
+/// it stands says nothing.
+fn split_outside_quotes(text: &[u8], separator: u8) -> Vec<&[u8]> {
+    let (mut parts, mut end, mut quoted) = (Vec::new(), text.len(), false);
+    for (at, &byte) in text.iter().enumerate().rev() {
         if byte == separator && !quoted {
-            parts.push(&text[start..at]);
-            start = at + 1;
+            parts.push(&text[at + 1..end]);
+            end = at;
+        } else if byte == b'"' {
+            let slashes = text[..at].iter().rev().take_while(|&&one| one == b'\\');
+            let begins = quoted && slashes.count().is_multiple_of(2);
+            quoted = !begins;
         }
-        quoted ^= byte == b'"' && !escaped;
-        escaped = quoted && byte == b'\\' && !escaped;
     }
-    parts.push(&text[start..]);
-    (!quoted).then_some(parts)
+    parts.push(if quoted { b"?" } else { &text[..end] });
+    parts.reverse();
+    parts
 }
 
 /// An address, with or without a port, an IPv6 one with or without brackets.
@@ -182,6 +188,24 @@ mod tests {
             "10.0.0.1"
         );
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "")]), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_a_client_wrote_hides_nothing_that_a_proxy_put_behind_it() {
+        for (name, value) in [
+            ("x-forwarded-for", "\u{e9}, 198.51.100.7"),
+            ("x-forwarded-for", "a \u{e9},198.51.100.7, 10.1.1.1"),
+            ("forwarded", "for=\u{e9}, for=198.51.100.7"),
+            ("forwarded", "x=\", for=198.51.100.7"),
+            ("forwarded", "x=\"\\\", for=198.51.100.7"),
+            ("forwarded", "x=\", for=198.51.100.7;host=\"a,\\\"b;c\\\\\""),
+        ] {
+            assert_eq!(
+                client("10.0.0.1", &[(name, value)]),
+                "198.51.100.7",
+                "{value}"
+            );
+        }
     }
 
     #[test]

@@ -216,6 +216,17 @@ async fn spoofed_addresses_are_believed_of_trusted_proxies_only() {
             "Forwarded: for=evil, for=\"[2001:db8::1]:99\"\r\n",
             "2001:db8::1 http",
         ),
+        // It hides nothing of that either.
+        (
+            trusted,
+            "X-Forwarded-For: \u{e9}, 192.0.2.1\r\n",
+            "192.0.2.1 http",
+        ),
+        (
+            trusted,
+            "Forwarded: x=\", for=192.0.2.1\r\n",
+            "192.0.2.1 http",
+        ),
         (
             trusted,
             "X-Real-IP: evil\r\nProxy: evil\r\nX-Forwarded-Host: evil\r\nVia: evil\r\n",

@@ -84,32 +84,25 @@ pub fn says_https(fields: &[(String, Vec<u8>)]) -> bool {
 
 /// The addresses of a comma-separated list.
 fn listed(value: &[u8]) -> Vec<Option<IpAddr>> {
-    match plain(value) {
-        Some(text) => text.split(',').map(|one| parse(one.trim())).collect(),
-        None => vec![None],
-    }
+    latin(value)
+        .split(',')
+        .map(|one| parse(one.trim_ascii()))
+        .collect()
 }
 
-/// A field's value as text: visible ASCII and blanks alone.
-fn plain(value: &[u8]) -> Option<&str> {
-    let fits = |byte: &u8| (b' '..=b'~').contains(byte) || *byte == b'\t';
-    let text = std::str::from_utf8(value).ok()?;
-    value.iter().all(fits).then_some(text)
+/// A byte a character.
+fn latin(value: &[u8]) -> String {
+    value.iter().copied().map(char::from).collect()
 }
 
-/// The `for` of each element (RFC 7239 §4), none where it has none that is an address. Quoted text
-/// is one thing: no comma and no semicolon in it divides anything. A field whose quotes do not end
-/// says nothing.
+/// The `for` of each element (RFC 7239 §4), none where it has none that is an address.
 fn forwarded(value: &[u8]) -> Vec<Option<IpAddr>> {
-    let Some(elements) = plain(value).and_then(elements) else {
-        return vec![None];
-    };
     let address = |pairs: Vec<String>| {
         let mut named = pairs.iter().filter_map(|pair| {
             let (name, value) = pair.split_once('=')?;
-            name.trim()
+            name.trim_ascii()
                 .eq_ignore_ascii_case("for")
-                .then_some(value.trim())
+                .then_some(value.trim_ascii())
         });
         let value = named.next()?;
         let bare = value
@@ -117,25 +110,42 @@ fn forwarded(value: &[u8]) -> Vec<Option<IpAddr>> {
             .and_then(|rest| rest.strip_suffix('"'));
         parse(bare.unwrap_or(value))
     };
-    elements.into_iter().map(address).collect()
+    elements(&latin(value)).into_iter().map(address).collect()
 }
 
-/// Elements, and in each its pairs.
-fn elements(text: &str) -> Option<Vec<Vec<String>>> {
-    let mut elements = vec![vec![String::new()]];
-    let (mut quoted, mut escaped) = (false, false);
-    for c in text.chars() {
+/// Elements, and in each its pairs. Read from the end: quoted text is one thing, no comma and no
+/// semicolon in it divides anything; an element in which it does not end has no pairs.
+fn elements(text: &str) -> Vec<Vec<String>> {
+    let mut rest = text.to_owned();
+    let (mut elements, mut pairs, mut pair) = (Vec::new(), Vec::new(), String::new());
+    while let Some(c) = rest.pop() {
         match c {
-            ',' if !quoted => elements.push(vec![String::new()]),
-            ';' if !quoted => elements.last_mut()?.push(String::new()),
-            _ => {
-                elements.last_mut()?.last_mut()?.push(c);
-                quoted ^= c == '"' && !escaped;
+            ',' | ';' => {
+                pairs.insert(0, std::mem::take(&mut pair));
+                if c == ',' {
+                    elements.insert(0, std::mem::take(&mut pairs));
+                }
             }
+            '"' => {
+                let begins = |quote: &usize| {
+                    let before = &rest[..*quote];
+                    let slashes = before.len() - before.trim_end_matches('\\').len();
+                    slashes.is_multiple_of(2)
+                };
+                let mut quotes = rest.rmatch_indices('"').map(|(at, _)| at);
+                let Some(begin) = quotes.find(begins) else {
+                    elements.insert(0, Vec::new());
+                    return elements;
+                };
+                let quoted = rest.split_off(begin);
+                pair = format!("{quoted}\"{pair}");
+            }
+            _ => pair.insert(0, c),
         }
-        escaped = quoted && c == '\\' && !escaped;
     }
-    (!quoted).then_some(elements)
+    pairs.insert(0, pair);
+    elements.insert(0, pairs);
+    elements
 }
 
 /// An address, with a port or without one, an IPv6 address in brackets or bare.
