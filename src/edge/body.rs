@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::proxy::Cause;
 
@@ -86,23 +86,26 @@ pub(super) async fn read(
         return Err(Cause::TooLarge.into());
     }
     // Most bodies came with their head: no timer for those.
-    let first = {
+    let (first, deadline) = {
         let mut frame = std::pin::pin!(body.frame());
         match std::future::poll_fn(|context| std::task::Poll::Ready(frame.as_mut().poll(context)))
             .await
         {
-            std::task::Poll::Ready(first) => first,
+            std::task::Poll::Ready(first) => (first, None),
             // Boxed: rare, and its timer would widen the future of every request.
-            std::task::Poll::Pending => Box::pin(timeout(patience, frame))
-                .await
-                .map_err(|_| Cause::BodyTimeout)?,
+            std::task::Poll::Pending => {
+                let deadline = Instant::now() + patience;
+                let first = Box::pin(timeout_at(deadline, frame)).await;
+                (first.map_err(|_| Cause::BodyTimeout)?, Some(deadline))
+            }
         }
     };
     let first = data(first)?;
     if body.is_end_stream() {
         return bounded(first, most);
     }
-    Box::pin(timeout(patience, collect(body, first, most, memory)))
+    let deadline = deadline.unwrap_or_else(|| Instant::now() + patience);
+    Box::pin(timeout_at(deadline, collect(body, first, most, memory)))
         .await
         .map_err(|_| Cause::BodyTimeout)?
 }

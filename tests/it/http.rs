@@ -311,6 +311,26 @@ async fn slow_heads_and_bodies_and_idle_connections_are_ended() {
     );
 }
 
+/// The time is the body's, not that of each of its parts.
+#[tokio::test]
+async fn a_body_whose_first_byte_is_late_has_no_more_time() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.timeouts.body = Duration::from_secs(2);
+    let balancer = Balancer::start(&settings).await;
+    let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
+    let head = "POST /http-bind HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n";
+    let begun = tokio::time::Instant::now();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1700)).await;
+    stream.write_all(b"<body").await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 #[tokio::test]
 async fn listed_origins_are_echoed_and_others_are_not() {
     let nodes = tigase_nodes(1).await;
