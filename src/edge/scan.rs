@@ -267,6 +267,7 @@ mod tests {
     fn what_can_be_read_in_two_ways_is_in_doubt() {
         for bytes in [
             "P\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "P\r\nContent-Length:1\r\nContent-Length:1\r\n\r\n",
             "\r\nP\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "P\r\n\r\nP\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "P\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",

@@ -298,3 +298,36 @@ impl<S: Downstream> AsyncWrite for Wire<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What hyper refuses as well shows here only whether it is seen.
+    #[tokio::test]
+    async fn a_doubt_about_what_was_read_is_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (rest, doubtful) in [
+            ("0\r\nX: y\r\n\r\n", false),
+            ("0\r\nX: y\n\r\n", true),
+            ("0\r\n\r\nGET / HTTP/1.1\n\n", true),
+        ] {
+            let address = listener.local_addr().unwrap();
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (mut wire, signals) = Wire::new((stream, Bytes::new()), Duration::ZERO);
+            wire.see(head.as_bytes());
+            signals.begin();
+            assert!(!signals.is_doubtful(), "{rest:?}");
+            wire.see(rest.as_bytes());
+            assert_eq!(signals.is_doubtful(), doubtful, "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_whose_head_was_not_seen_is_in_doubt() {
+        let signals = Signals::default();
+        signals.begin();
+        assert!(signals.is_doubtful());
+    }
+}
