@@ -182,6 +182,14 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_believed_for_32_entries() {
+        let proxies = (1..=40).map(|number| format!(", 10.0.0.{number}"));
+        let chain = "203.0.113.9".to_owned() + &proxies.collect::<String>();
+        let fields = [("x-forwarded-for", chain.as_str())];
+        assert_eq!(client("10.0.0.41", &fields), "10.0.0.9");
+    }
+
+    #[test]
     fn the_chain_ends_at_what_is_no_address() {
         assert_eq!(
             client("10.0.0.1", &[("x-forwarded-for", "203.0.113.9, unknown")]),
