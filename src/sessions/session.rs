@@ -204,12 +204,6 @@ impl Session {
         self.state().stage == Stage::Unproven
     }
 
-    /// Whether it is as the creation with this rid has left it.
-    pub(super) fn is_just_made_by(&self, rid: u64) -> bool {
-        let state = self.state();
-        state.stage == Stage::Pinned && state.fresh && state.turns.next_is(rid + 1)
-    }
-
     /// Begins a request: from now until [`Self::end`] the session is not forgotten.
     ///
     /// # Errors

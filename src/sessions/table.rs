@@ -46,8 +46,7 @@ impl Eq for BySid {}
 /// What became of a new session.
 #[derive(Debug)]
 pub enum Insert {
-    /// It is in the table; also if this very creation was answered before, and the session has not
-    /// gone on since.
+    /// It is in the table.
     Made(Arc<Session>),
     /// Its sid is another session's, which is at this node. The first one wins: a node that offers
     /// a sid twice, or another node's, is broken or hostile, and two clients would share a session.
@@ -123,14 +122,7 @@ impl Sessions {
         let life = self.cluster.node(node).memory.life();
         let session = Arc::new(Session::made(sid, (node, life), terms, rid, now));
         match self.table.entry(BySid(Arc::clone(&session))) {
-            Entry::Occupied(there) => {
-                let first = &there.key().0;
-                if first.node() == node && first.is_just_made_by(rid) {
-                    Insert::Made(Arc::clone(first))
-                } else {
-                    Insert::Taken(first.node())
-                }
-            }
+            Entry::Occupied(there) => Insert::Taken(there.key().0.node()),
             Entry::Vacant(place) => {
                 place.insert(());
                 self.count.fetch_add(1, Ordering::Relaxed);

@@ -66,11 +66,6 @@ impl Turns {
         }
     }
 
-    /// Whether `rid` is the lowest that was not sent yet.
-    pub(super) const fn next_is(&self, rid: u64) -> bool {
-        self.next == rid
-    }
-
     /// Notes that no request is at the node any more that it could mix the next one up with.
     pub(super) fn all_answered(&mut self) {
         self.free_at = Time::default();

@@ -211,20 +211,16 @@ fn the_first_pin_of_a_sid_wins() {
 #[test]
 fn a_sid_is_given_to_one_client_only() {
     let table = table(10);
-    let first = table.insert("a");
-    let again = |rid| table.sessions.insert("a", T1, TERMS, rid, at(0));
-    match again(1) {
-        Insert::Made(session) => assert!(Arc::ptr_eq(&first, &session), "the same creation"),
-        other => panic!("{other:?}"),
-    }
-    assert_eq!((table.pinned_at(T1), table.sessions.len()), (1, 1));
-    let taken = |insert| matches!(insert, Insert::Taken(owner) if owner == T1);
-    assert!(taken(again(2)), "another creation");
-    first.begin().unwrap();
-    assert!(taken(again(1)), "the session goes on already");
-    table.sessions.end(&first, None, at(1));
-    table.sessions.terminate(&first, "none", at(1));
-    assert!(taken(again(1)), "the session is over");
+    let session = table.insert("a");
+    let taken_from = |node| {
+        let insert = table.sessions.insert("a", node, TERMS, 1, at(0));
+        matches!(insert, Insert::Taken(owner) if owner == session.node())
+    };
+    assert!(taken_from(T1) && taken_from(T2));
+    table.sessions.reassign(&session, T1, T2);
+    assert!(taken_from(T1) && taken_from(T2), "the session moved");
+    table.sessions.terminate(&session, "none", at(1));
+    assert!(taken_from(T1) && taken_from(T2), "the session is over");
 }
 
 #[test]
