@@ -24,6 +24,7 @@ use clap::{Parser, Subcommand};
 use ask::Whom;
 
 use crate::cluster::OperatorState;
+use crate::config::one_line;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -144,21 +145,7 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
 /// Says on stderr what is wrong, in one line. Where that cannot be written the exit code is all
 /// there is.
 fn complain(what: &dyn fmt::Display) {
-    let _ = writeln!(io::stderr(), "{}", plain(&what.to_string()));
-}
-
-/// `text` with its control characters escaped. What answers may be no Bowline, and speaks to the
-/// operator, not to the terminal.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            plain.extend(c.escape_default());
-        } else {
-            plain.push(c);
-        }
-    }
-    plain
+    let _ = writeln!(io::stderr(), "{}", one_line(&what.to_string()));
 }
 
 /// Prints help, the version, or what is wrong with the arguments.

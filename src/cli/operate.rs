@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::ask::{Failure, Whom, ask};
-use super::{complain, exit, plain};
+use super::{complain, exit};
 use crate::cluster::OperatorState;
+use crate::config::one_line;
 
 /// The answer to a change.
 #[derive(Debug, Deserialize)]
@@ -49,7 +50,7 @@ async fn set(
     let reply = ask(whom, &format!("/nodes/{node}/state"), Some(body)).await?;
     match reply.status {
         200 => {
-            let told = plain(&told(&reply.json()?));
+            let told = one_line(&told(&reply.json()?));
             Ok(match writeln!(io::stdout(), "{told}") {
                 Ok(()) => exit::OK,
                 Err(_) => exit::IO.into(),

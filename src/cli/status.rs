@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::ask::{Failure, Reply, Whom, ask};
-use super::{complain, exit, plain};
+use super::{complain, exit};
 use crate::admin::report::{Health, NodeHealth, SCHEMA, Status, Verdict};
 use crate::admin::seconds_of;
+use crate::config::one_line;
 
 /// Shows the state. The exit code tells it too: 0 ok, 1 degraded, 2 down.
 #[must_use]
@@ -78,11 +79,11 @@ fn page(health: &Health, url: &str, colours: bool) -> String {
         health.sessions,
         health.held,
         health.connections,
-        plain(&health.version),
+        one_line(&health.version),
         age(&health.started),
     );
     for reason in &health.reasons {
-        page.push_str(&format!("  - {}\n", plain(reason)));
+        page.push_str(&format!("  - {}\n", one_line(reason)));
     }
     page.push('\n');
     let mut rows = vec![HEAD.map(Cell::from).into()];
@@ -99,7 +100,7 @@ fn page(health: &Health, url: &str, colours: bool) -> String {
             page.push_str("\nLast failures:\n");
         }
         let name = bounded(&node.name);
-        let (when, what) = (age(&failure.when), plain(&failure.what));
+        let (when, what) = (age(&failure.when), one_line(&failure.what));
         page.push_str(&format!("  {name:width$}  {when:>6} ago  {what}\n"));
     }
     page
@@ -116,7 +117,7 @@ const LONGEST_WORD: usize = 64;
 
 /// A word of the answer for a table, cut if it is none of Bowline's.
 fn bounded(text: &str) -> String {
-    plain(&text.chars().take(LONGEST_WORD).collect::<String>())
+    one_line(&text.chars().take(LONGEST_WORD).collect::<String>())
 }
 
 fn row(node: &NodeHealth, age: &dyn Fn(&str) -> String) -> Vec<Cell> {

@@ -74,3 +74,17 @@ impl Error for ConfigError {
         }
     }
 }
+
+/// `text` with its control characters escaped. Others wrote it, a YAML library that quotes keys as they
+/// stand or whoever answers on a port, and it is for the operator to read, not for the terminal.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}

@@ -21,6 +21,7 @@ mod tree;
 mod units;
 
 pub use error::ConfigError;
+pub(crate) use error::one_line;
 pub use keys::keys;
 pub use parse::{MAX_FILE, load, parse};
 pub use settings::*;

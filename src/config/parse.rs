@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::error::{ConfigError, Source};
+use super::error::{ConfigError, Source, one_line};
 use super::read::{Fault, Value};
 use super::sections;
 use super::settings::Settings;
@@ -92,19 +92,6 @@ fn not_yaml(unreadable: Unreadable, name: &str) -> ConfigError {
             ..whole_file(name)
         },
     }
-}
-
-/// `text` with its control characters escaped: the YAML library quotes keys as they stand.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
 }
 
 fn check_size(bytes: usize, name: &str) -> Result<(), ConfigError> {

@@ -4,6 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::error::one_line;
 use super::keys;
 use super::nearest::nearest;
 use super::tree::{Side, Tree};
@@ -386,15 +387,7 @@ impl Value<'_> {
 /// Text in back quotes, without control characters and not without end.
 pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 80;
-    let mut shown: String = text
-        .chars()
-        .take(MOST)
-        .flat_map(|c| {
-            let escaped = c.is_control().then(|| c.escape_default());
-            let plain = (!c.is_control()).then_some(c);
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect();
+    let mut shown = one_line(&text.chars().take(MOST).collect::<String>());
     if text.chars().nth(MOST).is_some() {
         shown.push_str("...");
     }
