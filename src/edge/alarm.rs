@@ -12,10 +12,7 @@ use tokio::time::sleep;
 
 use super::wire::{Doing, Moment, Signals};
 use crate::timers::Coarse;
-
-/// An exchange that is not answered within this, or twice this, is parked: hyper's buffers are
-/// given up. As long hyper stays behind an answer, for a client that goes on at once.
-const PARK_AFTER: Duration = Duration::from_millis(15);
+use crate::upstream::PARK_AFTER;
 
 /// The alarm of one connection.
 pub(super) struct Alarm {
@@ -60,6 +57,8 @@ impl Alarm {
                 Set::Off | Set::Rung(_) => {
                     self.set = match doing {
                         Doing::Head => Set::On(Box::pin(sleep(self.head)), now),
+                        // An exchange is parked after this, or twice this: hyper's buffers are given
+                        // up. As long hyper stays behind an answer, for a client that goes on at once.
                         // A write that stalls has a timer of its own; one that is done shows only
                         // when hyper is polled again, and does so by waiting for bytes.
                         Doing::Serving | Doing::Writing | Doing::Idle => {

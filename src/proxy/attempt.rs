@@ -12,7 +12,7 @@ use super::Proxy;
 use crate::cluster::{Life, Node};
 use crate::metrics::NodeMetrics;
 use crate::sessions::Session;
-use crate::upstream::{Answer, Connection, Error, Turn, YOUNG};
+use crate::upstream::{Answer, Connection, Error, PARK_AFTER, Turn, YOUNG};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ const LOCAL_RETRY: Duration = Duration::from_millis(100);
 
 /// A try that begins so long after its request has its timer at once: where `edge` polls it again, it
 /// would not be as old as [`YOUNG`] yet.
-const LATE: Duration = Duration::from_millis(5);
+const LATE: Duration = PARK_AFTER.saturating_sub(YOUNG);
 
 /// The times of one try.
 #[derive(Debug)]
@@ -78,8 +78,9 @@ pub(super) enum Ended {
 
 /// A deadline that has no timer until the exchange has taken as long as [`YOUNG`]: most answers are
 /// there by then. Whoever drives an exchange polls it again once it has taken a while, whether
-/// something woke it or not: `edge` does so when it parks the connection, 15 ms after the request
-/// began at the earliest. It does so once, so that the timer of a try that begins late runs at once.
+/// something woke it or not: `edge` does so when it parks the connection, [`PARK_AFTER`] behind the
+/// beginning of the request at the earliest. It does so once, so that the timer of a try that begins
+/// [`LATE`] runs at once.
 struct Deadline {
     begun: Instant,
     at: Instant,
@@ -350,9 +351,6 @@ mod tests {
 
     use super::*;
 
-    /// When `edge` polls an exchange again, counted from the beginning of its request.
-    const PARKED: Duration = Duration::from_millis(15);
-
     #[tokio::test(start_paused = true)]
     async fn an_exchange_has_a_deadline_however_late_it_begins() {
         for late in (0..40_000).step_by(500).map(Duration::from_micros) {
@@ -362,7 +360,7 @@ mod tests {
             let mut deadline = Deadline::of(&times);
             let mut context = Context::from_waker(Waker::noop());
             assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
-            let parked = request + PARKED;
+            let parked = request + PARK_AFTER;
             if let Some(left) = parked.checked_duration_since(Instant::now()) {
                 tokio::time::advance(left).await;
                 assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());

@@ -22,8 +22,12 @@ use super::{Answer, Error, Reader};
 /// The most bytes taken by one read.
 const READ: usize = 16 * 1024;
 
-/// A younger connection is not watched by TCP yet. Whoever drives an exchange polls it again once it
-/// has taken a while, so a held one is.
+/// A request that is not answered within this is parked. Then its exchange is polled once more, whether
+/// something woke it or not.
+pub const PARK_AFTER: Duration = Duration::from_millis(15);
+
+/// A younger connection is not watched by TCP yet. An exchange is polled again after [`PARK_AFTER`], so
+/// that a held one is.
 pub const YOUNG: Duration = Duration::from_millis(10);
 
 /// One connection to a node, owned by one session.

@@ -31,7 +31,7 @@ mod stream;
 
 pub use answer::{Answer, Reader};
 pub use chunked::Chunked;
-pub use connection::{Connection, YOUNG};
+pub use connection::{Connection, PARK_AFTER, YOUNG};
 pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use pace::{Pace, Turn};
