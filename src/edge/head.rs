@@ -54,7 +54,7 @@ pub(super) struct Fields<'a> {
     coded: bool,
     /// `Connection` lists `close`.
     close: bool,
-    /// `Connection` lists `keep-alive`.
+    /// `Connection` of an old client lists `keep-alive`.
     keep_alive: bool,
 }
 
@@ -73,7 +73,8 @@ impl<'a> Fields<'a> {
                 }
                 CONNECTION => {
                     fields.close |= lists(value, b"close");
-                    fields.keep_alive |= lists(value, b"keep-alive");
+                    let old = head.version != Version::HTTP_11;
+                    fields.keep_alive |= old && lists(value, b"keep-alive");
                 }
                 _ => {}
             }

@@ -3,6 +3,7 @@
 //! A name service that fails or stays silent must not take down nodes that work: the addresses of
 //! the last good answer stay in use, and the failure is logged once.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -120,21 +121,14 @@ fn look_up(name: String) -> LookUp {
 
 /// The addresses of an answer, each once, in its order. Of more than [`MOST`] those that are known stay,
 /// or an answer that rotates would be another set each time.
-fn few_of(answer: Vec<SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut chosen: Vec<SocketAddr> = Vec::new();
-    let again = answer.iter().filter(|address| known.contains(address));
-    for address in again.chain(&answer) {
-        if chosen.len() < MOST && !chosen.contains(address) {
-            chosen.push(*address);
-        }
+fn few_of(mut answer: Vec<SocketAddr>, known: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut seen = HashSet::new();
+    answer.retain(|address| seen.insert(*address));
+    if answer.len() > MOST {
+        answer.sort_by_key(|address| !known.contains(address));
+        answer.truncate(MOST);
     }
-    let mut few: Vec<SocketAddr> = Vec::new();
-    for address in answer {
-        if chosen.contains(&address) && !few.contains(&address) {
-            few.push(address);
-        }
-    }
-    few
+    answer
 }
 
 #[cfg(test)]

@@ -138,11 +138,9 @@ impl Note {
     /// Notes that the request is to go to `node`.
     pub(super) fn goes_to(&self, node: NodeId) {
         self.node.store(node.0, Ordering::Relaxed);
-        let more = |tries: u8| tries.checked_add(1);
-        // It stays at its most.
-        let _ = self
-            .tries
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        // One task: nobody writes meanwhile. It stays at its most.
+        let tries = self.tries.load(Ordering::Relaxed).saturating_add(1);
+        self.tries.store(tries, Ordering::Relaxed);
     }
 
     /// The request is at its node from now on.
