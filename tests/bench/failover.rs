@@ -16,9 +16,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::Result;
+use crate::programs::release_binary;
 use crate::world::balancer::Balancer;
 use crate::world::node::Spec;
-use crate::world::{World, net, now, release_binary};
+use crate::world::{World, net, now};
 use crowd::Crowd;
 use report::Figures;
 

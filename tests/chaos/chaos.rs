@@ -11,6 +11,7 @@ mod judge;
 mod leaks;
 mod ledger;
 mod plan;
+mod programs;
 mod run;
 mod world;
 

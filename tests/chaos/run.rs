@@ -14,9 +14,10 @@ use crate::judge::judge;
 use crate::leaks;
 use crate::ledger::Ledger;
 use crate::plan::{Fault, Plan};
+use crate::programs::release_binary;
 use crate::world::balancer::Balancer;
 use crate::world::node::Spec;
-use crate::world::{World, net, now, release_binary};
+use crate::world::{World, net, now};
 
 /// How long the nodes keep an unused session, in seconds.
 const INACTIVITY: u32 = 5;

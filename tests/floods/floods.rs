@@ -9,6 +9,8 @@ mod attack;
 mod bodies;
 mod cases;
 mod honest;
+#[path = "../chaos/programs.rs"]
+mod programs;
 mod report;
 mod slow;
 mod tools;
@@ -95,7 +97,7 @@ async fn until_signal(work: impl Future<Output = Result<bool>>) -> Result<bool> 
 }
 
 async fn run(options: &Options) -> Result<bool> {
-    let binary = world::release_binary(options.binary.as_deref())?;
+    let binary = programs::release_binary(options.binary.as_deref())?;
     let context = cases::Context {
         binary,
         quick: options.quick,

@@ -10,6 +10,7 @@ use bowline::demo::client::Client;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Result;
+use crate::world::apart;
 
 /// From one request of a client to the next.
 const EVERY: Duration = Duration::from_millis(200);
@@ -68,29 +69,23 @@ impl Honest {
         let stop = Arc::<AtomicBool>::default();
         let (ready, started) = tokio::sync::oneshot::channel();
         let (kept, ending) = (Arc::clone(&seen), Arc::clone(&stop));
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            let Ok(runtime) = runtime else { return };
-            runtime.block_on(async {
-                let mut sessions = Vec::new();
-                for number in 0..clients {
-                    let mut client = client(address, number);
-                    if client.create().await.is_err() {
-                        return;
-                    }
-                    sessions.push(client);
+        apart(async move {
+            let mut sessions = Vec::new();
+            for number in 0..clients {
+                let mut client = client(address, number);
+                if client.create().await.is_err() {
+                    return;
                 }
-                // Whoever asked may have gone.
-                let _ = ready.send(());
-                for client in sessions {
-                    tokio::spawn(ask(client, Arc::clone(&kept)));
-                }
-                while !ending.load(Ordering::Relaxed) {
-                    sleep(Duration::from_millis(20)).await;
-                }
-            });
+                sessions.push(client);
+            }
+            // Whoever asked may have gone.
+            let _ = ready.send(());
+            for client in sessions {
+                tokio::spawn(ask(client, Arc::clone(&kept)));
+            }
+            while !ending.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(20)).await;
+            }
         });
         started.await.map_err(|_| "honest clients cannot log in")?;
         Ok(Self { seen, stop })

@@ -13,9 +13,20 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
+use crate::programs::free_address;
 
 /// How long something may take to start.
 const START: Duration = Duration::from_secs(10);
+
+/// Runs `work` on a thread of its own, and everything that it spawns; all of it ends with it.
+pub(crate) fn apart(work: impl Future<Output = ()> + Send + 'static) {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(work);
+    });
+}
 
 /// Simulated Tigase nodes on a thread of their own, until dropped.
 pub(crate) struct Nodes {
@@ -27,22 +38,16 @@ impl Nodes {
     pub(crate) fn start(count: usize) -> Result<Self> {
         let (tell, told) = mpsc::channel();
         let (_until, dropped) = tokio::sync::oneshot::channel::<()>();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            let Ok(runtime) = runtime else { return };
-            runtime.block_on(async {
-                let mut nodes = Vec::new();
-                for number in 1..=count {
-                    let profile = Profile::tigase(format!("t{number}")).without_record();
-                    nodes.push(Node::start(profile).await.expect("a free port"));
-                }
-                // Whoever asked may have gone.
-                let _ = tell.send(nodes.iter().map(Node::address).collect());
-                // The sender is dropped, never used.
-                let _ = dropped.await;
-            });
+        apart(async move {
+            let mut nodes = Vec::new();
+            for number in 1..=count {
+                let profile = Profile::tigase(format!("t{number}")).without_record();
+                nodes.push(Node::start(profile).await.expect("a free port"));
+            }
+            // Whoever asked may have gone.
+            let _ = tell.send(nodes.iter().map(Node::address).collect());
+            // The sender is dropped, never used.
+            let _ = dropped.await;
         });
         Ok(Self {
             addresses: told.recv()?,
@@ -238,30 +243,9 @@ fn memory_cgroup(name: &str, bytes: u64) -> Result<PathBuf> {
     Ok(cgroup)
 }
 
-/// An address of loopback with a port that is free and that no outgoing connection gets.
-fn free_address() -> Result<SocketAddr> {
-    (0..100)
-        .map(|_| SocketAddr::from(([127, 0, 0, 1], fastrand::u16(20_000..30_000))))
-        .find(|address| std::net::TcpListener::bind(address).is_ok())
-        .ok_or_else(|| "no free port".into())
-}
-
 /// A client's connection, with little room for what comes back.
 pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
     socket.connect(address).await
-}
-
-/// Where the program stands: the given place, or beside this program's own folder.
-pub(crate) fn release_binary(given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
-    }
-    let own = std::env::current_exe()?;
-    let beside = own.parent().and_then(Path::parent);
-    let found = beside.map(|folder| folder.join("bowline"));
-    found
-        .filter(|path| path.exists())
-        .ok_or_else(|| "no bowline binary: give --binary".into())
 }

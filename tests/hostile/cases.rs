@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::client::{Answer, Heard, Wire};
 use crate::corpus::{Case, Expect, Outcome, Words, cases};
-use crate::judge::Expected;
+use crate::judge::{Expected, none_of};
 use crate::world::{Session, World, is_for, is_reject};
 
 const REQUESTS: &str = include_str!("requests.txt");
@@ -112,13 +112,7 @@ async fn run(mut cases: Vec<Case>) {
             world.nodes[0].news();
         }
     }
-    assert!(
-        faults.is_empty(),
-        "{} of {} cases:\n{}",
-        faults.len(),
-        cases.len(),
-        faults.join("\n")
-    );
+    none_of(cases.len(), &faults);
 }
 
 async fn run_one(case: &Case, world: &mut World) -> Result<(), String> {

@@ -5,6 +5,16 @@ use std::net::SocketAddr;
 use crate::lenses::{LENSES, Seen};
 use crate::node::Recording;
 
+/// Holds that none of `count` cases had a fault.
+pub(crate) fn none_of(count: usize, faults: &[String]) {
+    let told = faults.join("\n");
+    assert!(
+        faults.is_empty(),
+        "{} of {count} cases:\n{told}",
+        faults.len()
+    );
+}
+
 /// The requests that Bowline let through, in any order.
 #[derive(Debug, Default)]
 pub(crate) struct Expected(Vec<Seen>);

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Answer, Wire};
 use crate::corpus::{Words, closing, creation, poll};
-use crate::judge::Expected;
+use crate::judge::{Expected, none_of};
 use crate::node::{Asked, Link};
 use crate::world::{Session, World, is_for, settings};
 
@@ -234,13 +234,7 @@ async fn hostile_nodes_hurt_their_own_sessions_at_most() {
     while let Some(done) = slow.join_next().await {
         faults.extend(done.unwrap().err());
     }
-    assert!(
-        faults.is_empty(),
-        "{} of {} cases:\n{}",
-        faults.len(),
-        cases.len(),
-        faults.join("\n")
-    );
+    none_of(cases.len(), &faults);
 }
 
 /// Two nodes; all clients, being at one address, begin at the same of them.

@@ -3,11 +3,21 @@
 use std::time::Duration;
 
 use bowline::config::Placement;
+use bowline::demo::client::{Client, Pending};
 use bowline::demo::node::{Ending, Fate, Fault, Hub, Kind, Node, Profile, Seen};
 use tokio::time::Instant;
 
 use crate::balancer::*;
 use crate::routing::creation;
+
+/// A client whose poll is held, and where.
+async fn holding(balancer: &Balancer, nodes: &[Node]) -> (Client, usize, Pending) {
+    let mut client = balancer.session().await;
+    let home = owner(nodes, client.sid());
+    let poll = client.begin_poll().await.unwrap();
+    nodes[home].wait_until(|n| n.held() == 1).await.unwrap();
+    (client, home, poll)
+}
 
 #[tokio::test]
 async fn refuses_the_connection_at_a_creation_the_next_node_takes_it() {
@@ -145,13 +155,7 @@ async fn closes_a_fresh_connection_with_no_answer_the_same_rid_is_sent_once_more
 async fn closes_with_no_answer_and_then_refuses_the_session_moves() {
     let nodes = tigase_nodes(2).await;
     let balancer = Balancer::start(&patient(&nodes)).await;
-    let mut client = balancer.session().await;
-    let home = owner(&nodes, client.sid());
-    let poll = client.begin_poll().await.unwrap();
-    nodes[home]
-        .wait_until(|node| node.held() == 1)
-        .await
-        .unwrap();
+    let (client, home, poll) = holding(&balancer, &nodes).await;
     nodes[home].kill(Ending::Eof).await;
     assert_item_not_found(&poll.reply().await.unwrap());
     assert_eq!(seen_of(&nodes[1 - home], client.sid()).len(), 1);
@@ -263,10 +267,7 @@ async fn cuts_an_answer_the_same_rid_is_sent_once_more() {
 async fn answers_only_headers_the_session_moves_with_the_verdict() {
     let nodes = tigase_nodes(2).await;
     let balancer = Balancer::before(&nodes).await;
-    let mut client = balancer.session().await;
-    let home = owner(&nodes, client.sid());
-    let poll = client.begin_poll().await.unwrap();
-    nodes[home].wait_until(|n| n.held() == 1).await.unwrap();
+    let (client, home, poll) = holding(&balancer, &nodes).await;
     // The held poll is answered by a head and nothing more, and so is every probe.
     nodes[home].misbehave(Fault::stalling_after_headers());
     let mut second = balancer.client();
@@ -480,10 +481,7 @@ async fn a_session_waits_for_its_only_node() {
 async fn every_node_is_down_a_session_waits_for_the_first_that_comes_back() {
     let nodes = tigase_nodes(2).await;
     let balancer = Balancer::before(&nodes).await;
-    let mut client = balancer.session().await;
-    let home = owner(&nodes, client.sid());
-    let poll = client.begin_poll().await.unwrap();
-    nodes[home].wait_until(|n| n.held() == 1).await.unwrap();
+    let (mut client, home, poll) = holding(&balancer, &nodes).await;
     for node in &nodes {
         node.kill(Ending::Eof).await;
     }

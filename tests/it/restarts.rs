@@ -166,6 +166,23 @@ async fn clients_of_one_address_make_no_restart() {
     assert_eq!(polls(&nodes[0], &clients), 1 + 10, "each asked for itself");
 }
 
+/// Has `node` break the connection of the client's next request, and of the one that is sent again.
+fn break_for(node: &Node, client: &Client) {
+    let sid = client.sid().to_owned();
+    let breaking = Fault::resetting().on(move |seen| seen.sid.as_ref() == Some(&sid));
+    node.misbehave(breaking.times(2));
+}
+
+/// Each client sends a rid that is none, for which its node knows no session.
+async fn ask_with_wrong_rids(clients: &mut [Client]) {
+    for client in clients {
+        let (sid, rid) = (client.sid(), client.rid() + 500);
+        let body =
+            format!("<body xmlns='http://jabber.org/protocol/httpbind' sid='{sid}' rid='{rid}'/>");
+        assert_item_not_found(&client.post(&body).await.unwrap());
+    }
+}
+
 #[tokio::test]
 async fn hostile_clients_make_no_restart_while_another_holds_a_poll() {
     let nodes = [Node::start(Profile::prosody("p1")).await.unwrap()];
@@ -174,19 +191,12 @@ async fn hostile_clients_make_no_restart_while_another_holds_a_poll() {
     let held = victims[0].begin_poll().await.unwrap();
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     let mut hostile = sessions_from(&balancer, 11..=18).await;
-    let sid = hostile[0].sid().to_owned();
-    let breaking = Fault::resetting().on(move |seen| seen.sid.as_ref() == Some(&sid));
-    nodes[0].misbehave(breaking.times(2));
+    break_for(&nodes[0], &hostile[0]);
     // One of them makes the node break its connections, the others send rids that are none.
     let _broken = hostile[0].begin_poll().await.unwrap();
     nodes[0].wait_until(|node| node.held() == 2).await.unwrap();
     assert!(balancer.proxy().cluster.nodes()[0].memory.life().in_doubt());
-    for client in &mut hostile[1..] {
-        let (sid, rid) = (client.sid(), client.rid() + 500);
-        let body =
-            format!("<body xmlns='http://jabber.org/protocol/httpbind' sid='{sid}' rid='{rid}'/>");
-        assert_item_not_found(&client.post(&body).await.unwrap());
-    }
+    ask_with_wrong_rids(&mut hostile[1..]).await;
     assert_eq!(restarts(&balancer), 0);
     for victim in &mut victims[1..] {
         assert_goes_on(&victim.ping("p").await.unwrap());
@@ -201,21 +211,14 @@ async fn hostile_clients_make_no_restart_once_another_is_answered() {
     let balancer = balancer_of(&nodes).await;
     let mut victims = sessions_from(&balancer, 1..=3).await;
     let mut hostile = sessions_from(&balancer, 11..=18).await;
-    let sid = hostile[0].sid().to_owned();
-    let breaking = Fault::resetting().on(move |seen| seen.sid.as_ref() == Some(&sid));
-    nodes[0].misbehave(breaking.times(2));
+    break_for(&nodes[0], &hostile[0]);
     let _broken = hostile[0].begin_poll().await.unwrap();
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     let memory = &balancer.proxy().cluster.nodes()[0].memory;
     assert!(memory.life().in_doubt());
     // Nobody but them has a request there; one that the node answers is enough.
     assert_goes_on(&victims[0].ping("p").await.unwrap());
-    for client in &mut hostile[1..] {
-        let (sid, rid) = (client.sid(), client.rid() + 500);
-        let body =
-            format!("<body xmlns='http://jabber.org/protocol/httpbind' sid='{sid}' rid='{rid}'/>");
-        assert_item_not_found(&client.post(&body).await.unwrap());
-    }
+    ask_with_wrong_rids(&mut hostile[1..]).await;
     assert_eq!(restarts(&balancer), 0);
     for victim in &mut victims {
         assert_goes_on(&victim.ping("p").await.unwrap());

@@ -12,8 +12,9 @@ use std::time::Duration;
 use bowline::demo::client::Client;
 
 use super::process::{Process, tethered};
-use super::{World, accepts, free_port, now};
+use super::{World, accepts, now};
 use crate::Result;
+use crate::programs::free_address;
 
 /// A line of the log, and when it came.
 pub(crate) type Line = (u64, String);
@@ -30,7 +31,7 @@ pub(crate) struct Balancer {
 impl Balancer {
     /// Starts `bowline`; `further` are lines of its configuration.
     pub(crate) async fn bowline(binary: &Path, world: &World, further: &str) -> Result<Self> {
-        let (address, admin) = addresses()?;
+        let (address, admin) = (free_address()?, free_address()?);
         let file = world.folder.join("bowline.yaml");
         fs::write(&file, bowline_configuration(address, admin, world, further))?;
         let mut command = tethered(&binary.to_string_lossy());
@@ -42,7 +43,7 @@ impl Balancer {
 
     /// Starts HAProxy, pinned by sid.
     pub(crate) async fn haproxy(world: &World) -> Result<Self> {
-        let (address, admin) = addresses()?;
+        let (address, admin) = (free_address()?, free_address()?);
         let file = world.folder.join("haproxy.cfg");
         fs::write(&file, haproxy_configuration(address, world))?;
         let mut command = tethered("haproxy");
@@ -126,11 +127,6 @@ impl Balancer {
 
 fn lock(lines: &Mutex<Vec<Line>>) -> std::sync::MutexGuard<'_, Vec<Line>> {
     lines.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn addresses() -> Result<(SocketAddr, SocketAddr)> {
-    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    Ok((at(free_port()?), at(free_port()?)))
 }
 
 /// An address as the kernel's table has it: the IP's bytes in reverse.

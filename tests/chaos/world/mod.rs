@@ -6,24 +6,21 @@ pub(crate) mod node;
 mod process;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
+use crate::programs::free_address;
 use node::{NodeProcess, Spec};
 
 /// The port of the nodes that have an address of their own.
 const NODE_PORT: u16 = 5280;
 /// How long something may take to start.
 const START: Duration = Duration::from_secs(10);
-/// Ports for loopback: below those that the kernel gives to outgoing connections, so that a
-/// connection to a dead node cannot meet itself.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
-
 /// Microseconds since 1970: a clock that all processes of this machine share.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -55,7 +52,7 @@ impl World {
             let link = separate.then(|| net::Link::new(number)).transpose()?;
             let address = match &link {
                 Some(link) => SocketAddr::from((link.address(), NODE_PORT)),
-                None => SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)),
+                None => free_address()?,
             };
             let name = format!("t{number}");
             let spec = Spec {
@@ -93,25 +90,4 @@ pub(crate) async fn accepts(address: SocketAddr) -> Result<()> {
         sleep(Duration::from_millis(10)).await;
     }
     Ok(())
-}
-
-/// A port of the loopback address that is free.
-pub(crate) fn free_port() -> Result<u16> {
-    (0..100)
-        .map(|_| fastrand::u16(PORTS))
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .ok_or_else(|| "no free port".into())
-}
-
-/// Where a program stands: the given place, or beside this program's own folder.
-pub(crate) fn release_binary(given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(given) = given {
-        return Ok(given.to_owned());
-    }
-    let own = std::env::current_exe()?;
-    let beside = own.parent().and_then(Path::parent);
-    let found = beside.map(|folder| folder.join("bowline"));
-    found
-        .filter(|path| path.exists())
-        .ok_or_else(|| "no bowline binary: give --binary".into())
 }
