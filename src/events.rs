@@ -21,8 +21,14 @@ pub enum EventKind {
     Stop,
     /// The probes call a node up.
     NodeUp,
+    /// The probes call a node silent.
+    NodeSilent,
+    /// A node answers its probes again and is held back by its penalty.
+    NodeHeldBack,
     /// The probes call a node down.
     NodeDown,
+    /// The balancer suspects its own network, or does so no longer.
+    Network,
     /// The operator changed a node's state.
     State,
     /// Sessions were moved off a node.
@@ -38,7 +44,10 @@ impl EventKind {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::NodeUp => "node_up",
+            Self::NodeSilent => "node_silent",
+            Self::NodeHeldBack => "node_held_back",
             Self::NodeDown => "node_down",
+            Self::Network => "network",
             Self::State => "state",
             Self::Reassigned => "reassigned",
             Self::SessionsLost => "sessions_lost",

@@ -127,6 +127,8 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Idle connections that were closed because there were too few places or open files.
     pub connections_given_up: Counter,
+    /// 1 while the balancer suspects its own network, since most nodes fell silent at once.
+    pub network_suspected: Gauge,
     /// Requests that the admin listener refused, by reason.
     pub admin_refusals: ByName,
     log_dropped_lines: Counter,
@@ -202,6 +204,11 @@ impl Metrics {
                 r,
                 "connections_given_up",
                 "Idle connections closed because places or open files were short",
+            ),
+            network_suspected: gauge(
+                r,
+                "network_suspected",
+                "1 while most nodes are silent at once and all sessions are kept where they are",
             ),
             admin_refusals: by_name::<ReasonLabels>(
                 r,

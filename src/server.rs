@@ -155,7 +155,7 @@ impl Server {
             background.push(serve_admin(listener, Arc::clone(&admin))?);
         }
         let workers = start_workers(settings, &listeners, &edge, &cut)?;
-        let probes = health::start(&cluster, settings);
+        let probes = health::start(&cluster, settings, &proxy.metrics);
         for address in &addresses {
             info!(%address, nodes = settings.nodes.len(), threads = settings.threads, "listening");
         }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::AdminState;
 use super::history::Rates;
 use super::time::rfc3339;
-use crate::cluster::{Cluster, Node, OperatorState};
+use crate::cluster::{self, Cluster, Node, OperatorState};
 use crate::events::Event;
 use crate::metrics::Limit;
 
@@ -36,10 +36,14 @@ pub enum Status {
 
 /// What the probes say of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It is up.
     Up,
+    /// It answers nothing. It keeps its sessions for now, and gets no new ones.
+    Silent,
+    /// It answers, keeps its sessions, and gets new ones when its penalty is over.
+    HeldBack,
     /// It is down.
     Down,
     /// It has not been probed yet.
@@ -178,6 +182,12 @@ fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
         let since = node.since.as_deref().unwrap_or("the start");
         match node.verdict {
             Verdict::Up => {}
+            Verdict::Silent => reasons.push(format!(
+                "node {name} is silent since {since}: its sessions stay for now"
+            )),
+            Verdict::HeldBack => reasons.push(format!(
+                "node {name} answers and is held back since {since}, until its penalty is over"
+            )),
             Verdict::Down => {
                 let failure = node.last_failure.as_ref();
                 let what = failure.map_or("no reason known", |failure| &failure.what);
@@ -233,10 +243,12 @@ fn describe(node: &Node, rates: Rates) -> NodeHealth {
         resolved: node.addresses().iter().map(ToString::to_string).collect(),
         state: node.state().word().to_owned(),
         state_since: node.state_since().map(rfc3339),
-        verdict: match (node.is_up(), node.since()) {
-            (true, _) => Verdict::Up,
-            (false, Some(_)) => Verdict::Down,
-            (false, None) => Verdict::Unknown,
+        verdict: match node.verdict() {
+            cluster::Verdict::Up => Verdict::Up,
+            cluster::Verdict::Silent => Verdict::Silent,
+            cluster::Verdict::HeldBack => Verdict::HeldBack,
+            cluster::Verdict::Down => Verdict::Down,
+            cluster::Verdict::Unknown => Verdict::Unknown,
         },
         since: node.since().map(rfc3339),
         weight: node.weight,

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::cluster::tests::settings;
-use crate::cluster::{NodeId, Share};
+use crate::cluster::{NodeId, Share, Verdict};
 use crate::config::Placement;
 
 const T1: NodeId = NodeId(0);
@@ -66,7 +66,9 @@ impl Admin {
 
     fn verdict(&self, id: NodeId, up: bool) {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        self.state.cluster.set_verdict(id, up, at);
+        self.state
+            .cluster
+            .set_verdict(id, if up { Verdict::Up } else { Verdict::Down }, at);
     }
 
     async fn connect(&self) -> TcpStream {

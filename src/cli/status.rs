@@ -124,6 +124,8 @@ fn row(node: &NodeHealth, age: &dyn Fn(&str) -> String) -> Vec<Cell> {
     let colour = (node.state != "ready").then_some(YELLOW);
     let (verdict, shade) = match node.verdict {
         Verdict::Up => ("up", Some(GREEN)),
+        Verdict::Silent => ("SILENT", Some(YELLOW)),
+        Verdict::HeldBack => ("held back", Some(YELLOW)),
         Verdict::Down => ("DOWN", Some(RED)),
         Verdict::Unknown => ("unknown", Some(YELLOW)),
     };

@@ -12,15 +12,17 @@ mod rendezvous;
 
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Mutex;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
 pub use memory::{Life, Memory};
-pub use node::{Failure, Node, NodeId, Placed, Share};
+pub use node::{Failure, Node, NodeId, Placed, Share, Verdict};
 pub use operator::{LastNode, OperatorState};
 
 use crate::config::{NodeSettings, Settings};
@@ -40,6 +42,11 @@ pub struct Cluster {
     pub events: Events,
     /// Held while the operator's decision on a node is weighed and written.
     changing: Mutex<()>,
+    /// When a node went up the last time that none was.
+    recovered: Mutex<Option<Instant>>,
+    network_suspected: AtomicBool,
+    /// How long a silent node keeps its sessions.
+    silence: Duration,
 }
 
 impl Cluster {
@@ -61,6 +68,9 @@ impl Cluster {
             went_up: Notify::new(),
             events: Events::default(),
             changing: Mutex::default(),
+            recovered: Mutex::default(),
+            network_suspected: AtomicBool::new(false),
+            silence: settings.health.silence,
         }
     }
 
@@ -112,40 +122,140 @@ impl Cluster {
 
     /// The node where a session of `client` is most likely at home when nothing is known of its
     /// sid: the rendezvous choice, whatever the configured placement, of the nodes that serve
-    /// their sessions and are not in `tried`.
+    /// their sessions and are not in `tried`. It counts with the configured weights: the session
+    /// was placed when the node had its whole share, however little it has a moment after it came
+    /// back.
     pub fn home(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
         let serves = |node: &Node| node.serves() && !tried.contains(&node.id);
-        placement::by_hash(&self.nodes, client_key(client), serves)
+        placement::by_hash(&self.nodes, client_key(client), |node| node.weight, serves)
     }
 
     /// Takes the verdict on a node (its probe task only). The first one and every change are
-    /// logged and wake whoever waits: for a node to go up, or at a node that went down.
-    pub fn set_verdict(&self, id: NodeId, up: bool, now: SystemTime) {
+    /// logged and wake what waits for them: for a node to go up, or at a node that goes down.
+    pub fn set_verdict(&self, id: NodeId, verdict: Verdict, now: SystemTime) {
         let node = self.node(id);
-        if node.since().is_some() && node.is_up() == up {
+        let before = node.verdict();
+        if before == verdict {
             return;
         }
-        node.set_verdict(up, now);
-        if up {
+        node.set_verdict(verdict, now);
+        self.report_verdict(node, before, now);
+        if matches!(verdict, Verdict::Up | Verdict::HeldBack) {
             self.went_up.notify_waiters();
-            let text = format!("{} is up", node.name);
-            self.events
-                .add(Event::new(EventKind::NodeUp, now, text).about(&node.name));
-            info!(node = %node.name, address = %node.address, "node is up");
-        } else {
-            let reason = node.last_failure().map(|failure| failure.what);
-            let reason = reason.as_deref().unwrap_or("unknown");
-            let text = format!("{} is down: {reason}", node.name);
-            self.events
-                .add(Event::new(EventKind::NodeDown, now, text).about(&node.name));
-            warn!(node = %node.name, address = %node.address, reason, "node is down");
-            if !self.any_up() {
-                // Whatever a probe task waits for, the first node that answers is needed now.
-                self.nodes
-                    .iter()
-                    .for_each(|node| node.probe_now.notify_one());
+        } else if !self.any_up() {
+            // The first node that answers is needed now, however long a probe task wants to rest.
+            self.nodes
+                .iter()
+                .for_each(|node| node.probe_now.notify_one());
+        }
+    }
+
+    /// Writes the line in the log, and the event, for a node's new verdict.
+    fn report_verdict(&self, node: &Node, before: Verdict, now: SystemTime) {
+        let Node { name, address, .. } = node;
+        let reason = node.last_failure().map(|failure| failure.what);
+        let reason = reason.as_deref().unwrap_or("unknown");
+        let (kind, text) = match node.verdict() {
+            Verdict::Up if before == Verdict::Silent => {
+                info!(node = %name, %address, "node answers again, its sessions stayed");
+                (EventKind::NodeUp, format!("{name} answers again"))
+            }
+            Verdict::Up => {
+                info!(node = %name, %address, "node is up");
+                (EventKind::NodeUp, format!("{name} is up"))
+            }
+            Verdict::Silent => {
+                warn!(node = %name, %address, reason,
+                    "node is silent: it gets no new sessions, those that it has stay for now");
+                let text = format!("{name} is silent: {reason}");
+                (EventKind::NodeSilent, text)
+            }
+            Verdict::HeldBack => {
+                let seconds = node.metrics.penalty_seconds.get();
+                info!(node = %name, %address, penalty_seconds = seconds,
+                    "node answers again and is held back: it went down more than once lately, \
+                     and gets new sessions when its penalty is over");
+                let text = format!("{name} answers again and is held back for {seconds} s");
+                (EventKind::NodeHeldBack, text)
+            }
+            Verdict::Down | Verdict::Unknown => {
+                warn!(node = %name, %address, reason, "node is down");
+                let text = format!("{name} is down: {reason}");
+                (EventKind::NodeDown, text)
+            }
+        };
+        self.events.add(Event::new(kind, now, text).about(name));
+    }
+
+    /// Notes that a node goes up after a time in which none was (its probe task only, and before
+    /// the verdict itself, which wakes the requests that wait).
+    pub fn end_outage(&self, now: Instant) {
+        *self
+            .recovered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Until when a session of the node `id`, which is down, waits for it before it moves. After
+    /// a time in which no node was up, the first one that answers must not take the sessions of
+    /// those that answer a moment later. A node that refuses connections is not waited for.
+    pub fn wait_for_own(&self, id: NodeId, now: Instant) -> Option<Instant> {
+        let node = self.node(id);
+        if node.is_gone() || node.state() == OperatorState::Maint {
+            return None;
+        }
+        let recovered = *self
+            .recovered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        recovered
+            .map(|at| at + self.silence)
+            .filter(|until| now < *until)
+    }
+
+    /// Returns when the node `id` serves its sessions, or can be waited for no longer.
+    pub async fn until_serves(&self, id: NodeId) {
+        let node = self.node(id);
+        loop {
+            let mut went_up = pin!(self.went_up.notified());
+            let mut went_down = pin!(node.went_down.notified());
+            // Enabled before the look: a change in between still wakes us.
+            went_up.as_mut().enable();
+            went_down.as_mut().enable();
+            if node.serves() || node.is_gone() || node.state() == OperatorState::Maint {
+                return;
+            }
+            tokio::select! {
+                () = went_up => {}
+                () = went_down => {}
             }
         }
+    }
+
+    /// Notes that most nodes fell silent at about the same time, or that this is over (the probe
+    /// tasks only).
+    pub fn suspect_network(&self, suspected: bool, metrics: &Metrics, now: SystemTime) {
+        if self.network_suspected.swap(suspected, Ordering::Relaxed) == suspected {
+            return;
+        }
+        metrics.network_suspected.set(i64::from(suspected));
+        let text = if suspected {
+            warn!(
+                "most nodes fell silent at once: the balancer's own network is suspected, all \
+                 sessions and held requests are kept"
+            );
+            "most nodes fell silent at once: the balancer's own network is suspected"
+        } else {
+            info!("the balancer's own network is not suspected any more");
+            "the balancer's own network is not suspected any more"
+        };
+        self.events.add(Event::new(EventKind::Network, now, text));
+    }
+
+    /// Whether most nodes fell silent at about the same time, so that the balancer's own network
+    /// is suspected and all sessions are kept where they are.
+    pub fn network_suspected(&self) -> bool {
+        self.network_suspected.load(Ordering::Relaxed)
     }
 
     /// Notes that the node `id` has lost its sessions, and that `pins` of them were dropped.

@@ -13,7 +13,7 @@ use super::memory::Memory;
 use super::operator::OperatorState;
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
-use crate::upstream::Pace;
+use crate::upstream::{Heard, Pace};
 
 /// A node's place in the configured list; small, so that a pin can hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +37,52 @@ impl Share {
     /// As a part of the whole.
     pub fn as_part(self) -> f64 {
         f64::from(self.0) / f64::from(Self::WHOLE.0)
+    }
+}
+
+/// What the probes say of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verdict {
+    /// It has not been probed yet.
+    Unknown,
+    /// It answers its probes.
+    Up,
+    /// It answers nothing, and its connections stay open: it pauses, or something between it and
+    /// the balancer does. It keeps its sessions and gets no new ones.
+    Silent,
+    /// It answers again after it went down more than once lately. It keeps its sessions, and gets
+    /// new ones when its penalty is over.
+    HeldBack,
+    /// It refuses or closes connections, answers probes with errors, or was silent for longer than
+    /// `health.silence`. Its sessions move.
+    Down,
+}
+
+impl Verdict {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Up,
+        Self::Silent,
+        Self::HeldBack,
+        Self::Down,
+    ];
+
+    /// The word for it in JSON and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Silent => "silent",
+            Self::HeldBack => "held_back",
+            Self::Down => "down",
+        }
+    }
+
+    fn of_number(number: u8) -> Self {
+        let verdict = Self::ALL.get(usize::from(number));
+        verdict.copied().unwrap_or(Self::Unknown)
     }
 }
 
@@ -70,9 +116,15 @@ pub struct Node {
     pub probe_now: Notify,
     /// Wakes everything that waits at the node when it goes down, or into `maint`.
     pub went_down: Notify,
+    /// Wakes the creations that wait at the node when it takes no new sessions any more.
+    pub left_up: Notify,
     /// Whether it still knows its sessions.
     pub memory: Memory,
-    up: AtomicBool,
+    /// Raised by every byte that comes from it; the probe task lowers it.
+    pub heard: Heard,
+    verdict: AtomicU8,
+    /// Its last failed probe was refused, or closed without an answer.
+    gone: AtomicBool,
     state: AtomicU8,
     share: AtomicU16,
     placing: AtomicU32,
@@ -132,8 +184,11 @@ impl Node {
             pace,
             probe_now: Notify::new(),
             went_down: Notify::new(),
+            left_up: Notify::new(),
             memory: Memory::default(),
-            up: AtomicBool::new(false),
+            verdict: AtomicU8::new(Verdict::Unknown as u8),
+            gone: AtomicBool::new(false),
+            heard: Heard::default(),
             state: AtomicU8::new(OperatorState::Ready as u8),
             share: AtomicU16::new(Share::WHOLE.0),
             placing: AtomicU32::new(0),
@@ -146,9 +201,27 @@ impl Node {
         }
     }
 
+    /// What the probes say of it.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of_number(self.verdict.load(Ordering::Acquire))
+    }
+
     /// Whether the probes call it up.
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
+        self.verdict() == Verdict::Up
+    }
+
+    /// Whether it is down because it refuses or closes connections, and not because it is silent.
+    pub fn is_gone(&self) -> bool {
+        self.verdict() == Verdict::Down && self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether its last failed probe was refused or closed (the probe task only). Wakes the
+    /// requests that wait for it when there is no hope any more.
+    pub fn set_gone(&self, gone: bool) {
+        if self.gone.swap(gone, Ordering::Relaxed) != gone && gone {
+            self.went_down.notify_waiters();
+        }
     }
 
     /// What the operator decided about it.
@@ -156,9 +229,14 @@ impl Node {
         OperatorState::of_number(self.state.load(Ordering::Acquire))
     }
 
-    /// Whether it is up, and the operator has not taken its sessions off it.
+    /// Whether requests of its sessions go to it: it is not down, and the operator has not taken
+    /// its sessions off it.
     pub fn serves(&self) -> bool {
-        self.is_up() && self.state() != OperatorState::Maint
+        let keeps = matches!(
+            self.verdict(),
+            Verdict::Up | Verdict::Silent | Verdict::HeldBack
+        );
+        keeps && self.state() != OperatorState::Maint
     }
 
     /// Whether it is up, and the operator lets it have new sessions.
@@ -249,7 +327,7 @@ impl Node {
     }
 
     /// Writes the verdict (the probe task only, through [`super::Cluster::set_verdict`]).
-    pub(super) fn set_verdict(&self, up: bool, now: SystemTime) {
+    pub(super) fn set_verdict(&self, verdict: Verdict, now: SystemTime) {
         {
             let mut told = self.told();
             if told.since.is_some() {
@@ -257,9 +335,13 @@ impl Node {
             }
             told.since = Some(now);
         }
-        self.metrics.up.set(i64::from(up));
-        self.up.store(up, Ordering::Release);
+        let up = verdict == Verdict::Up;
+        self.metrics.set_verdict(verdict as usize, up);
+        self.verdict.store(verdict as u8, Ordering::Release);
         if !up {
+            self.left_up.notify_waiters();
+        }
+        if verdict == Verdict::Down {
             self.went_down.notify_waiters();
         }
     }
@@ -270,6 +352,7 @@ impl Node {
         self.state.store(state as u8, Ordering::Release);
         self.metrics.set_state(state as usize);
         if state == OperatorState::Maint {
+            self.left_up.notify_waiters();
             self.went_down.notify_waiters();
         }
     }

@@ -121,6 +121,7 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Verdict;
     use super::super::tests::settings;
     use super::*;
     use crate::config::Placement;
@@ -134,7 +135,8 @@ mod tests {
         let nodes = u16::try_from(up.len()).unwrap();
         let cluster = Cluster::new(&settings(nodes, Placement::RoundRobin), &Metrics::new());
         for (id, up) in (0..).zip(up) {
-            cluster.set_verdict(NodeId(id), *up, NOW);
+            let verdict = if *up { Verdict::Up } else { Verdict::Down };
+            cluster.set_verdict(NodeId(id), verdict, NOW);
         }
         cluster
     }
@@ -166,7 +168,7 @@ mod tests {
             let usable = if takes_new { vec![T1, T2] } else { vec![T2] };
             assert_eq!(placed(&cluster), usable);
         }
-        cluster.set_verdict(T1, false, NOW);
+        cluster.set_verdict(T1, Verdict::Down, NOW);
         assert_eq!(t1.state(), OperatorState::Ready);
         assert!(!t1.takes_new() && !t1.serves());
     }

@@ -52,7 +52,7 @@ impl Chooser {
         usable: impl Fn(&Node) -> bool,
     ) -> Option<NodeId> {
         match self {
-            Self::ClientIp => by_hash(nodes, client, usable),
+            Self::ClientIp => by_hash(nodes, client, Node::effective_weight, usable),
             Self::LeastSessions { start } => {
                 let start = start.fetch_add(1, Ordering::Relaxed);
                 // A node that came back is empty, and by its load alone it would get everything:
@@ -74,15 +74,16 @@ impl Chooser {
     }
 }
 
-/// The node that the address belongs to ([`super::rendezvous`]).
+/// The node that the address belongs to ([`super::rendezvous`]), with these weights.
 pub(super) fn by_hash(
     nodes: &[Node],
     client: ClientKey,
+    weight: impl Fn(&Node) -> u32,
     usable: impl Fn(&Node) -> bool,
 ) -> Option<NodeId> {
     let mut best: Option<(Cost<'_>, NodeId)> = None;
     for node in nodes.iter().filter(|node| usable(node)) {
-        let cost = Cost::of(&node.name, node.effective_weight(), client);
+        let cost = Cost::of(&node.name, weight(node), client);
         if best.is_none_or(|(lowest, _)| cost.beats(&lowest)) {
             best = Some((cost, node.id));
         }
@@ -196,7 +197,7 @@ mod tests {
     }
 
     fn hashed(nodes: &[Node], number: u32, usable: impl Fn(&Node) -> bool) -> NodeId {
-        by_hash(nodes, client(number), usable).expect("a node is usable")
+        by_hash(nodes, client(number), Node::effective_weight, usable).expect("a node is usable")
     }
 
     /// Values that must never change: balancers of other versions rely on them.
@@ -205,7 +206,9 @@ mod tests {
         let nodes = nodes(&[1, 2, 3, 1, 1]);
         let place = |ip: &str| {
             let client = client_key(ip.parse().unwrap());
-            by_hash(&nodes, client, all).unwrap().0
+            by_hash(&nodes, client, Node::effective_weight, all)
+                .unwrap()
+                .0
         };
         let addresses = [
             "192.0.2.1",
@@ -272,8 +275,11 @@ mod tests {
         let mut turned = self::nodes(&[1, 2, 3]);
         turned.reverse();
         for number in 0..2_000 {
-            let id = by_hash(&turned, client(number), all);
-            assert_eq!(id, by_hash(&nodes, client(number), all));
+            let id = by_hash(&turned, client(number), Node::effective_weight, all);
+            assert_eq!(
+                id,
+                by_hash(&nodes, client(number), Node::effective_weight, all)
+            );
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             timeout: second,
             rise: 2,
             fall: 3,
+            silence: 5 * second,
             slow_start: Duration::ZERO,
             penalty: Duration::ZERO,
             penalty_max: second,
@@ -89,9 +90,9 @@ fn a_node_is_not_chosen_before_its_first_verdict() {
     assert_eq!(cluster.place(client(), &[]), None);
     assert_eq!(cluster.home(client(), &[]), None);
 
-    cluster.set_verdict(NodeId(0), true, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Up, NOW);
     assert!(!cluster.ready());
-    cluster.set_verdict(NodeId(1), false, NOW);
+    cluster.set_verdict(NodeId(1), Verdict::Down, NOW);
     assert!(cluster.ready());
     assert_eq!(cluster.place(client(), &[]), Some(NodeId(0)));
     assert_eq!(cluster.home(client(), &[]), Some(NodeId(0)));
@@ -101,7 +102,7 @@ fn a_node_is_not_chosen_before_its_first_verdict() {
 fn a_node_that_was_tried_is_not_chosen_again() {
     let cluster = cluster(3, Placement::ClientIp);
     for id in 0..3 {
-        cluster.set_verdict(NodeId(id), true, NOW);
+        cluster.set_verdict(NodeId(id), Verdict::Up, NOW);
     }
     let mut tried = vec![];
     while let Some(id) = cluster.place(client(), &tried) {
@@ -116,7 +117,7 @@ fn a_node_that_was_tried_is_not_chosen_again() {
 fn creations_under_way_count_as_load() {
     let cluster = cluster(3, Placement::LeastSessions);
     for (id, sessions) in [(0, 50), (1, 20), (2, 0)] {
-        cluster.set_verdict(NodeId(id), true, NOW);
+        cluster.set_verdict(NodeId(id), Verdict::Up, NOW);
         cluster.node(NodeId(id)).metrics.sessions.set(sessions);
     }
     let under_way: Vec<_> = (0..110)
@@ -137,7 +138,7 @@ fn a_node_with_as_many_sessions_as_it_may_gets_no_new_ones() {
     settings.nodes[1].max_sessions = 5;
     let cluster = Cluster::new(&settings, &Metrics::new());
     for id in [0, 1] {
-        cluster.set_verdict(NodeId(id), true, NOW);
+        cluster.set_verdict(NodeId(id), Verdict::Up, NOW);
     }
     cluster.node(NodeId(1)).metrics.sessions.set(2);
     let place = |tied| cluster.place_new(client(), tied, &[]);
@@ -151,8 +152,8 @@ fn a_node_with_as_many_sessions_as_it_may_gets_no_new_ones() {
     );
     drop(placed);
     assert!(place(None).is_some());
-    cluster.set_verdict(NodeId(0), false, NOW);
-    cluster.set_verdict(NodeId(1), false, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Down, NOW);
+    cluster.set_verdict(NodeId(1), Verdict::Down, NOW);
     assert!(!cluster.is_full(), "there is no node at all");
 }
 
@@ -161,13 +162,13 @@ fn only_changes_after_the_first_verdict_are_counted() {
     let cluster = cluster(1, Placement::Random);
     let node = cluster.node(NodeId(0));
     let later = NOW + Duration::from_secs(5);
-    cluster.set_verdict(NodeId(0), true, NOW);
-    cluster.set_verdict(NodeId(0), true, later);
+    cluster.set_verdict(NodeId(0), Verdict::Up, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Up, later);
     assert_eq!((node.metrics.changes.get(), node.since()), (0, Some(NOW)));
-    assert_eq!(node.metrics.up.get(), 1);
-    cluster.set_verdict(NodeId(0), false, later);
+    assert_eq!(node.verdict(), Verdict::Up);
+    cluster.set_verdict(NodeId(0), Verdict::Down, later);
     assert_eq!((node.metrics.changes.get(), node.since()), (1, Some(later)));
-    assert_eq!(node.metrics.up.get(), 0);
+    assert_eq!(node.verdict(), Verdict::Down);
 }
 
 /// Where a test's log goes.
@@ -197,13 +198,13 @@ fn a_change_is_one_line_and_a_repetition_none() {
         .finish();
     let cluster = cluster(1, Placement::ClientIp);
     tracing::subscriber::with_default(subscriber, || {
-        cluster.set_verdict(NodeId(0), true, NOW);
-        cluster.set_verdict(NodeId(0), true, NOW);
+        cluster.set_verdict(NodeId(0), Verdict::Up, NOW);
+        cluster.set_verdict(NodeId(0), Verdict::Up, NOW);
         cluster
             .node(NodeId(0))
             .probe_failed("connection refused".into(), "refused", NOW);
-        cluster.set_verdict(NodeId(0), false, NOW);
-        cluster.set_verdict(NodeId(0), false, NOW);
+        cluster.set_verdict(NodeId(0), Verdict::Down, NOW);
+        cluster.set_verdict(NodeId(0), Verdict::Down, NOW);
     });
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     let expected = [
@@ -223,10 +224,10 @@ async fn waiting_for_a_node_ends_when_one_is_up() {
         })
         .collect();
     tokio::task::yield_now().await;
-    cluster.set_verdict(NodeId(0), false, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Down, NOW);
     tokio::task::yield_now().await;
     assert!(waiting.iter().all(|task| !task.is_finished()));
-    cluster.set_verdict(NodeId(1), true, NOW);
+    cluster.set_verdict(NodeId(1), Verdict::Up, NOW);
     for task in waiting {
         task.await.unwrap();
     }
@@ -242,22 +243,44 @@ async fn waiting_goes_on_when_the_node_went_down_again() {
         async move { cluster.until_up().await }
     });
     tokio::task::yield_now().await;
-    cluster.set_verdict(NodeId(0), true, NOW);
-    cluster.set_verdict(NodeId(0), false, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Up, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Down, NOW);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!waiting.is_finished());
-    cluster.set_verdict(NodeId(0), true, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Up, NOW);
     waiting.await.unwrap();
 }
 
 #[tokio::test]
 async fn going_down_wakes_whoever_waits_at_the_node() {
     let cluster = cluster(1, Placement::ClientIp);
-    cluster.set_verdict(NodeId(0), true, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Up, NOW);
     let node = cluster.node(NodeId(0));
     let mut went_down = pin!(node.went_down.notified());
     went_down.as_mut().enable();
     assert!(node.is_up());
-    cluster.set_verdict(NodeId(0), false, NOW);
+    cluster.set_verdict(NodeId(0), Verdict::Down, NOW);
     went_down.await;
+}
+
+/// A node that came back has a small share of new sessions for a while. Its old sessions, of which
+/// this balancer may know nothing, are still there.
+#[test]
+fn sessions_of_unknown_origin_are_looked_for_by_the_configured_weights() {
+    let cluster = cluster(3, Placement::ClientIp);
+    for id in 0..3 {
+        cluster.set_verdict(NodeId(id), Verdict::Up, NOW);
+    }
+    let clients = (0..300).map(|n| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
+    let homes = || -> Vec<_> { clients.clone().map(|ip| cluster.home(ip, &[])).collect() };
+    let before = homes();
+    cluster
+        .node(NodeId(1))
+        .set_share(Share(Share::WHOLE.0 / 10));
+    let placed = clients.clone().map(|ip| cluster.place(ip, &[]));
+    assert!(
+        placed.ne(before.iter().copied()),
+        "new sessions go elsewhere"
+    );
+    assert_eq!(homes(), before);
 }

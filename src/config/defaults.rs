@@ -94,6 +94,7 @@ impl Default for Health {
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            silence: Duration::from_secs(5),
             slow_start: Duration::from_secs(30),
             penalty: Duration::from_secs(5),
             penalty_max: Duration::from_secs(5 * 60),

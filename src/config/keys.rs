@@ -39,6 +39,7 @@ const PLACES: [(&str, &[&str]); 13] = [
             "timeout",
             "rise",
             "fall",
+            "silence",
             "slow_start",
             "penalty",
             "penalty_max",

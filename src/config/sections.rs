@@ -212,17 +212,30 @@ fn health(section: &Section<'_>) -> Result<Health, Fault> {
         Ok(duration)
     };
     let (penalty, penalty_max) = penalties(section, &default)?;
+    let timeout = within("timeout", default.timeout)?;
     Ok(Health {
         probe: probe(section)?,
         interval,
         fast_interval: within("fast_interval", default.fast_interval)?,
-        timeout: within("timeout", default.timeout)?,
+        timeout,
+        silence: silence(section, timeout, default.silence)?,
         rise: section.count("rise", default.rise, 1..=100)?,
         fall: section.count("fall", default.fall, 1..=100)?,
         slow_start: section.duration("slow_start", default.slow_start, Duration::ZERO)?,
         penalty,
         penalty_max,
     })
+}
+
+/// How long a silent node keeps its sessions: no less than one probe may take.
+fn silence(section: &Section<'_>, timeout: Duration, default: Duration) -> Result<Duration, Fault> {
+    let silence = section.duration("silence", default.max(timeout), SHORTEST)?;
+    if silence < timeout {
+        let (least, is) = (show_duration(timeout), show_duration(silence));
+        let reason = format!("must be at least `timeout`, which is {least}, is {is}");
+        return Err(section.need("silence")?.fault(reason));
+    }
+    Ok(silence)
 }
 
 /// The first penalty and the longest one.

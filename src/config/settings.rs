@@ -135,6 +135,10 @@ pub struct Health {
     pub rise: u32,
     /// Failed probes in a row that make a node down; 1 to 100, 3 by default.
     pub fall: u32,
+    /// How long a node that answers nothing keeps its sessions, counted from its last byte or, if
+    /// that is later, from the first probe that it left unanswered. `timeout` to 24 h, 5 s by
+    /// default.
+    pub silence: Duration,
     /// How long the share of new sessions of a node that came back grows, from a tenth to the
     /// whole; 0 (at once) to 24 h, 30 s by default.
     pub slow_start: Duration,

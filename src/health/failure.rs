@@ -3,6 +3,7 @@
 use std::time::Duration;
 use std::{fmt, io};
 
+use super::verdict::Outcome;
 use crate::upstream;
 
 /// Why a probe failed.
@@ -40,6 +41,28 @@ impl Failure {
             Self::Status(_) => "status",
             Self::NoWrapper(_) => "no_wrapper",
             Self::Request => "other",
+        }
+    }
+}
+
+impl Failure {
+    /// What it says of the node.
+    pub(super) const fn outcome(&self) -> Outcome {
+        use upstream::Error;
+        match self {
+            Self::NoAnswer(_) | Self::ConnectTimeout(_) | Self::Unresolved(_) => Outcome::Silent,
+            Self::ResolverSilent(_) | Self::Request => Outcome::Silent,
+            Self::Upstream(error) => match error {
+                Error::ConnectTimeout | Error::Unreachable(_) | Error::Stalled => Outcome::Silent,
+                Error::NoAddress | Error::Local(_) => Outcome::Silent,
+                Error::Refused(_) | Error::Send { .. } | Error::Closed(_) | Error::Cut(_) => {
+                    Outcome::Gone
+                }
+                Error::NotHttp | Error::Invalid(_) | Error::TooLarge => Outcome::Faulty,
+            },
+            // The probe `http` tells no more.
+            Self::Http(_) => Outcome::Gone,
+            Self::Status(_) | Self::NoWrapper(_) => Outcome::Faulty,
         }
     }
 }

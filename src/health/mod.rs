@@ -2,19 +2,21 @@
 //! and fast as long as something is amiss; and it writes the verdict.
 //!
 //! A probe that waits for its answer does not hold up the next one: while a node is up and
-//! silent, probes overlap until there are as many as make it down (`health.fall`), and all of
-//! them end when the first one has waited for `health.timeout`. So a frozen node is down after
-//! `interval` + `timeout` at the latest, however high `fall` is (docs/operations.md has the sums).
+//! answers nothing, probes overlap until there are as many as make it silent (`health.fall`), and
+//! all of them end when the first one has waited for `health.timeout`. So a frozen node gets no
+//! new sessions after `interval` + `timeout` at the latest, however high `fall` is. It is down
+//! when it has been silent for `health.silence` (docs/operations.md has the sums).
 //!
 //! The tasks are the only writers of verdicts and of resolved addresses. They hold the cluster
 //! and nothing else, and end when the [`Probes`] are dropped.
 
 mod failure;
+mod network;
 mod penalty;
 mod probe;
 mod ramp;
 mod resolve;
-mod streak;
+mod verdict;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,14 +25,16 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Cluster, Node, NodeId};
+use crate::cluster::{Cluster, Node, NodeId, Verdict};
 use crate::config::Settings;
+use crate::metrics::Metrics;
 use failure::Failure;
+use network::Network;
 use penalty::Penalty;
 use probe::Prober;
 use ramp::Ramp;
 use resolve::Resolver;
-use streak::{Rules, Streak};
+use verdict::{Judge, Outcome, Rules};
 
 /// From the end of a probe to the next one, at least, however many failures are met: what a
 /// node's clients do to it through its probes is bounded.
@@ -55,7 +59,7 @@ impl Probes {
 
 /// Starts one task for each node on the current tokio runtime. Every node is probed at once, so
 /// the first verdicts are there within one `health.timeout`.
-pub fn start(cluster: &Arc<Cluster>, settings: &Settings) -> Probes {
+pub fn start(cluster: &Arc<Cluster>, settings: &Settings, metrics: &Arc<Metrics>) -> Probes {
     let health = &settings.health;
     let prober = Arc::new(Prober {
         probe: health.probe.clone(),
@@ -67,7 +71,11 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings) -> Probes {
         fall: health.fall,
         interval: health.interval,
         fast: health.fast_interval.min(health.interval),
+        silence: health.silence,
     };
+    let together = health.interval + health.timeout;
+    let network = Network::new(cluster.nodes().len(), together, health.silence);
+    let network = Arc::new(network);
     let penalty = Penalty::new(health.penalty, health.penalty_max);
     let mut tasks = JoinSet::new();
     for node in cluster.nodes() {
@@ -76,9 +84,12 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings) -> Probes {
             id: node.id,
             prober: Arc::clone(&prober),
             fast: rules.fast,
-            streak: Streak::new(rules.clone(), penalty.clone()),
+            judge: Judge::new(rules.clone(), penalty.clone()),
+            network: Arc::clone(&network),
+            metrics: Arc::clone(metrics),
             ramp: Ramp::new(health.slow_start),
             resolver: Resolver::new(&node.address),
+            look_at: None,
         };
         tasks.spawn(watch.run());
     }
@@ -91,13 +102,18 @@ struct Watch {
     id: NodeId,
     prober: Arc<Prober>,
     fast: Duration,
-    streak: Streak,
+    judge: Judge,
+    network: Arc<Network>,
+    metrics: Arc<Metrics>,
     ramp: Ramp,
     resolver: Resolver,
+    /// When to look whether a silent node has been so for too long; none if it is not silent.
+    look_at: Option<Instant>,
 }
 
-/// The probes of one node that wait for their answers; none of them outlives this.
-type Asked = JoinSet<Result<(), Failure>>;
+/// The probes of one node that wait for their answers, each with the time when it was sent; none
+/// of them outlives this.
+type Asked = JoinSet<(Result<(), Failure>, Instant)>;
 
 impl Watch {
     async fn run(mut self) {
@@ -106,11 +122,14 @@ impl Watch {
             let started = Instant::now();
             self.round(started + self.prober.timeout).await;
             let earliest = Instant::now() + FLOOR;
-            let pause = self.streak.pause(!self.cluster.any_up(), Instant::now());
+            let pause = self.judge.pause(!self.cluster.any_up(), Instant::now());
             let due = (started + jittered(pause)).max(earliest);
             tokio::select! {
                 biased;
                 () = sleep_until(due) => {}
+                () = at(self.look_at) => {
+                    self.check_silence(Instant::now(), SystemTime::now());
+                }
                 () = self.cluster.node(self.id).probe_now.notified() => {
                     sleep_until(earliest).await;
                 }
@@ -125,22 +144,29 @@ impl Watch {
         let limit = self.prober.timeout;
         let node = self.cluster.node(self.id);
         if let Err(failure) = self.resolver.refresh(node, deadline, limit).await {
-            self.take(Err(failure));
+            self.take(Err(failure), Instant::now());
             return;
         }
         let mut asked = Asked::new();
         self.ask(&mut asked, deadline);
         let mut next = Instant::now() + jittered(self.fast);
         loop {
-            let more = self.streak.wants_more(asked.len(), !self.cluster.any_up());
+            let more = self.judge.wants_more(asked.len(), !self.cluster.any_up());
             tokio::select! {
                 biased;
                 Some(result) = asked.join_next() => {
-                    let result = result.unwrap_or_else(|error| match error.try_into_panic() {
+                    let (result, sent) = result.unwrap_or_else(|error| match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
                         Err(_) => unreachable!("nobody aborts a probe but its owner, at its end"),
                     });
-                    if self.take(result) || self.streak.is_settled() || asked.is_empty() {
+                    let passed = self.take(result, sent);
+                    if passed || self.judge.is_settled() || asked.is_empty() {
+                        return;
+                    }
+                }
+                () = at(self.look_at) => {
+                    self.check_silence(Instant::now(), SystemTime::now());
+                    if self.node().verdict() == Verdict::Down {
                         return;
                     }
                 }
@@ -154,7 +180,8 @@ impl Watch {
     }
 
     /// Sends one probe more.
-    fn ask(&self, asked: &mut Asked, deadline: Instant) {
+    fn ask(&mut self, asked: &mut Asked, deadline: Instant) {
+        self.listen(Instant::now());
         let (cluster, id) = (Arc::clone(&self.cluster), self.id);
         let prober = Arc::clone(&self.prober);
         asked.spawn(async move {
@@ -166,38 +193,76 @@ impl Watch {
                 let took = begun.elapsed().as_secs_f64();
                 node.metrics.probe_seconds.observe(took);
             }
-            asked
+            (asked, begun)
         });
     }
 
-    /// Takes one probe's result and writes down what came of it. True if the probe passed.
-    fn take(&mut self, result: Result<(), Failure>) -> bool {
-        let now = SystemTime::now();
-        let passed = result.is_ok();
-        if let Err(failure) = result {
-            let node = self.node();
-            tracing::debug!(node = %node.name, %failure, "probe failed");
-            node.probe_failed(failure.to_string(), failure.label(), now);
+    /// Takes the result of a probe that was sent at `asked` and writes down what came of it. True
+    /// if the probe passed.
+    fn take(&mut self, result: Result<(), Failure>, asked: Instant) -> bool {
+        let when = SystemTime::now();
+        let outcome = match result {
+            Ok(()) => Outcome::Passed,
+            Err(failure) => {
+                let node = self.node();
+                tracing::debug!(node = %node.name, %failure, "probe failed");
+                node.probe_failed(failure.to_string(), failure.label(), when);
+                node.set_gone(failure.outcome() == Outcome::Gone);
+                failure.outcome()
+            }
+        };
+        let now = Instant::now();
+        let none_up = !self.cluster.any_up();
+        let turned = self.judge.observe(outcome, asked, none_up, now);
+        let (falls, penalty) = (self.judge.falls(now), self.judge.penalty());
+        self.node().set_penalty(falls, penalty);
+        if let Some(verdict) = turned {
+            self.turn(verdict, now, when);
         }
-        self.judge(passed, now);
-        passed
+        self.check_silence(now, when);
+        outcome == Outcome::Passed
     }
 
-    /// Writes the verdict if the probe turned it, and what follows from it.
-    fn judge(&mut self, passed: bool, when: SystemTime) {
-        let now = Instant::now();
-        let known = self.node().since().is_some();
-        let turned = self.streak.observe(passed, !self.cluster.any_up(), now);
-        let (falls, penalty) = (self.streak.falls(now), self.streak.penalty());
-        self.node().set_penalty(falls, penalty);
-        let Some(up) = turned else { return };
-        if up && known {
-            self.ramp.begin(now);
-            // Before the verdict, or the first clients would see a whole share.
-            let share = self.ramp.share(now);
-            self.node().set_share(share);
+    /// Notes bytes that came from the node since the last look. That is at each probe, so that a
+    /// byte that came before the node fell silent does not count as one that came later.
+    fn listen(&mut self, now: Instant) {
+        if self.node().heard.take() {
+            self.judge.hear(now);
         }
-        self.cluster.set_verdict(self.id, up, when);
+    }
+
+    /// Calls a silent node down when its time is up, unless a byte has come from it meanwhile or
+    /// the network is suspected.
+    fn check_silence(&mut self, now: Instant, when: SystemTime) {
+        self.listen(now);
+        let (index, verdict) = (self.id.index(), self.node().verdict());
+        let silent_since = self.judge.silent_since();
+        let suspected = self.network.observe(index, verdict, silent_since, now);
+        self.cluster.suspect_network(suspected, &self.metrics, when);
+        let ended = self.network.ended();
+        if !suspected && let Some(verdict) = self.judge.expire(ended, now) {
+            self.turn(verdict, now, when);
+            self.network.observe(index, verdict, None, now);
+        }
+        let end = self.judge.silence_ends(ended);
+        self.look_at = end.map(|end| if suspected { now + self.fast } else { end });
+    }
+
+    /// Writes a new verdict, and what follows from it.
+    fn turn(&mut self, verdict: Verdict, now: Instant, when: SystemTime) {
+        let before = self.node().verdict();
+        if verdict == Verdict::Up {
+            if matches!(before, Verdict::Down | Verdict::HeldBack) {
+                self.ramp.begin(now);
+                // Before the verdict, or the first clients would see a whole share.
+                let share = self.ramp.share(now);
+                self.node().set_share(share);
+            }
+            if !self.cluster.any_up() {
+                self.cluster.end_outage(now);
+            }
+        }
+        self.cluster.set_verdict(self.id, verdict, when);
     }
 
     /// Takes back the signals of failures met so far: the probe that starts now answers them.
@@ -217,6 +282,14 @@ async fn grow(cluster: &Cluster, id: NodeId, ramp: &mut Ramp) {
         cluster.node(id).set_share(ramp.share(Instant::now()));
     }
     std::future::pending().await
+}
+
+/// Returns at `when`; never if there is none.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// `interval`, shortened by up to a tenth at random, so that balancers and nodes fall out of step.

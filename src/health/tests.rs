@@ -85,7 +85,7 @@ async fn a_node_goes_down_after_fall_failures_and_up_after_rise_passes() {
     let settings = probing(address.to_string(), OFTEN);
     let cluster = cluster(&settings);
     let node = cluster.node(T1);
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     cluster.until_up().await;
     assert!(cluster.ready());
     assert_eq!(node.metrics.probe_failures.get(), 0);
@@ -110,7 +110,7 @@ async fn the_first_failure_is_a_verdict() {
     let settings = probing(fake.address.to_string(), NEVER);
     fake.stop().await;
     let cluster = cluster(&settings);
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     until("there is a verdict", || cluster.ready()).await;
     assert!(!cluster.any_up());
 }
@@ -121,7 +121,7 @@ async fn a_failure_that_somebody_met_brings_a_probe_at_once() {
     let settings = probing(fake.address.to_string(), NEVER);
     let cluster = cluster(&settings);
     let node = cluster.node(T1);
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     until("the first probe came", || fake.seen() == 1).await;
     node.suspect("connection refused", SystemTime::now());
     until("the second probe came", || fake.seen() == 2).await;
@@ -133,7 +133,7 @@ async fn signals_do_not_flood_a_node() {
     let fake = Fake::start().await;
     let settings = probing(fake.address.to_string(), NEVER);
     let cluster = cluster(&settings);
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     cluster.until_up().await;
     let begun = Instant::now();
     while begun.elapsed() < FLOOR * 6 {
@@ -167,7 +167,7 @@ async fn a_silence_shorter_than_the_timeout_is_no_failure() {
     let settings = silent_node(listener.local_addr().unwrap());
     let cluster = cluster(&settings);
     let node = cluster.node(T1);
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     let (mut first, _) = listener.accept().await.unwrap();
     answer(&mut first).await;
     cluster.until_up().await;
@@ -194,7 +194,7 @@ async fn a_host_name_is_looked_up() {
     let settings = probing(format!("localhost:{}", fake.address.port()), OFTEN);
     let cluster = cluster(&settings);
     assert!(cluster.node(T1).addresses().is_empty());
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     cluster.until_up().await;
     assert!(cluster.node(T1).addresses().contains(&fake.address));
 }
@@ -203,7 +203,7 @@ async fn a_host_name_is_looked_up() {
 async fn a_host_name_that_stands_for_nothing_is_a_failure() {
     let settings = probing("nothing.invalid:5280".into(), NEVER);
     let cluster = cluster(&settings);
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     until("there is a verdict", || cluster.ready()).await;
     let failure = cluster.node(T1).last_failure().unwrap();
     assert!(
@@ -221,7 +221,7 @@ async fn the_last_addresses_serve_while_the_name_is_not_resolved() {
     let cluster = cluster(&settings);
     let node = cluster.node(T1);
     node.resolved([fake.address].into());
-    let _probes = start(&cluster, &settings);
+    let _probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     cluster.until_up().await;
     assert_eq!(*node.addresses(), [fake.address]);
     let failure = node.last_failure().unwrap();
@@ -238,7 +238,7 @@ async fn probes_end_and_let_go_of_the_cluster_when_dropped() {
     let fake = Fake::start().await;
     let settings = probing(fake.address.to_string(), OFTEN);
     let cluster = cluster(&settings);
-    let mut probes = start(&cluster, &settings);
+    let mut probes = start(&cluster, &settings, &Arc::new(Metrics::new()));
     cluster.until_up().await;
     let broken = tokio::time::timeout(OFTEN, probes.broken()).await;
     assert!(broken.is_err(), "a probe task ended");

@@ -144,6 +144,9 @@ pub(super) const TABLES: &[&str] = &["sessions", "addresses"];
 /// The operator's states, in the order of their numbers.
 pub(super) const STATES: &[&str] = &["ready", "drain", "maint"];
 
+/// What the probes say of a node, in the order of the verdicts' numbers.
+pub(super) const VERDICTS: &[&str] = &["unknown", "up", "silent", "held_back", "down"];
+
 /// A label value that is known when the program is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Name(pub(super) &'static str);
@@ -185,6 +188,7 @@ macro_rules! node_and {
 node_and! {
     NodeOutcome: outcome;
     NodeState: state;
+    NodeVerdict: verdict;
     NodeReason: reason;
     NodeCause: cause;
 }

@@ -9,8 +9,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::ByName;
-use super::labels::{NodeCause, NodeLabels, NodeOutcome, NodeReason, NodeState};
-use super::labels::{PROBE_FAILURES, STATES};
+use super::labels::{NodeCause, NodeLabels, NodeOutcome, NodeReason, NodeState, NodeVerdict};
+use super::labels::{PROBE_FAILURES, STATES, VERDICTS};
 use super::timing::{ANSWERS, Timing};
 
 /// Upper bounds of the buckets of connect and probe times, in seconds.
@@ -41,7 +41,9 @@ pub struct NodeMetrics {
     /// Requests under way at the node.
     pub held: Gauge,
     /// 1 while the node is up.
-    pub up: Gauge,
+    up: Gauge,
+    /// One gauge for each verdict, 1 for the present one.
+    verdicts: [Gauge; VERDICTS.len()],
     /// One gauge for each operator state, 1 for the present one.
     states: [Gauge; STATES.len()],
     /// How much of its weight the node has, 0 to 1.
@@ -84,6 +86,14 @@ impl NodeMetrics {
         }
     }
 
+    /// Shows the verdict of the probes, by its number; `up` says whether it is the good one.
+    pub fn set_verdict(&self, verdict: usize, up: bool) {
+        self.up.set(i64::from(up));
+        for (number, gauge) in self.verdicts.iter().enumerate() {
+            gauge.set(i64::from(number == verdict));
+        }
+    }
+
     /// Everything that went wrong at the node on the request path.
     pub fn failures(&self) -> u64 {
         self.connect_failures.get() + self.exchange_failures.get()
@@ -104,6 +114,7 @@ pub(super) struct NodeFamilies {
     restarts: Counters<NodeLabels>,
     held: Gauges<NodeLabels>,
     up: Gauges<NodeLabels>,
+    verdicts: Gauges<NodeVerdict>,
     states: Gauges<NodeState>,
     share: Family<NodeLabels, Fraction>,
     falls: Gauges<NodeLabels>,
@@ -143,6 +154,10 @@ impl NodeFamilies {
             restarts: self.restarts.get_or_create_owned(&node),
             held: self.held.get_or_create_owned(&node),
             up: self.up.get_or_create_owned(&node),
+            verdicts: std::array::from_fn(|at| {
+                let labels = NodeVerdict::new(name, VERDICTS[at]);
+                self.verdicts.get_or_create_owned(&labels)
+            }),
             states: std::array::from_fn(|at| {
                 let labels = NodeState::new(name, STATES[at]);
                 self.states.get_or_create_owned(&labels)
@@ -168,6 +183,7 @@ impl NodeFamilies {
         };
         metrics.share.set(1.0);
         metrics.set_state(0);
+        metrics.set_verdict(0, false);
         metrics
     }
 
@@ -181,6 +197,7 @@ impl NodeFamilies {
             restarts: Family::default(),
             held: Family::default(),
             up: Family::default(),
+            verdicts: Family::default(),
             states: Family::default(),
             share: Family::default(),
             falls: Family::default(),
@@ -242,6 +259,11 @@ impl NodeFamilies {
             "node_up",
             "1 while the probes call the node up",
             self.up.clone(),
+        );
+        registry.register(
+            "node_verdict",
+            "1 for what the probes say of the node, 0 for the other verdicts",
+            self.verdicts.clone(),
         );
         registry.register(
             "node_state",

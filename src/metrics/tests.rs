@@ -9,7 +9,7 @@ fn page() -> String {
     metrics.count_reject("malformed");
     metrics.connections.set(12);
     let node = metrics.node("t1");
-    node.up.set(1);
+    node.set_verdict(1, true);
     node.created.inc();
     node.connect_failures.inc();
     node.connect_seconds.observe(0.002);

@@ -41,6 +41,8 @@ pub(super) struct Times {
     deadline: Instant,
     /// It begins so long after its request that nobody polls it any more without being woken.
     late: bool,
+    /// The request asks for a new session.
+    creation: bool,
 }
 
 impl Times {
@@ -51,13 +53,15 @@ impl Times {
             nudge: None,
             deadline: now + patience,
             late: now.saturating_duration_since(begun) >= LATE,
+            creation: false,
         }
     }
 
-    /// The same, with a probe at `nudge`.
-    pub(super) fn nudging(self, nudge: Instant) -> Self {
+    /// The same for a creation, with a probe at `nudge`.
+    pub(super) fn of_creation(self, nudge: Instant) -> Self {
         Self {
             nudge: Some(nudge),
+            creation: true,
             ..self
         }
     }
@@ -210,8 +214,10 @@ impl Proxy {
             }
             sleep(LOCAL_RETRY).await;
         };
-        match &opened {
-            Ok(_) => {
+        let mut opened = opened;
+        match &mut opened {
+            Ok(connection) => {
+                connection.report_to(&node.heard);
                 node.metrics.connects.inc();
                 node.metrics
                     .connect_seconds
@@ -237,7 +243,8 @@ impl Proxy {
     }
 
     /// Sends `request` and waits for its answer. `sent` is called when the request has left;
-    /// at `nudge` without an answer a probe goes out, and the waiting goes on.
+    /// at `nudge` without an answer a probe goes out, and the waiting goes on. It ends when the
+    /// node goes down; a creation, which has no session to lose, also when the node falls silent.
     pub(super) async fn exchange(
         &self,
         node: &Node,
@@ -247,9 +254,14 @@ impl Proxy {
         times: &Times,
     ) -> Ended {
         let held = Held::at(node);
-        let mut down = std::pin::pin!(node.went_down.notified());
-        down.as_mut().enable();
-        if !node.serves() {
+        let (leaves, stays): (_, fn(&Node) -> bool) = if times.creation {
+            (&node.left_up, Node::is_up)
+        } else {
+            (&node.went_down, Node::serves)
+        };
+        let mut leaves = std::pin::pin!(leaves.notified());
+        leaves.as_mut().enable();
+        if !stays(node) {
             return Ended::NodeDown;
         }
         if times.late {
@@ -275,8 +287,9 @@ impl Proxy {
                         Ended::Failed(error)
                     }
                 },
-                () = down.as_mut() => {
+                () = leaves.as_mut() => {
                     held.broke();
+                    node.metrics.exchange_failures.inc();
                     return Ended::NodeDown;
                 }
                 () = &mut timer => {

@@ -112,7 +112,7 @@ impl Proxy {
             };
             let stay = job.note.at_node();
             let now = stay.begun();
-            let times = Times::new(job.note.begun(), now, patience).nudging(now + NUDGE_AFTER);
+            let times = Times::new(job.note.begun(), now, patience).of_creation(now + NUDGE_AFTER);
             let ended = self
                 .exchange(node, &mut connection, &job.request, || (), &times)
                 .await;

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Phase, Proxy};
 use crate::bosh::{self, Condition};
-use crate::cluster::{Node, NodeId, client_key};
+use crate::cluster::{Node, NodeId, Verdict, client_key};
 use crate::limits::Client;
 use crate::metrics::Kind;
 use crate::sessions::{SPACING, Session, Turn};
@@ -23,6 +23,9 @@ use crate::upstream::{self, Connection};
 
 /// How long a request waits for one with a lower rid that has not been seen.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// From one connect to the next at a node that cannot be reached.
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
 
 /// A request of a session, counted as under way there until dropped.
 pub(super) struct UnderWay {
@@ -89,6 +92,8 @@ struct Past {
     overdue: bool,
     /// How long it waits for a node to come, since there is none.
     homeless_until: Option<Instant>,
+    /// Since when its node, which is not down, cannot be connected to.
+    unreachable_since: Option<Instant>,
 }
 
 /// What a try came to.
@@ -96,6 +101,8 @@ enum Step {
     Done(Answer),
     Rejected(Cause),
     Again,
+    /// The same after a pause: the node cannot be reached, and is not known to be down.
+    Later,
     Reassign,
 }
 
@@ -114,6 +121,12 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
             Step::Done(answer) => break answer,
             Step::Again => {
                 job.note.enters(Phase::Queue);
+                under_way.turn_again(job.rid).await;
+            }
+            Step::Later => {
+                job.note.enters(Phase::Queue);
+                under_way.session.again(job.rid);
+                sleep(CONNECT_PAUSE).await;
                 under_way.turn_again(job.rid).await;
             }
             Step::Reassign => {
@@ -271,6 +284,9 @@ impl UnderWay {
         if self.session.is_lost() {
             return Step::Rejected(Cause::SessionLost);
         }
+        if error.is_no_way() && self.may_be_silent(id, past) {
+            return Step::Later;
+        }
         let now = Circumstances {
             reused: reused && !past.repeated,
             repeated: past.repeated,
@@ -310,6 +326,14 @@ impl UnderWay {
         }
     }
 
+    /// Whether the node, to which no connection came about, may only be silent: its verdict says
+    /// when it is not. Until then the session stays, for `health.silence` at most.
+    fn may_be_silent(&self, id: NodeId, past: &mut Past) -> bool {
+        let since = *past.unreachable_since.get_or_insert_with(Instant::now);
+        let node = self.proxy.cluster.node(id);
+        node.serves() && (node.verdict() == Verdict::Silent || since.elapsed() < self.proxy.silence)
+    }
+
     /// How often a request of the session may be at nodes that let go of it without an answer.
     fn most_sent(&self) -> u8 {
         match self.owes() {
@@ -334,7 +358,7 @@ impl UnderWay {
         let (terminated, condition) = match learn::read(&answer, self.proxy.cluster.node(id)) {
             Learned::Garbage => return Step::Rejected(Cause::NodeGarbage),
             Learned::LegacyCode(status) => {
-                self.terminated(id, job, condition_of(status).as_str());
+                self.terminated(id, job, learn::condition_of(status).as_str());
                 return Step::Done(self.legacy_code(status, &answer));
             }
             Learned::Wrapper(wrapper)
@@ -347,7 +371,10 @@ impl UnderWay {
                 return Step::Rejected(Cause::NodeGarbage);
             }
             Learned::Wrapper(wrapper) => {
-                let condition = wrapper.condition.as_deref().and_then(known_condition);
+                let condition = wrapper
+                    .condition
+                    .as_deref()
+                    .and_then(learn::known_condition);
                 (wrapper.terminate, condition.unwrap_or("none"))
             }
         };
@@ -408,7 +435,7 @@ impl UnderWay {
 
     /// A code from before conditions: as it is for a client of that time, else its condition.
     fn legacy_code(&self, status: u16, answer: &upstream::Answer) -> Answer {
-        let ok = Answer::ok(bosh::terminate(Some(condition_of(status))));
+        let ok = Answer::ok(bosh::terminate(Some(learn::condition_of(status))));
         if self.session.terms().legacy {
             Answer {
                 status: answer.status,
@@ -423,7 +450,16 @@ impl UnderWay {
     /// the session itself may. False when that has passed.
     async fn reassign(&self, from: NodeId, job: &Job, past: &mut Past) -> bool {
         past.repeated = false;
+        past.unreachable_since = None;
         if self.session.node() != from {
+            return true;
+        }
+        let cluster = &self.proxy.cluster;
+        if !cluster.node(from).serves()
+            && let Some(until) = cluster.wait_for_own(from, Instant::now())
+        {
+            // Whatever ends the wait, the node's verdict is looked at again.
+            let _ = timeout_at(until, cluster.until_serves(from)).await;
             return true;
         }
         if !past.tried.contains(&from) {
@@ -453,24 +489,4 @@ impl UnderWay {
             .terminate(&self.session, condition, self.proxy.now());
         Answer::reject(cause, self.session.terms().legacy)
     }
-}
-
-/// What a code from before conditions says (XEP-0124 §17.1).
-const fn condition_of(status: u16) -> Condition {
-    match status {
-        400 => Condition::BadRequest,
-        403 => Condition::PolicyViolation,
-        _ => Condition::ItemNotFound,
-    }
-}
-
-/// A condition in the node's words as one of ours, so that it can be a label.
-fn known_condition(word: &str) -> Option<&'static str> {
-    let known = Condition::ALL.iter().map(|known| known.as_str());
-    Some(
-        known
-            .into_iter()
-            .find(|known| *known == word)
-            .unwrap_or("other"),
-    )
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::Answer;
-use crate::bosh;
+use crate::bosh::{self, Condition};
 use crate::cluster::Node;
 use crate::upstream;
 
@@ -67,4 +67,24 @@ pub(super) fn without(body: &Bytes, range: Option<Range<usize>>) -> Bytes {
         (Some(before), Some(after)) => [before, after].concat().into(),
         _ => body.clone(),
     }
+}
+
+/// What a code from before conditions says (XEP-0124 §17.1).
+pub(super) const fn condition_of(status: u16) -> Condition {
+    match status {
+        400 => Condition::BadRequest,
+        403 => Condition::PolicyViolation,
+        _ => Condition::ItemNotFound,
+    }
+}
+
+/// A condition in the node's words as one of ours, so that it can be a label.
+pub(super) fn known_condition(word: &str) -> Option<&'static str> {
+    let known = Condition::ALL.iter().map(|known| known.as_str());
+    Some(
+        known
+            .into_iter()
+            .find(|known| *known == word)
+            .unwrap_or("other"),
+    )
 }

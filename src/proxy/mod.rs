@@ -115,6 +115,8 @@ pub struct Proxy {
     max_answer: usize,
     connect: Duration,
     placement_wait: Duration,
+    /// How long a silent node keeps its sessions.
+    silence: Duration,
 }
 
 /// What one request needs until it is answered. It holds a sid: never to be shown.
@@ -169,6 +171,7 @@ impl Proxy {
             max_answer: settings.bosh.max_answer,
             connect: settings.timeouts.connect,
             placement_wait: settings.placement_wait,
+            silence: settings.health.silence,
         })
     }
 

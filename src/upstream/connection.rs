@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::stream::{Stream, connect, peek, watch};
-use super::{Answer, Error, Reader};
+use super::{Answer, Error, Heard, Reader};
 
 /// The most bytes taken by one read.
 const READ: usize = 16 * 1024;
@@ -37,6 +37,8 @@ pub struct Connection {
     state: State,
     /// Whether an exchange was completed here before.
     reused: bool,
+    /// Raised by each byte that comes; nothing where that is of no interest.
+    heard: Option<Heard>,
     /// When it was opened; none once TCP has been told to see that the node is there.
     opened: Option<Instant>,
 }
@@ -83,8 +85,14 @@ impl Connection {
             stream,
             state: State::Idle,
             reused: false,
+            heard: None,
             opened: Some(Instant::now()),
         })
+    }
+
+    /// Has each byte that comes raise `heard`.
+    pub fn report_to(&mut self, heard: &Heard) {
+        self.heard = Some(heard.clone());
     }
 
     /// The bare stream, for an exchange of another kind.
@@ -275,6 +283,9 @@ impl Connection {
                 return Poll::Ready(reader.end());
             }
             self.state = State::Answering;
+            if let Some(heard) = &self.heard {
+                heard.note();
+            }
             if let Some(result) = take(partial, buffer.filled(), max_answer, finish) {
                 return Poll::Ready(result);
             }

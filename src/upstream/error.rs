@@ -54,6 +54,12 @@ impl Error {
         )
     }
 
+    /// Whether no connection came about although nothing refused it: packets are lost, or the
+    /// node's machine is not there.
+    pub const fn is_no_way(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::ConnectTimeout)
+    }
+
     /// Whether the cause lies in this machine, so that the node is not to be blamed.
     pub const fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))

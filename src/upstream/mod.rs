@@ -22,6 +22,7 @@ mod chunked;
 mod connection;
 mod error;
 mod head;
+mod heard;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod memory;
@@ -34,6 +35,7 @@ pub use chunked::Chunked;
 pub use connection::{Connection, PARK_AFTER, YOUNG};
 pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
+pub use heard::Heard;
 pub use pace::{Pace, Turn};
 pub use request::{Authority, Path, Proto, RequestHead, write_request};
 pub use stream::Stream;

@@ -43,6 +43,7 @@ pub(crate) fn settings(nodes: &[Node]) -> Settings {
     settings.health.timeout = Duration::from_millis(100);
     settings.health.rise = 1;
     settings.health.fall = 2;
+    settings.health.silence = Duration::from_millis(300);
     settings
 }
 

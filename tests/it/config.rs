@@ -134,6 +134,7 @@ fn every_key_has_its_effect() {
     assert_eq!(settings.health.interval.as_millis(), 10);
     assert_eq!(settings.health.fast_interval.as_millis(), 10);
     assert_eq!((settings.health.rise, settings.health.fall), (100, 1));
+    assert_ne!(settings.health.silence, defaults.health.silence);
     assert_ne!(settings.health.slow_start, defaults.health.slow_start);
     assert_ne!(settings.health.penalty, defaults.health.penalty);
     assert_ne!(settings.health.penalty_max, defaults.health.penalty_max);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bowline::cluster::Verdict;
 use bowline::config::Placement;
 use bowline::demo::client::{Client, Pending};
 use bowline::demo::node::{Ending, Fate, Fault, Hub, Kind, Node, Profile, Seen};
@@ -511,7 +512,8 @@ async fn every_node_is_down_a_poll_that_was_held_for_long_waits_as_long_as_any_o
     assert!(patience < PATIENCE, "{patience:?}");
     tokio::time::sleep(patience + Duration::from_millis(100)).await;
     nodes[0].freeze();
-    eventually("it is down", || !balancer.proxy().cluster.any_up()).await;
+    let node = &balancer.proxy().cluster.nodes()[0];
+    eventually("it is down", || node.verdict() == Verdict::Down).await;
     nodes[0].thaw();
     let again = |node: &Node| seen_of(node, sid).len() == 2;
     nodes[0].wait_until(again).await.unwrap();

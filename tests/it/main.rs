@@ -24,6 +24,7 @@ mod probing;
 mod process;
 mod restarts;
 mod routing;
+mod silence;
 mod simulator;
 mod stampede;
 mod supply;

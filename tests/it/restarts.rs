@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bowline::cluster::Verdict;
 use bowline::demo::client::Client;
 use bowline::demo::node::{Fault, Hub, Kind, Node, Profile};
 use tokio::time::Instant;
@@ -140,7 +141,7 @@ async fn sessions_that_expire_in_a_freeze_make_no_restart() {
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     nodes[0].freeze();
     let frozen = Instant::now();
-    eventually("it is down", || !t1.is_up()).await;
+    eventually("it is down", || t1.verdict() == Verdict::Down).await;
     for client in &mut clients[1..] {
         waiting.push(client.begin_poll().await.unwrap());
     }

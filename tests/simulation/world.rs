@@ -87,7 +87,7 @@ impl World {
             Arc::new(Drain::default()),
             Files::raise(plan.nodes, 1, 1),
         );
-        let probes = health::start(&cluster, &settings);
+        let probes = health::start(&cluster, &settings, &proxy.metrics);
         let mut sweeper = JoinSet::new();
         let swept = Arc::clone(&proxy);
         sweeper.spawn(async move {

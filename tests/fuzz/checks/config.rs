@@ -90,6 +90,7 @@ fn check_ranges(settings: &Settings) {
     assert!((short..=day).contains(&health.interval));
     assert!((short..=health.interval).contains(&health.fast_interval));
     assert!((short..=health.interval).contains(&health.timeout));
+    assert!(health.silence >= health.timeout && health.silence <= day);
     assert!(health.slow_start <= day && health.penalty <= health.penalty_max);
     let timeouts = &settings.timeouts;
     for timeout in [
