@@ -17,6 +17,25 @@ pub(super) enum Fault {
     Freeze,
     /// Nothing reaches it, connections are not answered.
     Cut,
+    /// As `Freeze`, for less than `health.silence`: it keeps its sessions, and so must the balancer.
+    Pause,
+    /// As `Cut`, for less than `health.silence`.
+    Blip,
+}
+
+/// How long a node may say nothing until its sessions may be ended: `health.silence`, less what an
+/// answer takes that was asked for before.
+const SILENCE: Duration = Duration::from_millis(4950);
+
+/// Two faults of one node with less than this between them are one: the node may not have said a
+/// byte in between.
+const GAP: Duration = Duration::from_secs(2);
+
+/// A time in which a node said nothing, or nearly nothing.
+struct Silence {
+    from: Duration,
+    until: Option<Duration>,
+    killed: bool,
 }
 
 /// Why a node is not to have sessions, or new ones.
@@ -65,6 +84,38 @@ struct Written {
     answers: usize,
     /// Everything in one number, to see whether two runs were the same.
     trace: u64,
+}
+
+impl Written {
+    /// When the node failed, faults that follow each other at once taken together.
+    fn silences(&self, node: usize) -> Vec<Silence> {
+        let mut silences: Vec<Silence> = Vec::new();
+        for Ailment {
+            node: of,
+            why,
+            from,
+            until,
+        } in &self.ailments
+        {
+            let Why::Failed(fault) = why else { continue };
+            if *of != node {
+                continue;
+            }
+            let killed = *fault == Fault::Kill;
+            match silences.last_mut() {
+                Some(last) if last.until.is_none_or(|end| end + GAP >= *from) => {
+                    last.until = *until;
+                    last.killed |= killed;
+                }
+                _ => silences.push(Silence {
+                    from: *from,
+                    until: *until,
+                    killed,
+                }),
+            }
+        }
+        silences
+    }
 }
 
 impl Book {
@@ -233,15 +284,21 @@ impl Book {
         let arrivals = written.arrivals.get(sid).into_iter().flatten();
         let mut heard = arrivals.filter(|arrival| arrival.node == owner && arrival.at <= at);
         let heard = heard.next_back().map_or(born, |arrival| arrival.at);
-        let excuses = |a: &Ailment| {
-            let since = match a.why {
-                Why::Failed(Fault::Kill) => born,
-                Why::Set(OperatorState::Drain) => return false,
-                Why::Failed(_) | Why::Set(_) => heard.min(at.saturating_sub(self.calm)),
-            };
-            a.node == owner && a.from <= at && a.until.is_none_or(|end| end >= since)
+        let lately = heard.min(at.saturating_sub(self.calm));
+        let maint = |a: &Ailment| {
+            a.node == owner
+                && a.why == Why::Set(OperatorState::Maint)
+                && a.from <= at
+                && a.until.is_none_or(|end| end >= lately)
         };
-        written.ailments.iter().any(excuses)
+        let excuses = |silence: &Silence| {
+            let since = if silence.killed { born } else { lately };
+            let lasted = silence.until.unwrap_or(at).saturating_sub(silence.from);
+            silence.from <= at
+                && (silence.killed || lasted >= SILENCE)
+                && silence.until.is_none_or(|end| end >= since)
+        };
+        written.silences(owner).iter().any(excuses) || written.ailments.iter().any(maint)
     }
 
     /// Holds the invariants of what the nodes saw.

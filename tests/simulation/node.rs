@@ -112,8 +112,8 @@ impl Node {
                 state.connections = 0;
                 state.tasks = JoinSet::new();
             }
-            Fault::Freeze => drop(self.stopped.send_replace(true)),
-            Fault::Cut => {
+            Fault::Freeze | Fault::Pause => drop(self.stopped.send_replace(true)),
+            Fault::Cut | Fault::Blip => {
                 set_door(self.address(), Door::Swallows);
                 self.stopped.send_replace(true);
             }
@@ -123,8 +123,8 @@ impl Node {
     /// Makes it go right again; a node that was killed begins with nothing.
     pub(super) fn heal(self: &Arc<Self>, fault: Fault) {
         match fault {
-            Fault::Kill | Fault::Cut => self.start(),
-            Fault::Freeze => {}
+            Fault::Kill | Fault::Cut | Fault::Blip => self.start(),
+            Fault::Freeze | Fault::Pause => {}
         }
         self.stopped.send_replace(false);
         self.book.heal(self.index);

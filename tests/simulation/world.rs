@@ -39,6 +39,8 @@ struct Plan {
     busy: bool,
     /// An operator drains nodes and takes them out of service.
     operated: bool,
+    /// Nodes pause, and the network goes away, for less than `health.silence`.
+    pauses: bool,
 }
 
 /// The balancer, running.
@@ -173,11 +175,16 @@ impl World {
 }
 
 /// Lets nodes fail until `end`, and then heals them all.
-async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<Book>, busy: bool) {
+async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<Book>, plan: Plan) {
+    let busy = plan.busy;
     let mut ill: Vec<Option<Fault>> = vec![None; nodes.len()];
     while book.now() < end {
         let longest = if busy { 1500 } else { 9000 };
         sleep(Duration::from_millis(rng.u64(200..longest))).await;
+        if plan.pauses && rng.u8(0..3) > 0 {
+            pause(&nodes, &ill, &mut rng).await;
+            continue;
+        }
         let all = rng.u8(0..12) == 0;
         let chosen = rng.usize(..nodes.len());
         let hit: Vec<usize> = if all {
@@ -209,6 +216,21 @@ async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<B
         if let Some(fault) = fault {
             node.heal(fault);
         }
+    }
+}
+
+/// Has one node pause that is well, or takes the network away from all of them, for less than
+/// `health.silence`.
+async fn pause(nodes: &[Arc<Node>], ill: &[Option<Fault>], rng: &mut Rng) {
+    let fault = [Fault::Pause, Fault::Blip][rng.usize(..2)];
+    let all = rng.u8(0..3) == 0;
+    let chosen = rng.usize(..nodes.len());
+    let hit = |index: &usize| ill[*index].is_none() && (all || *index == chosen);
+    let hit: Vec<usize> = (0..nodes.len()).filter(hit).collect();
+    hit.iter().for_each(|index| nodes[*index].fail(fault));
+    sleep(Duration::from_millis(rng.u64(100..4500))).await;
+    for index in hit {
+        nodes[index].heal(fault);
     }
 }
 
@@ -271,6 +293,7 @@ async fn simulate(seed: u64) -> Outcome {
         penalised: seed % 5 == 3,
         busy: seed % 4 == 1,
         operated: seed % 3 == 2,
+        pauses: seed % 2 == 0,
     };
     let faults = rng.u8(0..5) > 0;
     let world = World::start(&mut rng, &plan).await;
@@ -286,7 +309,7 @@ async fn simulate(seed: u64) -> Outcome {
         rng.fork(),
         if faults { end } else { Duration::ZERO },
         book,
-        plan.busy,
+        plan.clone(),
     );
     let cluster = Arc::clone(&world.cluster);
     let until = if plan.operated { end } else { Duration::ZERO };
@@ -324,6 +347,7 @@ async fn hold_many(count: usize) -> (Outcome, usize) {
         penalised: false,
         busy: false,
         operated: false,
+        pauses: false,
     };
     let world = World::start(&mut rng, &plan).await;
     let before = resident();
