@@ -33,6 +33,8 @@ const SETTLING: Duration = Duration::from_secs(2);
 const WATCHING: Duration = Duration::from_secs(15);
 /// How long the sessions may take to be held at the start.
 const START: Duration = Duration::from_secs(10);
+/// As long as a garbage collection of a large JVM may take.
+const PAUSE: Duration = Duration::from_secs(4);
 /// A process that its supervisor starts again at once.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
@@ -43,6 +45,10 @@ enum Case {
     Kill,
     /// SIGSTOP: it accepts, and never answers.
     Freeze,
+    /// SIGSTOP, and SIGCONT 4 s later.
+    Pause,
+    /// The same of all nodes at once.
+    PauseAll,
     /// SIGKILL, and a new start 0.2 s later.
     Restart,
     /// No packet goes through.
@@ -84,7 +90,14 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     let mut all = Vec::new();
     for case in chosen(
         &options.cases,
-        &[Case::Kill, Case::Freeze, Case::Restart, Case::Cut],
+        &[
+            Case::Kill,
+            Case::Freeze,
+            Case::Pause,
+            Case::PauseAll,
+            Case::Restart,
+            Case::Cut,
+        ],
     ) {
         if case == Case::Cut && !separate {
             println!("SKIPPED: cut; it needs network namespaces (root, and iproute2)");
@@ -150,10 +163,21 @@ async fn measure(options: &Options, separate: bool, kind: Kind, case: Case) -> R
 }
 
 async fn fail(world: &mut World, case: Case) -> Result<()> {
+    if case == Case::PauseAll {
+        world.nodes.iter().try_for_each(|node| node.freeze())?;
+        sleep(PAUSE).await;
+        return world.nodes.iter().try_for_each(|node| node.thaw());
+    }
     let node = &mut world.nodes[VICTIM];
     match case {
         Case::Kill => node.kill(),
         Case::Freeze => node.freeze()?,
+        Case::Pause => {
+            node.freeze()?;
+            sleep(PAUSE).await;
+            node.thaw()?;
+        }
+        Case::PauseAll => {}
         Case::Cut => node.cut()?,
         Case::Restart => {
             node.kill();

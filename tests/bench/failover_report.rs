@@ -11,14 +11,14 @@ use crate::world::node::Noted;
 
 /// The first lines of the table.
 pub(super) const HEAD: &str = "\
-case     balancer  sessions  broken  5xx  back after median     p99     max  not back  disturbed
--------  --------  --------  ------  ---  -----------------  ------  ------  --------  ---------";
+case      balancer  sessions  ended  broken  5xx  back after median     p99     max  not back  disturbed
+--------  --------  --------  -----  ------  ---  -----------------  ------  ------  --------  ---------";
 
 /// What the columns mean.
 pub(super) const LEGEND: &str = "\
-sessions: of the node that failed. broken: connections reset or ended without an answer, 5xx: HTTP
+sessions: of the node that failed. ended: by a terminate, over all clients. broken: connections reset or ended without an answer, 5xx: HTTP
 errors, both over all clients. back after: seconds from the fault until a new session is held.
-not back: sessions of the failed node that were not within 15 s. disturbed: sessions of the other
+not back: sessions of the failed node that were ended or broken, and had no successor within 15 s. disturbed: sessions of the other
 nodes to which anything happened.";
 
 /// What one fault did.
@@ -26,7 +26,10 @@ pub(super) struct Figures {
     case: Case,
     kind: Kind,
     sessions: usize,
+    ended: usize,
     broken: usize,
+    /// Sessions of the node that were ended or broken, with no new one after it.
+    not_back: usize,
     errors: usize,
     /// Sorted.
     back: Vec<Duration>,
@@ -46,7 +49,9 @@ impl Figures {
             case,
             kind,
             sessions: 0,
+            ended: 0,
             broken: 0,
+            not_back: 0,
             errors: 0,
             back: Vec::new(),
             disturbed: 0,
@@ -55,6 +60,7 @@ impl Figures {
             let at = diary.partition_point(|(when, _)| *when < fault);
             let (before, after) = diary.split_at(at);
             let count = |wanted: What| after.iter().filter(|(_, what)| *what == wanted).count();
+            figures.ended += count(What::Ended);
             figures.broken += count(What::Broken);
             figures.errors += count(What::Error);
             let lived_there = session(before).is_some_and(|rid| {
@@ -71,6 +77,8 @@ impl Figures {
                 .iter()
                 .find(|(_, what)| matches!(what, What::Held { .. }));
             let took = back.map(|(when, _)| Duration::from_micros(when - fault));
+            let lost = count(What::Ended) + count(What::Broken) + count(What::Error);
+            figures.not_back += usize::from(lost > 0 && took.is_none());
             figures.back.extend(took);
         }
         figures.back.sort_unstable();
@@ -83,15 +91,12 @@ impl Figures {
         Some(self.back[at].as_secs_f64())
     }
 
-    fn not_back(&self) -> usize {
-        self.sessions - self.back.len()
-    }
-
     fn as_json(&self) -> Value {
         json!({
             "case": format!("{:?}", self.case).to_lowercase(),
             "balancer": format!("{:?}", self.kind).to_lowercase(),
             "sessions_of_the_node": self.sessions,
+            "ended_sessions": self.ended,
             "broken_connections": self.broken,
             "http_5xx": self.errors,
             "back_after_seconds": {
@@ -99,7 +104,7 @@ impl Figures {
                 "p99": self.back_at(0.99),
                 "max": self.back_at(1.0),
             },
-            "not_back": self.not_back(),
+            "not_back": self.not_back,
             "disturbed_sessions_of_other_nodes": self.disturbed,
         })
     }
@@ -113,16 +118,17 @@ impl fmt::Display for Figures {
         };
         write!(
             f,
-            "{:<7}  {:<8}  {:>8}  {:>6}  {:>3}  {:>17}  {:>6}  {:>6}  {:>8}  {:>9}",
+            "{:<8}  {:<8}  {:>8}  {:>5}  {:>6}  {:>3}  {:>17}  {:>6}  {:>6}  {:>8}  {:>9}",
             format!("{:?}", self.case).to_lowercase(),
             format!("{:?}", self.kind).to_lowercase(),
             self.sessions,
+            self.ended,
             self.broken,
             self.errors,
             seconds(0.5),
             seconds(0.99),
             seconds(1.0),
-            self.not_back(),
+            self.not_back,
             self.disturbed,
         )
     }

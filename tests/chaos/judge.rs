@@ -18,7 +18,8 @@ pub(crate) fn judge(book: &Notebook, world: &World, ledger: &Ledger) -> Result<V
         let wrong = ledger.wrong_verdicts(node).into_iter();
         broken.extend(wrong.map(|verdict| {
             let (node, when) = (name(node), ledger.moment(verdict.at));
-            format!("{node} was called down, and nothing had happened to it, at {when}")
+            let said = verdict.said;
+            format!("{node} was called {said:?}, and it should not have been, at {when}")
         }));
     }
     let requests = Requests::read(world)?;

@@ -7,6 +7,20 @@ use crate::world::balancer::Line;
 use crate::world::node::SLACK;
 use crate::world::{micros, now};
 
+/// A node that answers nothing for less than this keeps its sessions: `health.silence`, less what
+/// signals and packets take on a busy machine.
+const SILENCE: Duration = Duration::from_millis(4500);
+/// Two faults of one node with less than this between them may be one silence.
+const GAP: Duration = Duration::from_secs(2);
+
+/// What the balancer says of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    Up,
+    Silent,
+    Down,
+}
+
 /// One fault of one node, as it happened.
 #[derive(Clone, Copy, Debug)]
 struct Span {
@@ -19,7 +33,7 @@ struct Span {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Verdict {
     pub(crate) at: u64,
-    pub(crate) up: bool,
+    pub(crate) said: Said,
 }
 
 /// The history of all nodes.
@@ -54,13 +68,18 @@ impl Ledger {
     /// Reads the verdicts out of the balancer's log.
     pub(crate) fn read_verdicts(&mut self, lines: &[Line]) {
         for (at, line) in lines {
-            let up = line.contains("node is up");
-            if !up && !line.contains("node is down") {
+            let said = if line.contains("node is up") || line.contains("node answers again") {
+                Said::Up
+            } else if line.contains("node is silent") {
+                Said::Silent
+            } else if line.contains("node is down") {
+                Said::Down
+            } else {
                 continue;
-            }
+            };
             for (node, verdicts) in self.verdicts.iter_mut().enumerate() {
                 if line.contains(&format!("\"{}\"", name(node))) {
-                    verdicts.push(Verdict { at: *at, up });
+                    verdicts.push(Verdict { at: *at, said });
                 }
             }
         }
@@ -72,9 +91,35 @@ impl Ledger {
         spans.any(|span| span.from <= until && from <= span.until.saturating_add(span.aftermath()))
     }
 
-    /// Whether a fault of the node, or a verdict against it, may explain what happened then.
+    /// Whether a fault of the node that ends its sessions, or a verdict against it, may explain what
+    /// happened then. A pause ends no session.
     pub(crate) fn excused(&self, node: usize, at: u64) -> bool {
-        self.ailing(node, at, at) || self.called_down(node, at)
+        self.lost(node, at) || self.called_down(node, at)
+    }
+
+    /// Whether the node died or was silent for long about then.
+    fn lost(&self, node: usize, at: u64) -> bool {
+        let mut silence: Option<Span> = None;
+        let mut lost = false;
+        for span in &self.faults[node] {
+            let joined = silence
+                .filter(|last| span.from <= last.until.saturating_add(micros(GAP)))
+                .map_or(*span, |last| Span {
+                    fault: if last.fault == Fault::Killed {
+                        last.fault
+                    } else {
+                        span.fault
+                    },
+                    from: last.from,
+                    until: span.until,
+                });
+            let long = joined.until.min(at).saturating_sub(joined.from) >= micros(SILENCE);
+            let ends = joined.fault == Fault::Killed || long;
+            let end = joined.until.saturating_add(joined.aftermath());
+            lost |= ends && (joined.from..=end).contains(&at);
+            silence = Some(joined);
+        }
+        lost
     }
 
     /// Whether the node's process died in a span of time, and its sessions with it.
@@ -92,21 +137,26 @@ impl Ledger {
         let verdicts = &self.verdicts[node];
         let last = verdicts.iter().rfind(|verdict| verdict.at <= at);
         // A probe tells the log a little after it tells the requests.
-        let soon = verdicts
-            .iter()
-            .any(|verdict| !verdict.up && verdict.at > at && verdict.at - at < micros(SLACK));
-        soon || last.is_some_and(|verdict| !verdict.up)
+        let soon = verdicts.iter().any(|verdict| {
+            verdict.said == Said::Down && verdict.at > at && verdict.at - at < micros(SLACK)
+        });
+        soon || last.is_some_and(|verdict| verdict.said == Said::Down)
     }
 
-    /// The verdicts on a node that were wrong: down, although nothing had happened to it.
+    /// The verdicts on a node that were wrong: silent or down, although nothing had happened to it,
+    /// or down after a pause.
     pub(crate) fn wrong_verdicts(&self, node: usize) -> Vec<Verdict> {
         let verdicts = self.verdicts[node].iter().copied();
         verdicts
-            .filter(|verdict| !verdict.up && !self.ailing(node, verdict.at, verdict.at))
+            .filter(|verdict| match verdict.said {
+                Said::Up => false,
+                Said::Silent => !self.ailing(node, verdict.at, verdict.at),
+                Said::Down => !self.lost(node, verdict.at),
+            })
             .collect()
     }
 
-    /// How long it took until a dead or silent node was called down, from the fault.
+    /// How long it took until a dead node was called down, or a silent one silent, from the fault.
     pub(crate) fn verdict_delays(&self, fault: Fault) -> Vec<u64> {
         let mut delays = Vec::new();
         for (spans, verdicts) in self.faults.iter().zip(&self.verdicts) {
@@ -114,7 +164,7 @@ impl Ledger {
                 let within = span.from..=span.until;
                 let down = verdicts
                     .iter()
-                    .find(|verdict| !verdict.up && within.contains(&verdict.at));
+                    .find(|verdict| verdict.said != Said::Up && within.contains(&verdict.at));
                 delays.extend(down.map(|verdict| verdict.at - span.from));
             }
         }

@@ -197,7 +197,7 @@ fn report(book: &Notebook, ledger: &Ledger, broken: &[String]) {
         if let Some(longest) = delays.iter().max() {
             let longest = Duration::from_micros(*longest).as_secs_f64();
             println!(
-                "{fault:?}: called down {} times, after {longest:.2} s at most",
+                "{fault:?}: known {} times, after {longest:.2} s at most",
                 delays.len()
             );
         }

@@ -293,7 +293,7 @@ async fn simulate(seed: u64) -> Outcome {
         penalised: seed % 5 == 3,
         busy: seed % 4 == 1,
         operated: seed % 3 == 2,
-        pauses: seed % 2 == 0,
+        pauses: seed.is_multiple_of(2),
     };
     let faults = rng.u8(0..5) > 0;
     let world = World::start(&mut rng, &plan).await;
