@@ -54,7 +54,7 @@ impl Failure {
             Self::ResolverSilent(_) | Self::Request => Outcome::Silent,
             Self::Upstream(error) => match error {
                 Error::ConnectTimeout | Error::Unreachable(_) | Error::Stalled => Outcome::Silent,
-                Error::NoAddress | Error::Local(_) => Outcome::Silent,
+                Error::NoAddress | Error::Local(_) | Error::Queue => Outcome::Silent,
                 Error::Refused(_) | Error::Send { .. } | Error::Closed(_) | Error::Cut(_) => {
                     Outcome::Gone
                 }

@@ -12,7 +12,7 @@ use super::Proxy;
 use crate::cluster::{Life, Node};
 use crate::metrics::NodeMetrics;
 use crate::sessions::Session;
-use crate::upstream::{Answer, Connection, Error, PARK_AFTER, Turn, YOUNG};
+use crate::upstream::{Answer, Connection, Error, PARK_AFTER, Priority, Turn, YOUNG};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -180,19 +180,21 @@ impl Drop for Waiting<'_> {
 
 impl Proxy {
     /// Opens a connection to `node` when its turn has come, timed and counted; a failure asks for
-    /// a probe at once. Who waits for a turn gives up at `give_up`, or when the node is down, or
-    /// has lost the session that the connection is `of`.
+    /// a probe at once. The wait for a turn ends at `give_up` with [`Error::Queue`], which is not
+    /// the node's failure. It ends with a failure of the node when the node goes down, or has lost
+    /// the session that the connection is `of`.
     pub(super) async fn open(
         self: &Arc<Self>,
         node: &Node,
         of: Option<&Session>,
+        priority: Priority,
         give_up: Instant,
     ) -> Result<Box<Connection>, Error> {
         let mut local_since = None;
         let (opened, begun) = loop {
             let turn = match node.pace.try_turn(Instant::now()) {
                 Some(turn) => turn,
-                None => Box::pin(await_turn(node, of, give_up)).await?,
+                None => Box::pin(await_turn(node, of, priority, give_up)).await?,
             };
             let (begun, life) = (Instant::now(), node.memory.life());
             let opened = Connection::open(&node.addresses(), self.connect).await;
@@ -311,11 +313,12 @@ fn count(metrics: &NodeMetrics, request: &[u8], answer: &Answer) {
     metrics.received_bytes.inc_by(length(&answer.body));
 }
 
-/// Waits for a turn to open a connection to `node`; not any longer when the node has lost the
-/// session that it is `of`.
+/// Waits for a turn to open a connection to `node`, until `give_up`, and only while the node is up
+/// and has the session that the connection is `of`.
 async fn await_turn<'a>(
     node: &'a Node,
     of: Option<&Session>,
+    priority: Priority,
     give_up: Instant,
 ) -> Result<Turn<'a>, Error> {
     let _waiting = Waiting::at(node);
@@ -324,7 +327,7 @@ async fn await_turn<'a>(
     if !node.serves() {
         return Err(Error::ConnectTimeout);
     }
-    let mut turn = std::pin::pin!(node.pace.turn());
+    let mut turn = std::pin::pin!(node.pace.turn(priority));
     loop {
         let mut forgot = std::pin::pin!(node.memory.forgot.notified());
         forgot.as_mut().enable();
@@ -333,10 +336,10 @@ async fn await_turn<'a>(
         }
         tokio::select! {
             biased;
-            turn = turn.as_mut() => return turn.ok_or(Error::ConnectTimeout),
+            turn = turn.as_mut() => return turn.ok_or(Error::Queue),
             () = down.as_mut() => return Err(Error::ConnectTimeout),
             () = forgot.as_mut() => {}
-            () = sleep_until(give_up) => return Err(Error::ConnectTimeout),
+            () = sleep_until(give_up) => return Err(Error::Queue),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Phase, Proxy, refuse};
 use crate::cluster::{NodeId, Placed};
 use crate::sessions::{Insert, Terms};
-use crate::upstream::{self, Connection};
+use crate::upstream::{self, Connection, Priority};
 
 /// Nodes whose answer to one creation may be unusable before the client is told so; a creation
 /// that every node chokes on must not go round.
@@ -103,13 +103,14 @@ impl Proxy {
             let give_up = Instant::now() + patience;
             job.note.goes_to(id);
             job.note.enters(Phase::Connect);
-            let mut connection = match Box::pin(self.open(node, None, give_up)).await {
-                Ok(connection) => connection,
-                Err(error) if error.is_local() => {
-                    return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
-                }
-                Err(_) => return Try::NextNode,
-            };
+            let mut connection =
+                match Box::pin(self.open(node, None, Priority::Creation, give_up)).await {
+                    Ok(connection) => connection,
+                    Err(error) if error.is_local() => {
+                        return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
+                    }
+                    Err(_) => return Try::NextNode,
+                };
             let stay = job.note.at_node();
             let now = stay.begun();
             let times = Times::new(job.note.begun(), now, patience).of_creation(now + NUDGE_AFTER);

@@ -19,7 +19,7 @@ use crate::limits::Client;
 use crate::metrics::Kind;
 use crate::sessions::{SPACING, Session, Turn};
 use crate::timers::Coarse;
-use crate::upstream::{self, Connection};
+use crate::upstream::{self, Connection, Priority};
 
 /// How long a request waits for one with a lower rid that has not been seen.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
@@ -82,6 +82,8 @@ pub(super) const LANE: usize = 64;
 /// What the request has been through.
 #[derive(Default)]
 struct Past {
+    /// The session's node when the request began.
+    home: Option<NodeId>,
     /// Nodes that could not take the session.
     tried: Vec<NodeId>,
     /// It has been sent again on a fresh connection.
@@ -109,7 +111,10 @@ enum Step {
 /// Runs a request of a session to its answer.
 pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
     under_way.turn(job.rid, job.note.begun()).await;
-    let mut past = Past::default();
+    let mut past = Past {
+        home: Some(under_way.session.node()),
+        ..Past::default()
+    };
     let answer = loop {
         let id = under_way.session.node();
         let step = if under_way.proxy.cluster.node(id).serves() {
@@ -201,8 +206,9 @@ impl UnderWay {
                     return Step::Rejected(Cause::SessionLost);
                 }
                 let give_up = Instant::now() + patience;
+                let priority = Priority::of_session(past.home == Some(id));
                 job.note.enters(Phase::Connect);
-                match Box::pin(self.open(node, give_up)).await {
+                match Box::pin(self.open(node, priority, give_up)).await {
                     Some(Ok(connection)) => connection,
                     Some(Err(error)) => return self.failed(id, &error, false, job, past),
                     None => return Step::Rejected(Cause::UnknownBudget),
@@ -253,15 +259,16 @@ impl UnderWay {
     async fn open(
         &self,
         node: &Node,
+        priority: Priority,
         give_up: Instant,
     ) -> Option<Result<Box<Connection>, upstream::Error>> {
         let of = Some(&*self.session);
         let Some(client) = self.owes() else {
-            return Some(self.proxy.open(node, of, give_up).await);
+            return Some(self.proxy.open(node, of, priority, give_up).await);
         };
         let lane = self.proxy.lanes[node.id.index()].acquire();
         let Ok(_place) = timeout_at(give_up, lane).await else {
-            return Some(Err(upstream::Error::ConnectTimeout));
+            return Some(Err(upstream::Error::Queue));
         };
         if !self.proxy.unknown.has(client, self.proxy.started.elapsed()) {
             return None;
@@ -270,7 +277,7 @@ impl UnderWay {
             // Down meanwhile: all who waited leave at once.
             return Some(Err(upstream::Error::ConnectTimeout));
         }
-        Some(self.proxy.open(node, of, give_up).await)
+        Some(self.proxy.open(node, of, Priority::Moved, give_up).await)
     }
 
     fn failed(

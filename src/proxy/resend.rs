@@ -48,7 +48,7 @@ pub(super) const fn after(error: &Error, now: Circumstances) -> Next {
         Error::Refused(_) | Error::Unreachable(_) | Error::ConnectTimeout | Error::NoAddress => {
             Next::Reassign
         }
-        Error::Local(_) => Next::Overloaded,
+        Error::Local(_) | Error::Queue => Next::Overloaded,
         // Tigase answers the held poll and closes both sockets.
         Error::Closed(_) | Error::Send { .. } if now.terminate && now.company => Next::Terminated,
         Error::Closed(_) | Error::Send { .. } if now.reused || !now.repeated => Next::Again,
@@ -162,6 +162,12 @@ mod tests {
             (
                 "is not to blame",
                 &Error::Local(io::ErrorKind::AddrInUse.into()),
+                FIRST,
+                Next::Overloaded,
+            ),
+            (
+                "waits for too many connects of ours",
+                &Error::Queue,
                 FIRST,
                 Next::Overloaded,
             ),

@@ -16,6 +16,9 @@ pub enum Error {
     /// This machine could not make a connection: out of file descriptors, of ports, of memory, or
     /// without the address family. It says nothing about the node.
     Local(io::Error),
+    /// Too many connects to the node wait for their turn here, or for too long. It says nothing
+    /// about the node.
+    Queue,
     /// The request could not be handed over in full; a source of kind `TimedOut` is the deadline.
     Send {
         /// Bytes of the request that the kernel took; with 0 the node has seen nothing.
@@ -51,6 +54,7 @@ impl Error {
                 | Self::Unreachable(_)
                 | Self::ConnectTimeout
                 | Self::Local(_)
+                | Self::Queue
         )
     }
 
@@ -62,7 +66,7 @@ impl Error {
 
     /// Whether the cause lies in this machine, so that the node is not to be blamed.
     pub const fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
+        matches!(self, Self::Local(_) | Self::Queue)
     }
 
     /// Whether a byte of the request may have reached the node.
@@ -81,7 +85,7 @@ impl Error {
         )
     }
 
-    /// The cause as a metric label: one of twelve fixed words.
+    /// The cause as a metric label: one of thirteen fixed words.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::NoAddress => "no_address",
@@ -89,6 +93,7 @@ impl Error {
             Self::Unreachable(_) => "unreachable",
             Self::ConnectTimeout => "connect_timeout",
             Self::Local(_) => "local",
+            Self::Queue => "queue",
             Self::Send { .. } => "send",
             Self::Closed(_) => "closed",
             Self::Cut(_) => "cut",
@@ -108,6 +113,7 @@ impl fmt::Display for Error {
             Self::Unreachable(_) => f.write_str("the node cannot be reached"),
             Self::ConnectTimeout => f.write_str("no connection came about in time"),
             Self::Local(_) => f.write_str("this machine could not make a connection"),
+            Self::Queue => f.write_str("too many connects to the node wait for their turn"),
             Self::Send { sent, .. } => {
                 write!(f, "the request could not be sent ({sent} bytes were)")
             }
@@ -151,6 +157,7 @@ mod tests {
             Error::Unreachable(io()),
             Error::ConnectTimeout,
             Error::Local(io()),
+            Error::Queue,
             Error::Send {
                 sent: 0,
                 source: io(),

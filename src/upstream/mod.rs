@@ -36,6 +36,6 @@ pub use connection::{Connection, PARK_AFTER, YOUNG};
 pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use heard::Heard;
-pub use pace::{Pace, Turn};
+pub use pace::{Pace, Priority, Turn};
 pub use request::{Authority, Path, Proto, RequestHead, write_request};
 pub use stream::Stream;

@@ -1,19 +1,21 @@
-//! How many connections to one node are opened at a time, and how many in a second: so many
-//! clients that lose their node at once do not overrun the next one.
+//! How many connections to one node are opened at a time, and how many in a second. Without these
+//! limits, the clients of a node that failed overrun the next one.
 //!
 //! A node takes connections at a bounded rate: Tigase closes what exceeds 1000 in a second, and
-//! ejabberd lets five wait to be accepted. Who may not open a connection yet waits for its turn,
-//! first come, first served; giving up the wait is dropping it. Whoever need not wait pays for two
-//! atomics and an uncontended lock, and no timer is made.
+//! ejabberd lets five wait to be accepted. A connect that exceeds a limit waits for its turn. There
+//! are three [`Priority`] classes. When a turn is free, the highest class that waits gets it; within
+//! a class the order is that of arrival. No class starves: one that was passed over
+//! [`MOST_PASSED_OVER`] times in a row is next. A wait ends early when its future is dropped.
+//!
+//! A connect that need not wait costs one uncontended lock and no timer.
 //!
 //! Each node has a pace of its own. Nothing here opens a connection or knows a node.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 /// The most that wait for their turn at one node; each takes a few hundred bytes.
@@ -22,21 +24,57 @@ const MOST_WAITING: usize = 65_536;
 /// In any span of this length there are at most `per_second` connections.
 const SPAN: Duration = Duration::from_secs(1);
 
+/// How many turns in a row go to other classes while a class waits; then it is next, or next but
+/// one if two are due. So where all three classes wait, they share eight turns as 6, 1 and 1.
+const MOST_PASSED_OVER: u8 = 7;
+
+/// Whose connect goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// A session at the node that has it: while it waits, a session that works stands still.
+    Pinned,
+    /// A new session.
+    Creation,
+    /// A session at a node that most likely does not know it: it was moved there, or nobody knows
+    /// its node.
+    Moved,
+}
+
+impl Priority {
+    /// Highest first.
+    const ALL: [Self; 3] = [Self::Pinned, Self::Creation, Self::Moved];
+
+    /// That of a session that is known to some node.
+    pub const fn of_session(at_home: bool) -> Self {
+        if at_home { Self::Pinned } else { Self::Moved }
+    }
+}
+
 /// The pace at which connections to one node are opened.
 #[derive(Debug)]
 pub struct Pace {
-    /// One permit for each connection that may be opened at the same time. Fair: what is given
-    /// back goes to whoever has waited longest, and nobody overtakes.
-    opening: Semaphore,
-    rate: Option<Rate>,
-    waiting: AtomicUsize,
+    line: Mutex<Line>,
+    /// Its one permit is held by one of those who wait, the timekeeper. It sleeps while the span
+    /// is full, and hands out turns when there is room again.
+    timekeeper: Semaphore,
+    /// Tells the timekeeper that the span has become full.
+    full: Notify,
 }
 
+/// Who connects, who has connected, and who waits.
 #[derive(Debug)]
-struct Rate {
-    /// Its one permit is held by whoever is the next in line while the span is full.
-    next: Semaphore,
-    window: Mutex<Window>,
+struct Line {
+    /// Connections that are being opened.
+    opening: usize,
+    most_opening: usize,
+    /// None if any number may be opened in a second.
+    window: Option<Window>,
+    /// One map for each [`Priority`], by number of arrival.
+    waiting: [BTreeMap<u64, oneshot::Sender<()>>; Priority::ALL.len()],
+    most_waiting: usize,
+    /// How many turns in a row have gone to other classes while this one waited.
+    passed_over: [u8; Priority::ALL.len()],
+    arrivals: u64,
 }
 
 /// The connections of the last span.
@@ -72,9 +110,72 @@ impl Window {
     }
 }
 
-impl Rate {
-    fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+impl Line {
+    fn waiting(&self) -> usize {
+        self.waiting.iter().map(BTreeMap::len).sum()
+    }
+
+    /// Takes a place among those that open a connection. False if there is none; then `Err` says
+    /// when the span has room again, if that is what there is none of.
+    fn take(&mut self, now: Instant) -> Result<bool, Instant> {
+        if self.opening >= self.most_opening {
+            return Ok(false);
+        }
+        if let Some(window) = &mut self.window {
+            window.take(now)?;
+        }
+        self.opening += 1;
+        Ok(true)
+    }
+
+    /// Gives a place back. A connect that cost the node nothing does not count in its second.
+    fn give_back(&mut self, counts: bool) {
+        self.opening -= 1;
+        if let Some(window) = &mut self.window
+            && !counts
+        {
+            window.begun.pop_back();
+        }
+    }
+
+    /// Hands out turns as long as there are any and somebody waits. If the span is full, says when
+    /// it has room again.
+    fn hand_out(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(class) = self.next_class() {
+            match self.take(now) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(at) => return Some(at),
+            }
+            let next = self.waiting[class].pop_first();
+            if next.is_some_and(|(_, waiter)| waiter.send(()).is_ok()) {
+                self.pass_over_others(class);
+            } else {
+                self.give_back(false);
+            }
+        }
+        None
+    }
+
+    /// The class whose turn it is; none if nobody waits.
+    fn next_class(&self) -> Option<usize> {
+        let classes = || (0..self.waiting.len()).filter(|class| !self.waiting[*class].is_empty());
+        let starved = classes().filter(|class| self.passed_over[*class] >= MOST_PASSED_OVER);
+        starved
+            .max_by_key(|class| self.passed_over[*class])
+            .or_else(|| classes().next())
+    }
+
+    /// Notes that `class` has had a turn.
+    fn pass_over_others(&mut self, class: usize) {
+        for (other, passed_over) in self.passed_over.iter_mut().enumerate() {
+            let waits = other != class && !self.waiting[other].is_empty();
+            *passed_over = if waits {
+                passed_over.saturating_add(1)
+            } else {
+                0
+            };
+        }
     }
 }
 
@@ -83,215 +184,153 @@ impl Rate {
 #[must_use = "the turn ends when this is dropped"]
 pub struct Turn<'a> {
     pace: &'a Pace,
-    _opening: SemaphorePermit<'a>,
+    counts: bool,
 }
 
 impl Turn<'_> {
     /// The connection was refused and cost the node nothing: it does not count in its second.
-    pub fn forgive(self) {
-        if let Some(rate) = &self.pace.rate {
-            rate.window().begun.pop_back();
+    pub fn forgive(mut self) {
+        self.counts = false;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.pace.give_back(self.counts);
+    }
+}
+
+/// A place in line.
+struct Place<'a> {
+    pace: &'a Pace,
+    class: usize,
+    number: u64,
+    called: oneshot::Receiver<()>,
+    /// Its turn was taken, so that there is nothing to give back.
+    taken: bool,
+}
+
+impl<'a> Place<'a> {
+    fn take(mut self) -> Turn<'a> {
+        self.taken = true;
+        Turn {
+            pace: self.pace,
+            counts: true,
         }
     }
 }
 
-/// One that waits, counted until dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.taken {
+            return;
+        }
+        let left = self.pace.line().waiting[self.class].remove(&self.number);
+        if left.is_none() {
+            // It was called and does not come.
+            self.pace.give_back(false);
+        }
     }
 }
 
 impl Pace {
     /// At most `opening` connections being opened at a time and, unless that is 0, at most
     /// `per_second` in any second.
-    ///
-    /// # Panics
-    /// If `opening` is more than a semaphore can count.
     pub fn new(opening: usize, per_second: usize) -> Self {
         Self {
-            opening: Semaphore::new(opening),
-            rate: (per_second > 0).then(|| Rate {
-                next: Semaphore::new(1),
-                window: Mutex::new(Window::new(per_second)),
+            line: Mutex::new(Line {
+                opening: 0,
+                most_opening: opening,
+                window: (per_second > 0).then(|| Window::new(per_second)),
+                waiting: Default::default(),
+                most_waiting: MOST_WAITING,
+                passed_over: Default::default(),
+                arrivals: 0,
             }),
-            waiting: AtomicUsize::new(0),
+            timekeeper: Semaphore::new(1),
+            full: Notify::new(),
         }
     }
 
     /// A turn, if there is one to be had at once and nobody waits for it.
     pub fn try_turn(&self, now: Instant) -> Option<Turn<'_>> {
-        let opening = self.opening.try_acquire().ok()?;
-        if let Some(rate) = &self.rate {
-            let _next = rate.next.try_acquire().ok()?;
-            rate.window().take(now).ok()?;
-        }
-        Some(self.begin(opening))
+        let mut line = self.line();
+        let free = line.waiting() == 0 && line.take(now).unwrap_or(false);
+        free.then(|| Turn {
+            pace: self,
+            counts: true,
+        })
     }
 
-    /// Waits for a turn, behind all who wait already; none if they are too many.
-    pub async fn turn(&self) -> Option<Turn<'_>> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
-        if before >= MOST_WAITING {
-            return None;
-        }
-        let opening = self.opening.acquire().await.ok()?;
-        if let Some(rate) = &self.rate {
-            let _next = rate.next.acquire().await.ok()?;
-            loop {
-                let taken = rate.window().take(Instant::now());
-                match taken {
-                    Ok(()) => break,
-                    Err(at) => sleep_until(at).await,
-                }
+    /// Waits for a turn, behind those of its class and of higher ones; none if
+    /// too many wait.
+    pub async fn turn(&self, priority: Priority) -> Option<Turn<'_>> {
+        let mut place = self.get_in_line(priority)?;
+        tokio::select! {
+            biased;
+            called = &mut place.called => called.ok()?,
+            timekeeper = self.timekeeper.acquire() => {
+                let _timekeeper = timekeeper.ok()?;
+                self.keep_time(&mut place.called).await?;
             }
         }
-        Some(self.begin(opening))
+        Some(place.take())
     }
 
     /// How many wait for their turn.
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.line().waiting()
     }
 
-    const fn begin<'a>(&'a self, opening: SemaphorePermit<'a>) -> Turn<'a> {
-        Turn {
-            pace: self,
-            _opening: opening,
+    fn get_in_line(&self, priority: Priority) -> Option<Place<'_>> {
+        let (caller, called) = oneshot::channel();
+        let mut line = self.line();
+        if line.waiting() >= line.most_waiting {
+            return None;
         }
+        let (class, number) = (priority as usize, line.arrivals);
+        line.arrivals += 1;
+        line.waiting[class].insert(number, caller);
+        Some(Place {
+            pace: self,
+            class,
+            number,
+            called,
+            taken: false,
+        })
+    }
+
+    /// Hands out turns whenever the span has room, until its own is among them.
+    async fn keep_time(&self, called: &mut oneshot::Receiver<()>) -> Option<()> {
+        loop {
+            let room = self.line().hand_out(Instant::now());
+            let room_again = async {
+                match room {
+                    Some(at) => sleep_until(at).await,
+                    None => self.full.notified().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                called = &mut *called => return called.ok(),
+                () = room_again => {}
+            }
+        }
+    }
+
+    /// Ends a turn, and hands out what that makes free.
+    fn give_back(&self, counts: bool) {
+        let mut line = self.line();
+        line.give_back(counts);
+        if line.waiting() > 0 && line.hand_out(Instant::now()).is_some() {
+            self.full.notify_one();
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::mpsc;
-
-    use super::*;
-
-    const MILLISECOND: Duration = Duration::from_millis(1);
-
-    #[test]
-    fn in_no_second_there_are_more_than_allowed() {
-        let mut window = Window::new(3);
-        let begun = Instant::now();
-        let mut granted: Vec<Instant> = vec![];
-        let mut random = fastrand::Rng::with_seed(1);
-        let mut now = begun;
-        for _ in 0..2_000 {
-            now += MILLISECOND * random.u32(0..400);
-            match window.take(now) {
-                Ok(()) => granted.push(now),
-                Err(at) => {
-                    assert!(at > now && at <= now + SPAN);
-                    assert!(window.take(at - MILLISECOND).is_err());
-                }
-            }
-        }
-        assert!(granted.windows(4).all(|w| w[3] >= w[0] + SPAN));
-        assert!(granted.len() > 1_000, "{}", granted.len());
-    }
-
-    #[test]
-    fn a_full_second_says_when_there_is_room() {
-        let mut window = Window::new(2);
-        let now = Instant::now();
-        assert_eq!(window.take(now), Ok(()));
-        assert_eq!(window.take(now + 300 * MILLISECOND), Ok(()));
-        assert_eq!(window.take(now + 400 * MILLISECOND), Err(now + SPAN));
-        assert_eq!(window.take(now + SPAN), Ok(()));
-        let next = now + SPAN + 300 * MILLISECOND;
-        assert_eq!(window.take(now + SPAN), Err(next));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_so_many_are_opened_at_a_time() {
-        let pace = Pace::new(2, 0);
-        let first = pace.try_turn(Instant::now()).unwrap();
-        let _second = pace.try_turn(Instant::now()).unwrap();
-        assert!(pace.try_turn(Instant::now()).is_none());
-        let waits = tokio::time::timeout(MILLISECOND, pace.turn()).await;
-        assert!(waits.is_err());
-        assert_eq!(pace.waiting(), 0, "it gave up");
-        drop(first);
-        assert!(pace.turn().await.is_some());
-        assert!(pace.try_turn(Instant::now()).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_first_is_first_and_nobody_overtakes() {
-        let pace = Arc::new(Pace::new(1, 0));
-        let (sender, mut order) = mpsc::unbounded_channel();
-        let turn = pace.try_turn(Instant::now()).unwrap();
-        for number in 0..10 {
-            let (pace, sender) = (Arc::clone(&pace), sender.clone());
-            tokio::spawn(async move {
-                let _turn = pace.turn().await.unwrap();
-                assert!(pace.try_turn(Instant::now()).is_none());
-                sender.send(number).unwrap();
-            });
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(pace.waiting(), 10);
-        drop(turn);
-        assert!(pace.try_turn(Instant::now()).is_none(), "overtaken");
-        for number in 0..10 {
-            assert_eq!(order.recv().await, Some(number));
-        }
-        assert!(pace.turn().await.is_some());
-        assert_eq!(pace.waiting(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_burst_goes_at_once_and_what_exceeds_it_in_the_next_second() {
-        let pace = Pace::new(5, 10);
-        let begun = Instant::now();
-        let mut at = vec![];
-        for _ in 0..25 {
-            let turn = match pace.try_turn(Instant::now()) {
-                Some(turn) => turn,
-                None => pace.turn().await.unwrap(),
-            };
-            at.push(begun.elapsed().as_secs());
-            drop(turn);
-        }
-        let of = |second| at.iter().filter(|&&s| s == second).count();
-        assert_eq!([of(0), of(1), of(2)], [10, 10, 5]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refused_connection_does_not_count() {
-        let pace = Pace::new(5, 1);
-        for _ in 0..100 {
-            pace.try_turn(Instant::now()).unwrap().forgive();
-        }
-        drop(pace.try_turn(Instant::now()).unwrap());
-        assert!(pace.try_turn(Instant::now()).is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_gives_up_takes_nobodys_place() {
-        let pace = Pace::new(1, 1);
-        drop(pace.try_turn(Instant::now()).unwrap());
-        let begun = Instant::now();
-        for _ in 0..50 {
-            let gave_up = tokio::time::timeout(MILLISECOND, pace.turn()).await;
-            assert!(gave_up.is_err());
-        }
-        assert!(pace.turn().await.is_some());
-        assert!(begun.elapsed() <= SPAN + 2 * MILLISECOND);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_queue_is_bounded() {
-        let pace = Pace::new(1, 0);
-        let _turn = pace.try_turn(Instant::now()).unwrap();
-        pace.waiting.store(MOST_WAITING, Ordering::Relaxed);
-        assert!(pace.turn().await.is_none());
-        assert_eq!(pace.waiting(), MOST_WAITING);
-    }
-}
+mod tests;

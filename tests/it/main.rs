@@ -10,6 +10,7 @@ mod balancer;
 mod cli;
 mod clients;
 mod config;
+mod connecting;
 mod dashboard;
 mod drain;
 mod failures;

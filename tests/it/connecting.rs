@@ -1,0 +1,94 @@
+//! Who connects to a node first, and to which of its addresses.
+
+use std::time::Duration;
+
+use bowline::demo::client::Pending;
+use bowline::demo::node::{Kind, Node, Profile};
+use tokio::time::Instant;
+
+use crate::balancer::*;
+use crate::routing::creation;
+
+/// The connects that wait at the first node.
+fn waiting(balancer: &Balancer) -> i64 {
+    balancer.proxy().cluster.nodes()[0]
+        .metrics
+        .connects_waiting
+        .get()
+}
+
+/// Begins `count` creations, each on a client connection of its own.
+async fn begin_creations(balancer: &Balancer, count: usize) -> Vec<Pending> {
+    let mut replies = Vec::new();
+    for _ in 0..count {
+        replies.push(balancer.client().begin_post(&creation()).await.unwrap());
+    }
+    replies
+}
+
+fn moved(balancer: &Balancer) -> u64 {
+    let nodes = balancer.proxy().cluster.nodes().iter();
+    nodes.map(|node| node.metrics.reassigned.get()).sum()
+}
+
+fn polls_held(node: &Node) -> usize {
+    node.count(|seen| seen.kind == Kind::Poll)
+}
+
+#[tokio::test]
+async fn a_send_of_a_session_does_not_wait_behind_creations() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.upstream.connects_per_second = 20;
+    let balancer = Balancer::start(&settings).await;
+    let mut client = balancer.client().wait(1);
+    client.create().await.unwrap();
+    // Its one idle connection is taken by the poll, so that the send needs a new one.
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|n| polls_held(n) == 1).await.unwrap();
+    let creations = begin_creations(&balancer, 450).await;
+    eventually("most creations wait", || waiting(&balancer) > 400).await;
+
+    let asked = Instant::now();
+    assert_goes_on(&client.ping("p").await.unwrap());
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(waiting(&balancer) > 300, "the creations still wait");
+    assert_eq!(moved(&balancer), 0);
+    assert!(nodes[0].owns(client.sid()));
+    drop((poll, creations));
+}
+
+#[tokio::test]
+async fn a_session_whose_connect_waits_too_long_stays_at_its_node() {
+    // A Tigase would end the session in the meantime: its inactivity is 10 s.
+    let mut nodes = Vec::new();
+    for name in ["p1", "p2"] {
+        nodes.push(Node::start(Profile::prosody(name)).await.unwrap());
+    }
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut client = balancer.client().wait(0);
+    client.create().await.unwrap();
+    let home = owner(&nodes, client.sid());
+    let node = &balancer.proxy().cluster.nodes()[home];
+    balancer.proxy().sessions.drop_idle();
+    let mut turns = Vec::new();
+    while let Some(turn) = node.pace.try_turn(Instant::now()) {
+        turns.push(turn);
+    }
+
+    let reply = client.ping("p").await.unwrap();
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert_eq!(reply.header("retry-after"), Some("1"), "{reply:?}");
+    assert_eq!(
+        balancer.metric("bowline_rejects_total{cause=\"overloaded\"}"),
+        1
+    );
+    assert_eq!(moved(&balancer), 0);
+    assert!(node.last_failure().is_none(), "{:?}", node.last_failure());
+    assert_eq!(node.metrics.failures(), 0);
+
+    drop(turns);
+    assert_goes_on(&client.repeat().await.unwrap());
+    assert!(nodes[home].owns(client.sid()));
+}
