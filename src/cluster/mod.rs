@@ -3,6 +3,7 @@
 //! Owns the verdict that probes reach, and placement. Opens no socket and reads no clock: time
 //! comes in as an argument.
 
+mod addresses;
 mod client;
 mod memory;
 mod node;

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::addresses::Addresses;
 use super::memory::Memory;
 use super::operator::OperatorState;
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
-use crate::upstream::{Heard, Pace};
+use crate::upstream::{Candidates, Heard, Pace};
 
 /// A node's place in the configured list; small, so that a pin can hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -164,7 +166,7 @@ impl Drop for Placed<'_> {
 /// What is told about a node, off the request path.
 #[derive(Debug)]
 struct Told {
-    addresses: Arc<[SocketAddr]>,
+    addresses: Addresses,
     since: Option<SystemTime>,
     state_since: Option<SystemTime>,
     last_failure: Option<Failure>,
@@ -173,7 +175,7 @@ struct Told {
 impl Node {
     /// A node of which nothing is known yet: not up until its first probe passes.
     pub fn new(id: NodeId, settings: &NodeSettings, pace: Pace, metrics: NodeMetrics) -> Self {
-        let addresses = settings.address.parse().into_iter().collect();
+        let addresses = Addresses::new(settings.address.parse().into_iter().collect());
         Self {
             id,
             name: settings.name.clone(),
@@ -283,14 +285,44 @@ impl Node {
         (self.weight * u32::from(self.share().0)).max(1)
     }
 
-    /// The addresses that its host name stands for, in the order to try; empty until resolved.
+    /// The addresses that its host name stands for; empty until resolved.
     pub fn addresses(&self) -> Arc<[SocketAddr]> {
-        Arc::clone(&self.told().addresses)
+        self.told().addresses.all()
+    }
+
+    /// The same addresses in the order to try, and how many of them rest since they failed.
+    pub fn candidates(&self, now: Instant) -> Candidates {
+        self.told().addresses.candidates(now)
     }
 
     /// Sets what its host name stands for (the probe task only).
     pub fn resolved(&self, addresses: Arc<[SocketAddr]>) {
-        self.told().addresses = addresses;
+        self.told().addresses.set(addresses);
+    }
+
+    /// Notes whether a connect to one of several addresses opened.
+    pub fn connected(&self, address: SocketAddr, opened: bool, now: Instant) {
+        let addresses = &mut self.told().addresses;
+        if opened {
+            addresses.connected(address);
+        } else {
+            addresses.failed(address, now);
+        }
+    }
+
+    /// Notes whether a probe of one of several addresses passed (the probe task only).
+    pub fn probed(&self, address: SocketAddr, passed: bool, now: Instant) {
+        let addresses = &mut self.told().addresses;
+        if passed {
+            addresses.passed(address);
+        } else {
+            addresses.failed(address, now);
+        }
+    }
+
+    /// Of several addresses the one that worked last; none if none has worked yet.
+    pub fn worked_last(&self) -> Option<SocketAddr> {
+        self.told().addresses.worked_last()
     }
 
     /// When the verdict last changed; none before the first one.

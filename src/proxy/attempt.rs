@@ -197,7 +197,8 @@ impl Proxy {
                 None => Box::pin(await_turn(node, of, priority, give_up)).await?,
             };
             let (begun, life) = (Instant::now(), node.memory.life());
-            let opened = Connection::open(&node.addresses(), self.connect).await;
+            let note = |address, opened| node.connected(address, opened, Instant::now());
+            let opened = Connection::open_any(&node.candidates(begun), self.connect, note).await;
             let opened = opened.and_then(|connection| self.below_ceiling(connection));
             match &opened {
                 Err(Error::Refused(_)) => {

@@ -14,9 +14,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::stream::{Stream, connect, peek, watch};
+use super::race::{Candidates, connect_any};
+use super::stream::{Stream, peek, watch};
 use super::{Answer, Error, Heard, Reader};
 
 /// The most bytes taken by one read.
@@ -66,8 +67,9 @@ struct Partial {
 }
 
 impl Connection {
-    /// Connects to the first of `addresses` that accepts. Each gets an equal share of the time
-    /// that is left of `limit`, so that one that swallows packets does not take it all.
+    /// Connects to the one of `candidates` that answers first, within `limit`: each gets a
+    /// head start of 250 ms, or of its share of `limit` if that is less. If there are several,
+    /// `note` hears of each that turned out to work or not.
     ///
     /// The connection sends without delay. Once it is older than [`YOUNG`] and waits for an answer,
     /// TCP tries it when it is silent: a node that vanished under a held poll is noticed after 40
@@ -76,11 +78,15 @@ impl Connection {
     ///
     /// # Errors
     /// One for which [`Error::is_connect`] holds; of several, the one that says most about the
-    /// node: `Refused`, then `ConnectTimeout`, `Unreachable`, `Local`. And `Closed`, before all
+    /// node: `Refused`, then `ConnectTimeout`, `Unreachable`, `Local`. And `Closed`, ahead of all
     /// of them, if a connection came about and was reset at once.
-    pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
+    pub async fn open_any(
+        candidates: &Candidates,
+        limit: Duration,
+        note: impl Fn(SocketAddr, bool) + Send,
+    ) -> Result<Self, Error> {
         // Boxed, since a connect is rare and its timer would widen the future of every request.
-        let stream = Box::pin(connect_any(addresses, limit)).await?;
+        let stream = Box::pin(connect_any(candidates, limit, note)).await?;
         Ok(Self {
             stream,
             state: State::Idle,
@@ -88,6 +94,14 @@ impl Connection {
             heard: None,
             opened: Some(Instant::now()),
         })
+    }
+
+    /// The same for addresses of which nothing is known and nothing is noted.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open_any`].
+    pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
+        Self::open_any(&addresses.into(), limit, |_, _| ()).await
     }
 
     /// Has each byte that comes raise `heard`.
@@ -332,36 +346,6 @@ fn broken(state: State, error: io::Error) -> Error {
         Error::Cut(Some(error))
     } else {
         Error::Closed(Some(error))
-    }
-}
-
-async fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Result<Stream, Error> {
-    let start = Instant::now();
-    let mut worst = Error::NoAddress;
-    for (tried, &address) in addresses.iter().enumerate() {
-        let left = limit.saturating_sub(start.elapsed());
-        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        let error = match timeout(share, connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => error,
-            Err(_) => Error::ConnectTimeout,
-        };
-        if telling(&error) > telling(&worst) {
-            worst = error;
-        }
-    }
-    Err(worst)
-}
-
-/// How much a failed connect says about the node; more is more.
-const fn telling(error: &Error) -> u8 {
-    match error {
-        Error::Closed(_) => 5,
-        Error::Refused(_) => 4,
-        Error::ConnectTimeout => 3,
-        Error::Unreachable(_) => 2,
-        Error::Local(_) => 1,
-        _ => 0,
     }
 }
 

@@ -27,6 +27,7 @@ mod heard;
 #[doc(hidden)]
 pub mod memory;
 mod pace;
+mod race;
 mod request;
 mod stream;
 
@@ -37,5 +38,6 @@ pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use heard::Heard;
 pub use pace::{Pace, Priority, Turn};
+pub use race::Candidates;
 pub use request::{Authority, Path, Proto, RequestHead, write_request};
 pub use stream::Stream;

@@ -1,10 +1,13 @@
 //! Who connects to a node first, and to which of its addresses.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bowline::demo::client::Pending;
 use bowline::demo::node::{Kind, Node, Profile};
-use tokio::time::Instant;
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use crate::balancer::*;
 use crate::routing::creation;
@@ -91,4 +94,53 @@ async fn a_session_whose_connect_waits_too_long_stays_at_its_node() {
     drop(turns);
     assert_goes_on(&client.repeat().await.unwrap());
     assert!(nodes[home].owns(client.sid()));
+}
+
+/// A listener whose backlog is full: it swallows what a further connect sends.
+struct Swallowing {
+    address: SocketAddr,
+    _listener: Socket,
+    _backlog: Vec<TcpStream>,
+}
+
+impl Swallowing {
+    async fn start() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        listener.bind(&free.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut backlog = Vec::new();
+        while let Ok(stream) = timeout(DEAD, TcpStream::connect(address)).await {
+            backlog.push(stream.unwrap());
+            assert!(backlog.len() < 100, "the backlog is bounded");
+        }
+        Self {
+            address,
+            _listener: listener,
+            _backlog: backlog,
+        }
+    }
+}
+
+/// How long a connect on this machine may take at most, unless its address is dead.
+const DEAD: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn a_dead_first_address_does_not_slow_down_what_connects() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let dead = Swallowing::start().await;
+    let node = &balancer.proxy().cluster.nodes()[0];
+    node.resolved([dead.address, nodes[0].address()].into());
+
+    let begun = Instant::now();
+    for reply in begin_creations(&balancer, 50).await {
+        let reply = reply.reply().await.unwrap();
+        assert!(reply.attribute("sid").is_some(), "{reply:?}");
+    }
+    let took = begun.elapsed();
+    // At five connects per second they would take 10 s.
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(node.metrics.connect_failures.get(), 0);
 }
