@@ -36,6 +36,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             .collect(),
         health: Health {
             probe: Probe::Tcp,
+            host: None,
             interval: second,
             fast_interval: second,
             timeout: second,

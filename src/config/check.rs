@@ -31,6 +31,20 @@ pub(super) fn host_port(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Checks a host with or without a port, as `Host` has it (RFC 9110 §7.2).
+pub(super) fn authority(text: &str) -> Result<(), &'static str> {
+    if text.len() > 255 {
+        return Err("be at most 255 characters");
+    }
+    if is_host(text) {
+        return Ok(());
+    }
+    if text.contains("://") || !text.contains(':') {
+        return Err("be a host such as `chat.example.com`, with or without a port");
+    }
+    host_port(text)
+}
+
 /// A form in which two addresses that mean the same are equal.
 pub(super) fn canonical_host_port(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
@@ -172,6 +186,37 @@ mod tests {
         }
         for bad in ["", "a b", "a/b", "ä", "a\n", &"x".repeat(65)] {
             assert!(!is_node_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn authorities() {
+        for good in [
+            "chat.example.com",
+            "chat.example.com:5280",
+            "10.0.0.1",
+            "[::1]",
+            "[::1]:5280",
+            "chat_1",
+        ] {
+            assert_eq!(authority(good), Ok(()), "{good}");
+        }
+        let long = vec!["x".repeat(61); 4].join(".") + ":65535";
+        assert_eq!((long.len(), authority(&long)), (253, Ok(())));
+        let longer = vec!["x".repeat(62); 4].join(".") + ":65535";
+        for bad in [
+            "",
+            "a b",
+            "chat<example>",
+            "chat.example.com\r\nX: y",
+            "https://chat.example.com",
+            "chat.example.com/",
+            "chat.example.com:0",
+            "::1",
+            "user@chat",
+            &longer,
+        ] {
+            assert!(authority(bad).is_err(), "{bad}");
         }
     }
 

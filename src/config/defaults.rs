@@ -89,6 +89,7 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             probe: Probe::Bosh,
+            host: None,
             interval: Duration::from_secs(1),
             fast_interval: Duration::from_millis(200),
             timeout: Duration::from_secs(1),

@@ -34,6 +34,7 @@ const PLACES: [(&str, &[&str]); 13] = [
         &[
             "probe",
             "path",
+            "host",
             "interval",
             "fast_interval",
             "timeout",

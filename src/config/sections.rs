@@ -212,9 +212,11 @@ fn health(section: &Section<'_>) -> Result<Health, Fault> {
         Ok(duration)
     };
     let (penalty, penalty_max) = penalties(section, &default)?;
+    let probe = probe(section)?;
     let timeout = within("timeout", default.timeout)?;
     Ok(Health {
-        probe: probe(section)?,
+        host: probe_host(section, &probe)?,
+        probe,
         interval,
         fast_interval: within("fast_interval", default.fast_interval)?,
         timeout,
@@ -271,6 +273,19 @@ fn probe(section: &Section<'_>) -> Result<Probe, Fault> {
     Ok(Probe::Http {
         path: path.to_owned(),
     })
+}
+
+/// The `Host` of probes, which a bare connect has none of.
+fn probe_host(section: &Section<'_>, probe: &Probe) -> Result<Option<String>, Fault> {
+    let Some(value) = section.get("host") else {
+        return Ok(None);
+    };
+    if *probe == Probe::Tcp {
+        return Err(value.fault("has no effect with `probe: tcp`"));
+    }
+    let host = value.text()?;
+    check::authority(host).map_err(|must| value.must(must))?;
+    Ok(Some(host.to_owned()))
 }
 
 fn upstream(section: &Section<'_>) -> Result<Upstream, Fault> {

@@ -123,6 +123,9 @@ pub struct NodeSettings {
 pub struct Health {
     /// What is asked of the node.
     pub probe: Probe,
+    /// The `Host` of the probes `http` and `bosh`, for nodes behind virtual hosts: a host with or
+    /// without a port, at most 255 bytes. None, the default, for the node's own address.
+    pub host: Option<String>,
     /// From one probe to the next at most; each comes up to a tenth earlier, at random. 10 ms to
     /// 24 h, 1 s by default.
     pub interval: Duration,

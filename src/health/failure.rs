@@ -43,6 +43,15 @@ impl Failure {
             Self::Request => "other",
         }
     }
+
+    /// Whether the cause lies here, so that it says nothing about the address.
+    pub(super) const fn is_ours(&self) -> bool {
+        match self {
+            Self::Upstream(error) => error.is_local(),
+            Self::Request => true,
+            _ => false,
+        }
+    }
 }
 
 impl Failure {

@@ -61,11 +61,7 @@ impl Probes {
 /// the first verdicts are there within one `health.timeout`.
 pub fn start(cluster: &Arc<Cluster>, settings: &Settings, metrics: &Arc<Metrics>) -> Probes {
     let health = &settings.health;
-    let prober = Arc::new(Prober {
-        probe: health.probe.clone(),
-        bosh_path: settings.bosh.paths.first().cloned().unwrap_or_default(),
-        timeout: health.timeout,
-    });
+    let prober = Arc::new(Prober::new(settings));
     let rules = Rules {
         rise: health.rise,
         fall: health.fall,
@@ -186,9 +182,8 @@ impl Watch {
         let prober = Arc::clone(&self.prober);
         asked.spawn(async move {
             let node = cluster.node(id);
-            let addresses = node.addresses();
             let begun = Instant::now();
-            let asked = prober.ask(&addresses, &node.address, deadline).await;
+            let asked = prober.ask(&cluster, id, deadline).await;
             if asked.is_ok() {
                 let took = begun.elapsed().as_secs_f64();
                 node.metrics.probe_seconds.observe(took);

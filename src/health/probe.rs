@@ -1,7 +1,9 @@
-//! One probe of one node: `bosh`, `http` or `tcp`. Opens a connection of its own, asks once,
-//! closes it. Decides nothing: a failure is a reason in words, the verdict is the streak's.
+//! One probe of one node: `bosh`, `http` or `tcp`. Opens a connection of its own to each address,
+//! asks once, closes it. Decides nothing: a failure is a reason in words, the verdict is the
+//! streak's.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,37 +12,152 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
 use hyper_util::rt::TokioIo;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
+use super::verdict::Outcome;
 use crate::bosh;
-use crate::config::Probe;
+use crate::cluster::{Cluster, NodeId};
+use crate::config::{Probe, Settings};
 use crate::upstream::{self, Authority, Connection, Error, Path, Proto, RequestHead, Stream};
 
 /// The largest answer that is read, in bytes; an answer to a probe has a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// What is asked of a node, ready to be asked.
-#[derive(Debug, Clone)]
+/// The probe of every node, ready to be sent.
+#[derive(Debug)]
 pub(super) struct Prober {
-    /// What a probe is.
-    pub(super) probe: Probe,
-    /// Where wrappers go: the first BOSH path.
-    pub(super) bosh_path: String,
     /// What one probe may take, from the name's look-up to the last byte.
     pub(super) timeout: Duration,
+    question: Arc<Question>,
+    /// Probes of further addresses that go on when one has passed. They end when this is dropped.
+    finishing: Mutex<JoinSet<()>>,
 }
 
+/// What is asked of one address.
+#[derive(Debug)]
+struct Question {
+    probe: Probe,
+    /// Where wrappers go: the first BOSH path.
+    bosh_path: String,
+    /// The `Host` of requests; none for the node's address.
+    host: Option<String>,
+    /// What one probe may take, for what a failure says.
+    timeout: Duration,
+}
+
+/// How the probe of one address ended.
+type Ended = (SocketAddr, Result<(), Failure>);
+
 impl Prober {
-    /// Asks the node behind `addresses` (called `host` in the request), once, until `deadline`.
+    /// The probe that `settings` ask for.
+    pub(super) fn new(settings: &Settings) -> Self {
+        let health = &settings.health;
+        Self {
+            timeout: health.timeout,
+            question: Arc::new(Question {
+                probe: health.probe.clone(),
+                bosh_path: settings.bosh.paths.first().cloned().unwrap_or_default(),
+                host: health.host.clone(),
+                timeout: health.timeout,
+            }),
+            finishing: Mutex::default(),
+        }
+    }
+
+    /// Asks every address of the node `id` once, all at the same time, until `deadline`. It passes
+    /// as soon as one address does. Notes which addresses work.
     pub(super) async fn ask(
         &self,
-        addresses: &[SocketAddr],
-        host: &str,
+        cluster: &Arc<Cluster>,
+        id: NodeId,
         deadline: Instant,
     ) -> Result<(), Failure> {
+        let node = cluster.node(id);
+        let addresses = node.addresses();
+        match *addresses {
+            [] => return Err(Error::NoAddress.into()),
+            [address] => return self.question.ask(address, &node.address, deadline).await,
+            _ => {}
+        }
+        let mut asked = JoinSet::new();
+        for &address in addresses.iter() {
+            let (question, cluster) = (Arc::clone(&self.question), Arc::clone(cluster));
+            asked.spawn(async move {
+                let node = cluster.node(id);
+                let result = question.ask(address, &node.address, deadline).await;
+                if !result.as_ref().is_err_and(Failure::is_ours) {
+                    node.probed(address, result.is_ok(), Instant::now());
+                }
+                (address, result)
+            });
+        }
+        let mut failures = Vec::new();
+        while let Some(ended) = asked.join_next().await {
+            match result_of(ended) {
+                (_, Ok(())) => {
+                    self.let_finish(asked);
+                    return Ok(());
+                }
+                (address, Err(failure)) => failures.push((address, failure)),
+            }
+        }
+        Err(decisive(failures, node.worked_last()))
+    }
+
+    /// Lets the probes of further addresses go on to their deadline.
+    fn let_finish(&self, mut asked: JoinSet<Ended>) {
+        if asked.is_empty() {
+            return;
+        }
+        let mut finishing = self
+            .finishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = finishing.try_join_next() {
+            result_of(ended);
+        }
+        finishing.spawn(async move {
+            while let Some(ended) = asked.join_next().await {
+                drop(result_of(ended));
+            }
+        });
+    }
+}
+
+/// What a probe's task came to; a panic goes on here.
+fn result_of<T>(ended: Result<T, JoinError>) -> T {
+    ended.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => unreachable!("a probe is aborted by its owner only, at the owner's end"),
+    })
+}
+
+/// The failure that says most about a node of which every address failed. The address that worked
+/// last decides. If none ever worked, silence does: a second address family that refuses says
+/// nothing about the first one.
+fn decisive(failures: Vec<(SocketAddr, Failure)>, worked_last: Option<SocketAddr>) -> Failure {
+    let weight = |(address, failure): &(SocketAddr, Failure)| {
+        let silent = failure.outcome() == Outcome::Silent;
+        let theirs = !failure.is_ours();
+        (worked_last == Some(*address), theirs && silent, theirs)
+    };
+    let most = failures.into_iter().max_by_key(weight);
+    most.map_or_else(|| Error::NoAddress.into(), |(_, failure)| failure)
+}
+
+impl Question {
+    /// Asks one address of the node at `node_address` (`host:port`), until `deadline`.
+    async fn ask(
+        &self,
+        address: SocketAddr,
+        node_address: &str,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let host = self.host.as_deref().unwrap_or(node_address);
         let left = deadline.saturating_duration_since(Instant::now());
-        let connection = match Connection::open(addresses, left).await {
+        let connection = match Connection::open(&[address], left).await {
             Ok(connection) => connection,
             Err(Error::ConnectTimeout) => return Err(Failure::ConnectTimeout(self.timeout)),
             Err(error) => return Err(error.into()),

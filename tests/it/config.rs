@@ -131,6 +131,8 @@ fn every_key_has_its_effect() {
     assert_eq!(settings.nodes[0].weight, 256);
     let path = "/status".to_owned();
     assert_eq!(settings.health.probe, Probe::Http { path });
+    let host = settings.health.host.as_deref();
+    assert_eq!(host, Some("chat.example.com:8080"));
     assert_eq!(settings.health.interval.as_millis(), 10);
     assert_eq!(settings.health.fast_interval.as_millis(), 10);
     assert_eq!((settings.health.rise, settings.health.fall), (100, 1));

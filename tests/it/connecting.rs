@@ -144,3 +144,35 @@ async fn a_dead_first_address_does_not_slow_down_what_connects() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(node.metrics.connect_failures.get(), 0);
 }
+
+#[tokio::test]
+async fn every_address_of_a_name_is_probed_and_one_that_fails_rests() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = Balancer::start(&settings(&nodes[..1])).await;
+    let dead = Swallowing::start().await;
+    let node = &balancer.proxy().cluster.nodes()[0];
+    let first = nodes[0].address();
+    let second = nodes[1].address();
+    node.resolved([dead.address, first, second].into());
+
+    eventually("both addresses that work are probed", || {
+        nodes.iter().all(|node| node.record().len() >= 3)
+    })
+    .await;
+    eventually("the dead one rests", || {
+        let candidates = node.candidates(Instant::now());
+        candidates.resting == 1 && candidates.addresses[2] == dead.address
+    })
+    .await;
+    assert!(node.is_up());
+    assert_eq!(node.metrics.probe_failures.get(), 0);
+
+    // With the other two gone, too, the node is down.
+    for node in &nodes {
+        node.refuse().await;
+    }
+    eventually("the node is down", || !node.is_up()).await;
+    nodes[1].listen().await.unwrap();
+    eventually("one address is enough", || node.is_up()).await;
+    assert_eq!(node.candidates(Instant::now()).addresses[0], second);
+}

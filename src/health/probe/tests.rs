@@ -5,6 +5,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::cluster::tests::settings;
+use crate::config::Placement;
+use crate::metrics::Metrics;
+
+const T1: NodeId = NodeId(0);
 
 const WRAPPER: &str = "HTTP/1.1 404 Invalid SID\r\nContent-Type: text/xml; charset=utf-8\r\n\
     Content-Length: 95\r\nConnection: close\r\n\r\n\
@@ -75,15 +80,26 @@ fn http() -> Probe {
     }
 }
 
-async fn ask_all(probe: Probe, addresses: &[SocketAddr]) -> Result<(), String> {
-    let prober = Prober {
-        probe,
-        bosh_path: "/http-bind".into(),
-        timeout: Duration::from_millis(300),
-    };
+/// One node, called t1.example.com:5280 and found at `addresses`, and the probe of it.
+fn node(probe: Probe, addresses: &[SocketAddr]) -> (Prober, Arc<Cluster>) {
+    let mut settings = settings(1, Placement::ClientIp);
+    settings.health.probe = probe;
+    settings.health.timeout = Duration::from_millis(300);
+    settings.nodes[0].address = "t1.example.com:5280".into();
+    let cluster = Cluster::new(&settings, &Metrics::new());
+    cluster.node(T1).resolved(addresses.into());
+    (Prober::new(&settings), Arc::new(cluster))
+}
+
+async fn ask_node(prober: &Prober, cluster: &Arc<Cluster>) -> Result<(), String> {
     let deadline = Instant::now() + prober.timeout;
-    let asked = prober.ask(addresses, "t1.example.com:5280", deadline).await;
+    let asked = prober.ask(cluster, T1, deadline).await;
     asked.map_err(|failure| failure.to_string())
+}
+
+async fn ask_all(probe: Probe, addresses: &[SocketAddr]) -> Result<(), String> {
+    let (prober, cluster) = node(probe, addresses);
+    ask_node(&prober, &cluster).await
 }
 
 async fn ask(probe: Probe, address: SocketAddr) -> Result<(), String> {
@@ -186,12 +202,78 @@ async fn a_node_that_refuses_fails_every_probe() {
 }
 
 #[tokio::test]
-async fn the_next_address_is_tried_when_one_refuses() {
+async fn one_address_that_passes_is_enough() {
     let (_listener, address) = silent().await;
     let (_socket, refusing) = refusing();
     let addresses = [refusing, address];
     assert_eq!(ask_all(Probe::Tcp, &addresses).await, Ok(()));
-    assert!(ask_all(Probe::Tcp, &[]).await.is_err());
+    let none = failed("the node's name has no address");
+    assert_eq!(ask_all(Probe::Tcp, &[]).await, none);
+}
+
+#[tokio::test]
+async fn an_address_that_fails_later_than_another_passes_rests_too() {
+    let (_listener, silent) = silent().await;
+    let fake = Fake::answering(WRAPPER).await;
+    let (prober, cluster) = node(Probe::Bosh, &[silent, fake.address]);
+    let node = cluster.node(T1);
+    let begun = Instant::now();
+    assert_eq!(ask_node(&prober, &cluster).await, Ok(()));
+    assert!(begun.elapsed() < prober.timeout, "the first pass is enough");
+    assert_eq!(node.candidates(Instant::now()).resting, 0);
+    let rests = async {
+        while node.candidates(Instant::now()).resting == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(prober.timeout * 20, rests)
+        .await
+        .expect("the silent address rests");
+    let candidates = node.candidates(Instant::now());
+    assert_eq!(*candidates.addresses, [fake.address, silent]);
+    drop(prober);
+    let gone = async {
+        while Arc::strong_count(&cluster) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    gone.expect("no probe outlives the prober");
+}
+
+#[tokio::test]
+async fn when_every_address_fails_the_one_that_worked_last_decides_and_silence_otherwise() {
+    let (_listener, silent) = silent().await;
+    let (_socket, refusing) = refusing();
+    let addresses = [silent, refusing];
+    let (prober, cluster) = node(Probe::Bosh, &addresses);
+    let silence = failed("no answer within 300ms");
+    assert_eq!(ask_node(&prober, &cluster).await, silence);
+    // A node that refuses where it worked is gone, whatever its other address does.
+    cluster.node(T1).connected(refusing, true, Instant::now());
+    let refused = failed("the connection was refused");
+    assert_eq!(ask_node(&prober, &cluster).await, refused);
+    cluster.node(T1).connected(silent, true, Instant::now());
+    assert_eq!(ask_node(&prober, &cluster).await, silence);
+}
+
+#[tokio::test]
+async fn both_probes_that_ask_send_the_configured_host() {
+    for (probe, answer) in [
+        (Probe::Bosh, WRAPPER),
+        (http(), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ] {
+        let mut fake = Fake::answering(answer).await;
+        let mut settings = settings(1, Placement::ClientIp);
+        settings.health.probe = probe;
+        settings.health.host = Some("chat.example.com".into());
+        settings.nodes[0].address = fake.address.to_string();
+        let cluster = Arc::new(Cluster::new(&settings, &Metrics::new()));
+        assert_eq!(ask_node(&Prober::new(&settings), &cluster).await, Ok(()));
+        let request = fake.requests.recv().await.unwrap().to_ascii_lowercase();
+        let line = "\r\nhost: chat.example.com\r\n";
+        assert!(request.contains(line), "{request}");
+    }
 }
 
 #[test]
