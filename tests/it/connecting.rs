@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bowline::config::Placement;
 use bowline::demo::client::Pending;
-use bowline::demo::node::{Kind, Node, Profile};
+use bowline::demo::node::{Ending, Kind, Node, Profile};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -34,10 +35,6 @@ fn moved(balancer: &Balancer) -> u64 {
     nodes.map(|node| node.metrics.reassigned.get()).sum()
 }
 
-fn polls_held(node: &Node) -> usize {
-    node.count(|seen| seen.kind == Kind::Poll)
-}
-
 #[tokio::test]
 async fn a_send_of_a_session_does_not_wait_behind_creations() {
     let nodes = tigase_nodes(1).await;
@@ -48,7 +45,7 @@ async fn a_send_of_a_session_does_not_wait_behind_creations() {
     client.create().await.unwrap();
     // Its one idle connection is taken by the poll, so that the send needs a new one.
     let poll = client.begin_poll().await.unwrap();
-    nodes[0].wait_until(|n| polls_held(n) == 1).await.unwrap();
+    nodes[0].wait_until(|n| n.held() == 1).await.unwrap();
     let creations = begin_creations(&balancer, 450).await;
     eventually("most creations wait", || waiting(&balancer) > 400).await;
 
@@ -94,6 +91,45 @@ async fn a_session_whose_connect_waits_too_long_stays_at_its_node() {
     drop(turns);
     assert_goes_on(&client.repeat().await.unwrap());
     assert!(nodes[home].owns(client.sid()));
+}
+
+#[tokio::test]
+async fn moved_sessions_connect_after_new_ones() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = patient(&nodes);
+    settings.placement = Placement::RoundRobin;
+    settings.upstream.connects_per_second = 5;
+    let balancer = Balancer::start(&settings).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(balancer.session().await);
+    }
+    nodes[1].kill(Ending::Eof).await;
+    // Nothing is opened at the survivor until all of them wait there.
+    let pace = &balancer.proxy().cluster.nodes()[0].pace;
+    while pace.try_turn(Instant::now()).is_some() {}
+
+    let mut moved = Vec::new();
+    for client in &mut clients {
+        if !nodes[0].owns(client.sid()) {
+            moved.push(client.begin_poll().await.unwrap());
+        }
+    }
+    eventually("the moved sessions wait", || waiting(&balancer) == 2).await;
+    let creations = begin_creations(&balancer, 5).await;
+    eventually("the new ones wait, too", || waiting(&balancer) == 7).await;
+    // The two that own sessions there were new once.
+    nodes[0]
+        .wait_until(|n| n.count(|seen| seen.kind == Kind::Create) == 7)
+        .await
+        .unwrap();
+    for client in &clients {
+        assert!(seen_of(&nodes[0], client.sid()).is_empty());
+    }
+    for poll in moved {
+        assert_item_not_found(&poll.reply().await.unwrap());
+    }
+    drop(creations);
 }
 
 /// A listener whose backlog is full: it swallows what a further connect sends.
