@@ -90,6 +90,7 @@ impl Addresses {
         if self.known.is_empty() {
             return Candidates {
                 addresses: self.all(),
+                proven: false,
                 resting: 0,
             };
         }
@@ -105,6 +106,7 @@ impl Addresses {
         let resting = order.iter().filter(|at| rank(at) == 4).count();
         Candidates {
             addresses: order.iter().map(|at| self.all[*at]).collect(),
+            proven: self.preferred.is_some(),
             resting: if resting == order.len() { 0 } else { resting },
         }
     }
@@ -190,6 +192,7 @@ mod tests {
         let now = Instant::now();
         let mut addresses = of(&[1, 2, 3, 4]);
         assert_eq!(order(&addresses, now), (vec![1, 2, 3, 4], 0));
+        assert!(!addresses.candidates(now).proven);
         addresses.failed(address(1), now);
         assert_eq!(order(&addresses, now), (vec![2, 3, 4, 1], 1));
         addresses.passed(address(4));
@@ -197,6 +200,7 @@ mod tests {
         assert_eq!(order(&addresses, now), (vec![4, 3, 2, 1], 1));
         addresses.connected(address(3));
         assert_eq!(order(&addresses, now), (vec![3, 4, 2, 1], 1));
+        assert!(addresses.candidates(now).proven);
         addresses.failed(address(3), now);
         assert_eq!(addresses.worked_last(), Some(address(4)));
         assert_eq!(order(&addresses, now), (vec![4, 2, 1, 3], 2));

@@ -77,9 +77,10 @@ impl Connection {
     /// exchanges never come to it.
     ///
     /// # Errors
-    /// One for which [`Error::is_connect`] holds; of several, the one that says most about the
-    /// node: `Refused`, then `ConnectTimeout`, `Unreachable`, `Local`. And `Closed`, ahead of all
-    /// of them, if a connection came about and was reset at once.
+    /// One for which [`Error::is_connect`] holds; of several, the one at the address that worked
+    /// last, or else the one that says most about the node: `Refused`, then `ConnectTimeout`,
+    /// `Unreachable`, `Local`. And `Closed`, ahead of all of them, if a connection came about and
+    /// was reset at once.
     pub async fn open_any(
         candidates: &Candidates,
         limit: Duration,

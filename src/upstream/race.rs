@@ -24,6 +24,9 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub struct Candidates {
     /// Each once.
     pub addresses: Arc<[SocketAddr]>,
+    /// Whether the first one is known to have worked last. Then its failure is the node's: what
+    /// another address does says nothing about a node that was never there.
+    pub proven: bool,
     /// How many at the end have failed lately. Once all others have failed, these get
     /// no more than a quarter of a second.
     pub resting: usize,
@@ -73,7 +76,8 @@ async fn race(
     let mut attempts: Vec<Attempt> = Vec::with_capacity(count);
     let mut due = Instant::now();
     let mut give_up = due + limit;
-    let (mut failed, mut worst) = (0, Error::NoAddress);
+    let mut failed = 0;
+    let mut failure = Failure::default();
     loop {
         if Instant::now() >= due
             && let Some(&address) = next.next()
@@ -82,15 +86,18 @@ async fn race(
             due = Instant::now() + head_start;
         }
         if attempts.is_empty() {
-            return Err(worst);
+            return Err(failure.error);
         }
         let (address, result) = tokio::select! {
             biased;
             ended = poll_fn(|context| poll_any(&mut attempts, context)) => ended,
             () = sleep_until(due), if next.len() > 0 => continue,
             () = sleep_until(give_up) => {
-                attempts.iter().for_each(|attempt| note(attempt.address, false));
-                return Err(more_telling(worst, Error::ConnectTimeout));
+                for attempt in attempts {
+                    note(attempt.address, false);
+                    failure.take(candidates, attempt.address, Error::ConnectTimeout);
+                }
+                return Err(failure.error);
             }
         };
         let error = match result {
@@ -103,7 +110,7 @@ async fn race(
         if says_no(&error) {
             note(address, false);
         }
-        worst = more_telling(worst, error);
+        failure.take(candidates, address, error);
         due = Instant::now();
         failed += usize::from(!candidates.rests(address));
         if failed == awake {
@@ -113,6 +120,11 @@ async fn race(
 }
 
 impl Candidates {
+    /// Whether `address` is the one that worked last.
+    fn is_proven(&self, address: SocketAddr) -> bool {
+        self.proven && self.addresses.first() == Some(&address)
+    }
+
     /// Whether `address` is one of those that rest.
     fn rests(&self, address: SocketAddr) -> bool {
         let resting = self.addresses.iter().rev().take(self.resting);
@@ -124,6 +136,7 @@ impl From<&[SocketAddr]> for Candidates {
     fn from(addresses: &[SocketAddr]) -> Self {
         Self {
             addresses: addresses.into(),
+            proven: false,
             resting: 0,
         }
     }
@@ -150,12 +163,28 @@ const fn says_no(error: &Error) -> bool {
     )
 }
 
-/// The error that says more about the node.
-fn more_telling(one: Error, other: Error) -> Error {
-    if telling(&other) > telling(&one) {
-        other
-    } else {
-        one
+/// The failure so far that says most about the node.
+struct Failure {
+    error: Error,
+    /// Whether the address is the one that worked last, and how much its error says.
+    weight: (bool, u8),
+}
+
+impl Default for Failure {
+    fn default() -> Self {
+        Self {
+            error: Error::NoAddress,
+            weight: (false, 0),
+        }
+    }
+}
+
+impl Failure {
+    fn take(&mut self, candidates: &Candidates, address: SocketAddr, error: Error) {
+        let weight = (candidates.is_proven(address), telling(&error));
+        if weight > self.weight {
+            *self = Self { error, weight };
+        }
     }
 }
 

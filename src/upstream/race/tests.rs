@@ -25,6 +25,7 @@ fn open(number: u8) -> UnboundedReceiver<Memory> {
 fn candidates(numbers: &[u8], resting: usize) -> Candidates {
     Candidates {
         addresses: numbers.iter().map(|number| address(*number)).collect(),
+        proven: false,
         resting,
     }
 }
@@ -95,4 +96,19 @@ async fn a_refusal_says_more_than_silence_and_comes_soon_where_the_rest_has_fail
     let _node = open(2);
     let (outcome, took, _) = connecting(&candidates(&[1, 2], 1)).await;
     assert_eq!((outcome, took), ("ok", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_failure_at_the_address_that_worked_last_is_the_nodes() {
+    set_door(address(1), Door::Shut);
+    set_door(address(2), Door::Swallows);
+    let proven = |numbers| Candidates {
+        proven: true,
+        ..candidates(numbers, 0)
+    };
+    // The node is silent where it was; that nothing listens elsewhere does not make it gone.
+    let (outcome, took, _) = connecting(&proven(&[2, 1])).await;
+    assert_eq!((outcome, took), ("connect_timeout", 2000));
+    let (outcome, took, _) = connecting(&proven(&[1, 2])).await;
+    assert_eq!((outcome, took), ("refused", 2000));
 }
