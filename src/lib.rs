@@ -13,6 +13,7 @@
 //! 6  demo       a cluster in one process; the simulated node
 //! 5  server     starts everything; owns the drain
 //! 4  admin      health, metrics and nodes over HTTP
+//! 4  digest     sums of moved sessions and of the balancer's own answers, for the log
 //! 4  edge       accept, connections, who the client is, limits, CORS
 //! 3  proxy      one request: read, route, turn, send, learn, answer
 //! 2  health     probes, rise and fall
@@ -50,6 +51,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod demo;
+pub mod digest;
 pub mod edge;
 pub mod events;
 pub mod health;

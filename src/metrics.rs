@@ -54,6 +54,12 @@ impl ByName {
         }
     }
 
+    /// Each name with its count, in a fixed order.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.counters.iter().map(|counter| counter.get());
+        self.names.iter().copied().zip(counts)
+    }
+
     /// The sum of all.
     pub fn get(&self) -> u64 {
         self.counters.iter().map(|counter| counter.get()).sum()
@@ -236,6 +242,11 @@ impl Metrics {
     /// Counts one answer of the balancer's own.
     pub fn count_reject(&self, cause: &'static str) {
         self.rejects.inc(cause);
+    }
+
+    /// How many answers of the balancer's own there were, by cause, in a fixed order.
+    pub fn rejects(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.rejects.each()
     }
 
     /// The handles for the node called `name`, made on the first call.

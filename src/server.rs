@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::admin::{self, Access, AdminState, TokenError};
 use crate::cluster::Cluster;
 use crate::config::Settings;
+use crate::digest;
 use crate::edge::{self, Drain, Edge};
 use crate::health::{self, Probes};
 use crate::limits::Files;
@@ -142,11 +143,13 @@ impl Server {
             let metrics = &tables.metrics;
             metrics.set_log_dropped_lines(log::dropped_lines());
         };
+        let reports = digest::run(Arc::clone(&cluster), Arc::clone(&metrics));
         let admin = AdminState::new(Arc::clone(&cluster), metrics, access, measure);
         let admin = Arc::new(admin);
         let mut background = vec![
             tokio::spawn(sweep(Arc::clone(&proxy))),
             tokio::spawn(edge::relieve(Arc::clone(&edge))),
+            tokio::spawn(reports),
         ];
         let mut admin_address = None;
         if let Some(listener) = admin_listener {

@@ -19,6 +19,7 @@ mod floods;
 mod http;
 mod layout;
 mod monitoring;
+mod narration;
 mod operator;
 mod parking;
 mod probing;
