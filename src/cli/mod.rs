@@ -6,6 +6,7 @@ pub mod ask;
 pub mod check;
 pub mod demo;
 pub mod exit;
+mod keys;
 mod line;
 pub mod logging;
 mod notify;
@@ -61,7 +62,7 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Show a cluster of simulated nodes with the balancer before it, in one process.
+    /// Show a cluster of simulated nodes with the balancer in front of it, in one process.
     Demo {
         /// End by itself after this many seconds.
         #[arg(long = "for", value_name = "SECONDS")]

@@ -7,4 +7,4 @@ mod crowd;
 pub mod node;
 mod show;
 
-pub use show::{Show, Summary};
+pub use show::{Key, Keys, Show, Summary};

@@ -1,11 +1,12 @@
-//! The demo: three simulated Tigase nodes, the balancer before them, a handful of clients, and a
-//! node that dies and comes back every so often.
+//! The demo: three simulated Tigase nodes, the balancer in front of them, a handful of clients, and
+//! a node that dies and comes back every so often, or when a key is pressed.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::crowd::{Crowd, Tally};
 use super::node::{Ending, Hub, Node, Profile};
@@ -23,9 +24,63 @@ const DEAD: Duration = Duration::from_secs(6);
 /// How long the clients may take to have their sessions again before it is said as it is.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
+/// From something that happens to the line that shows the state, which then holds for all of it.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// Client connections that the demo has room for. The default wants more open files than most
+/// machines allow, and would begin the demo with a warning.
+const CONNECTIONS: usize = 1000;
+
+/// What a key press asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// Kill the node at this place, counted from 0, or revive it if it is dead.
+    Node(usize),
+    /// Kill one of the living nodes at random.
+    Random,
+    /// Freeze one of the living nodes at random, or thaw the one that is frozen.
+    Freeze,
+    /// End the demo.
+    Quit,
+}
+
+impl Key {
+    /// The key that sends this byte, if it is one of the demo's.
+    pub fn of(byte: u8) -> Option<Self> {
+        match byte {
+            b'1'..=b'9' => {
+                let place = usize::from(byte - b'1');
+                (place < NODES).then_some(Self::Node(place))
+            }
+            b'k' | b'K' => Some(Self::Random),
+            b'f' | b'F' => Some(Self::Freeze),
+            b'q' | b'Q' => Some(Self::Quit),
+            _ => None,
+        }
+    }
+}
+
+/// Key presses, as they come; none where nobody can press a key.
+pub type Keys = Option<mpsc::Receiver<Key>>;
+
+/// What the demo does next.
+enum Step {
+    Key(Key),
+    Due,
+    News,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Frozen,
+    Dead,
+}
+
 /// A demo that is running.
 pub struct Show {
     nodes: Vec<Node>,
+    lives: [Life; NODES],
     server: Server,
     crowd: Crowd,
     started: Instant,
@@ -69,6 +124,7 @@ impl Show {
         let crowd = Crowd::start(CLIENTS, server.addresses()[0]);
         Ok(Self {
             nodes,
+            lives: [Life::Alive; NODES],
             server,
             crowd,
             started: Instant::now(),
@@ -78,21 +134,28 @@ impl Show {
         })
     }
 
-    /// Says where to look.
+    /// Says where to look, and which keys there are if `keys` can be pressed.
     ///
     /// # Errors
     ///
     /// If `out` takes nothing.
-    pub fn introduce(&self, out: &mut impl Write) -> io::Result<()> {
+    pub fn introduce(&self, out: &mut impl Write, keys: bool) -> io::Result<()> {
         let balancer = self.server.addresses()[0];
         writeln!(
             out,
-            "Bowline demo: {NODES} simulated Tigase nodes, the balancer before them, {CLIENTS} \
-             clients.\nEvery {} s a node is killed, and comes back {} s later. Ctrl-C ends it.\n",
+            "Bowline demo: {NODES} simulated Tigase nodes, the balancer in front of them, {CLIENTS} \
+             clients.\nEvery {} s a node is killed, and comes back {} s later. Ctrl-C ends it.",
             (ALIVE + DEAD).as_secs(),
             DEAD.as_secs()
         )?;
-        writeln!(out, "  balancer  http://{balancer}/http-bind")?;
+        if keys {
+            writeln!(
+                out,
+                "Keys: 1, 2 and 3 kill or revive t1, t2 and t3, k kills one at random, f freezes or \
+                 thaws one, q quits."
+            )?;
+        }
+        writeln!(out, "\n  balancer  http://{balancer}/http-bind")?;
         if let Some(admin) = self.server.admin_address() {
             writeln!(out, "  live page http://{admin}/")?;
             writeln!(out, "  health    http://{admin}/health")?;
@@ -101,45 +164,117 @@ impl Show {
         writeln!(out)
     }
 
-    /// Kills and revives nodes for ever, and tells of it.
+    /// Kills and revives nodes until the key that quits, and tells of it: one after the other by
+    /// itself, and from the first key on only when a key is pressed.
     ///
     /// # Errors
     ///
     /// If `out` takes nothing, or a node cannot listen again.
-    pub async fn run(&mut self, out: &mut impl Write) -> io::Result<()> {
+    pub async fn run(&mut self, out: &mut impl Write, mut keys: Keys) -> io::Result<()> {
         self.all_back(0).await;
         self.tell_state(out)?;
-        for round in 0.. {
-            sleep(ALIVE).await;
-            let victim = round % NODES;
-            self.tell_state(out)?;
-            self.kill(victim, out).await?;
-            sleep(DEAD).await;
-            self.tell_state(out)?;
-            self.nodes[victim].revive().await?;
-            self.say(
-                out,
-                &format!("{} is back, with no sessions", self.nodes[victim].name()),
-            )?;
+        let mut news = self.server.proxy().cluster.events.watch();
+        let mut by_itself = true;
+        let mut due = Instant::now() + ALIVE;
+        let mut victim = 0;
+        loop {
+            let step = tokio::select! {
+                key = next(&mut keys) => Step::Key(key),
+                () = sleep_until(due), if by_itself => Step::Due,
+                () = settled(&mut news), if !by_itself => Step::News,
+            };
+            match step {
+                Step::Key(Key::Quit) => return Ok(()),
+                Step::Key(key) => {
+                    if by_itself {
+                        by_itself = false;
+                        self.say(out, "from now on a node dies or comes back by a key only")?;
+                    }
+                    self.press(key, out).await?;
+                }
+                Step::News => self.tell_state(out)?,
+                Step::Due if self.lives[victim] == Life::Alive => {
+                    self.tell_state(out)?;
+                    self.kill(victim, out).await?;
+                    due = Instant::now() + DEAD;
+                }
+                Step::Due => {
+                    self.tell_state(out)?;
+                    self.revive(victim, out).await?;
+                    due = Instant::now() + ALIVE;
+                    victim = (victim + 1) % NODES;
+                }
+            }
         }
-        Ok(())
+    }
+
+    async fn press(&mut self, key: Key, out: &mut impl Write) -> io::Result<()> {
+        match key {
+            Key::Quit => Ok(()),
+            Key::Node(place) if self.lives[place] == Life::Dead => self.revive(place, out).await,
+            Key::Node(place) => self.kill(place, out).await,
+            Key::Random => match self.any_alive() {
+                Some(place) => self.kill(place, out).await,
+                None => self.say(out, "no node is left to kill"),
+            },
+            Key::Freeze => self.freeze_or_thaw(out),
+        }
+    }
+
+    /// The place of a node that is alive, at random.
+    fn any_alive(&self) -> Option<usize> {
+        let alive = (0..NODES).filter(|place| self.lives[*place] == Life::Alive);
+        let alive: Vec<usize> = alive.collect();
+        (!alive.is_empty()).then(|| alive[fastrand::usize(..alive.len())])
+    }
+
+    fn freeze_or_thaw(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let frozen = self.lives.iter().position(|life| *life == Life::Frozen);
+        if let Some(place) = frozen {
+            self.nodes[place].thaw();
+            self.lives[place] = Life::Alive;
+            let text = format!("{} goes on", self.nodes[place].name());
+            return self.say(out, &text);
+        }
+        let Some(place) = self.any_alive() else {
+            return self.say(out, "no node is left to freeze");
+        };
+        let node = &self.nodes[place];
+        node.freeze();
+        self.lives[place] = Life::Frozen;
+        let (name, sessions) = (node.name(), node.sessions().len());
+        let text = format!("{name} is frozen, with {sessions} sessions: it answers nothing");
+        self.say(out, &text)
     }
 
     async fn kill(&mut self, victim: usize, out: &mut impl Write) -> io::Result<()> {
         let node = &self.nodes[victim];
         let lost = node.sessions().len();
         let before = self.crowd.tally();
+        node.thaw();
         node.kill(Ending::Eof).await;
+        self.lives[victim] = Life::Dead;
         let killed = format!("{} is killed, with {lost} sessions", node.name());
         self.say(out, &killed)?;
         self.deaths += 1;
         self.moved += lost;
+        if self.lives.iter().all(|life| *life != Life::Alive) {
+            return self.say(out, "no node is left: clients try until one is back");
+        }
         let back = self.all_back(before.gaps.len() + lost).await;
         let after = self.crowd.tally();
         let text = outcome(&before, &after, lost, back);
         self.slowest = self
             .slowest
             .max(after.gaps.iter().max().copied().unwrap_or_default());
+        self.say(out, &text)
+    }
+
+    async fn revive(&mut self, victim: usize, out: &mut impl Write) -> io::Result<()> {
+        let node = &self.nodes[victim];
+        node.revive().await?;
+        self.lives[victim] = Life::Alive;
+        let text = format!("{} is back, with no sessions", node.name());
         self.say(out, &text)
     }
 
@@ -220,6 +355,29 @@ impl std::fmt::Display for Summary {
     }
 }
 
+/// The next key; never, where there are none or no more.
+async fn next(keys: &mut Keys) -> Key {
+    let key = match keys {
+        Some(keys) => keys.recv().await,
+        None => None,
+    };
+    match key {
+        Some(key) => key,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns a moment after something happened to the cluster, once for all that happened by then.
+async fn settled(news: &mut watch::Receiver<u64>) {
+    if news.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    // A key may end this wait; what happened is then shown the next time.
+    news.mark_changed();
+    sleep(SETTLED).await;
+    news.borrow_and_update();
+}
+
 /// What became of the sessions of a node that was killed.
 fn outcome(before: &Tally, after: &Tally, lost: usize, back: bool) -> String {
     let mut gaps: Vec<Duration> = after.gaps[before.gaps.len()..].to_vec();
@@ -249,6 +407,9 @@ fn start_balancer(nodes: &[Node]) -> Result<Server, StartError> {
     // All clients have the same address here.
     settings.placement = Placement::LeastSessions;
     settings.threads = 1;
+    settings.limits.connections = CONNECTIONS;
+    // Nodes die here all the time. With a penalty most of them would soon be held back.
+    settings.health.penalty = Duration::ZERO;
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     settings.listen = vec![Listen { address: at(5280) }];
     let admin = |port| {

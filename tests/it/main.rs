@@ -12,6 +12,7 @@ mod clients;
 mod config;
 mod connecting;
 mod dashboard;
+mod demo;
 mod drain;
 mod failures;
 mod files;
