@@ -61,6 +61,10 @@ pub struct Health {
     pub reasons: Vec<String>,
     /// Whether the balancer is about to end.
     pub draining: bool,
+    /// Whether most nodes fell silent at once, so that the balancer suspects its own network and
+    /// keeps all sessions where they are.
+    #[serde(default)]
+    pub network_suspected: bool,
     /// The program's version.
     pub version: String,
     /// When the balancer started.
@@ -94,6 +98,10 @@ pub struct NodeHealth {
     pub verdict: Verdict,
     /// Since when they do; null before the first verdict.
     pub since: Option<String>,
+    /// When that changes if nothing else does: a silent node is down then, and one that is held
+    /// back is up. Null for other verdicts, and for a silent node while the network is suspected.
+    #[serde(default)]
+    pub until: Option<String>,
     /// The configured weight.
     pub weight: u32,
     /// How much of that weight it has.
@@ -138,6 +146,7 @@ pub(super) fn health(state: &AdminState) -> Health {
         status,
         reasons,
         draining: state.is_draining(),
+        network_suspected: state.cluster.network_suspected(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: rfc3339(state.started),
         now: rfc3339(SystemTime::now()),
@@ -177,24 +186,17 @@ pub(super) fn not_ready(cluster: &Cluster, draining: bool) -> Option<String> {
 fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
     let mut reasons = Vec::new();
     let mut faults = false;
+    if state.cluster.network_suspected() {
+        faults = true;
+        reasons.push(
+            "most nodes fell silent at once: the balancer's own network is suspected, and all \
+             sessions stay where they are"
+                .to_owned(),
+        );
+    }
     for node in nodes {
         let name = &node.name;
-        let since = node.since.as_deref().unwrap_or("the start");
-        match node.verdict {
-            Verdict::Up => {}
-            Verdict::Silent => reasons.push(format!(
-                "node {name} is silent since {since}: its sessions stay for now"
-            )),
-            Verdict::HeldBack => reasons.push(format!(
-                "node {name} answers and is held back since {since}, until its penalty is over"
-            )),
-            Verdict::Down => {
-                let failure = node.last_failure.as_ref();
-                let what = failure.map_or("no reason known", |failure| &failure.what);
-                reasons.push(format!("node {name} is down since {since}: {what}"));
-            }
-            Verdict::Unknown => reasons.push(format!("node {name} has not been probed yet")),
-        }
+        reasons.extend(reason_of(node));
         faults |= node.verdict != Verdict::Up && node.state != OperatorState::Maint.word();
         if node.state != OperatorState::Ready.word() {
             let since = node.state_since.as_deref().unwrap_or("the start");
@@ -225,6 +227,46 @@ fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
     (status, reasons)
 }
 
+/// What is to be said of the verdict on a node; nothing of one that is up.
+fn reason_of(node: &NodeHealth) -> Option<String> {
+    let NodeHealth {
+        name,
+        sessions,
+        falls,
+        ..
+    } = node;
+    let since = node.since.as_deref().unwrap_or("the start");
+    let until = node.until.as_deref();
+    let sessions = match sessions {
+        1 => "1 session".to_owned(),
+        count => format!("{count} sessions"),
+    };
+    Some(match node.verdict {
+        Verdict::Up => return None,
+        Verdict::Silent => {
+            let until =
+                until.map_or_else(|| "for now".to_owned(), |until| format!("until {until}"));
+            format!(
+                "node {name} is silent since {since}: it keeps its {sessions} {until}, and gets no \
+                 new ones"
+            )
+        }
+        Verdict::HeldBack => {
+            let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+            format!(
+                "node {name} answers and is held back{until}: it went down {falls} times lately. It \
+                 keeps its {sessions}, and gets no new ones"
+            )
+        }
+        Verdict::Down => {
+            let failure = node.last_failure.as_ref();
+            let what = failure.map_or("no reason known", |failure| &failure.what);
+            format!("node {name} is down since {since}: {what}")
+        }
+        Verdict::Unknown => format!("node {name} has not been probed yet"),
+    })
+}
+
 /// Which limits are nearly reached.
 fn near_limits(state: &AdminState) -> Vec<String> {
     let limits = state.metrics.limits().into_iter();
@@ -251,6 +293,7 @@ fn describe(node: &Node, rates: Rates) -> NodeHealth {
             cluster::Verdict::Unknown => Verdict::Unknown,
         },
         since: node.since().map(rfc3339),
+        until: node.until().map(rfc3339),
         weight: node.weight,
         share: node.share().as_part(),
         falls: node.metrics.falls.get(),

@@ -203,6 +203,7 @@ async fn health_tells_the_state_of_every_node() {
         "since": "2001-09-09T01:46:40Z",
         "weight": 1,
         "share": 0.25,
+        "until": null,
         "falls": 3,
         "penalty_seconds": 10.0,
         "sessions": 7,

@@ -230,13 +230,19 @@ mod tests {
             status: Status::Degraded,
             reasons: vec!["node tigase-2 is down".into()],
             draining: false,
+            network_suspected: false,
             version: "1.2.3".into(),
             started: "2026-02-27T07:00:00Z".into(),
             now: "2026-03-01T09:00:15Z".into(),
             sessions: 2408,
             held: 1960,
             connections: 3000,
-            nodes: vec![node("t1", Verdict::Up, "ready"), down],
+            nodes: vec![
+                node("t1", Verdict::Up, "ready"),
+                down,
+                node("t3", Verdict::Silent, "ready"),
+                node("t4", Verdict::HeldBack, "ready"),
+            ],
         }
     }
 
@@ -247,9 +253,11 @@ degraded: 2408 sessions, 1960 requests held, 3000 client connections
 Bowline 1.2.3 at http://x:1, started 2d02h ago
   - node tigase-2 is down
 
-NODE      STATE  PROBES  SINCE  SESSIONS  HELD  NEW/S  ERR1M  ERR5M  P50MS  P99MS
-t1        ready  up      2h00m      1204   980    4.2   1.5%      -    1.2      -
-tigase-2  maint  DOWN    2h00m      1204   980    4.2   1.5%      -    1.2      -
+NODE      STATE  PROBES     SINCE  SESSIONS  HELD  NEW/S  ERR1M  ERR5M  P50MS  P99MS
+t1        ready  up         2h00m      1204   980    4.2   1.5%      -    1.2      -
+tigase-2  maint  DOWN       2h00m      1204   980    4.2   1.5%      -    1.2      -
+t3        ready  SILENT     2h00m      1204   980    4.2   1.5%      -    1.2      -
+t4        ready  held back  2h00m      1204   980    4.2   1.5%      -    1.2      -
 
 Last failures:
   tigase-2   2m05s ago  the connection was refused

@@ -168,6 +168,7 @@ impl Drop for Placed<'_> {
 struct Told {
     addresses: Addresses,
     since: Option<SystemTime>,
+    until: Option<SystemTime>,
     state_since: Option<SystemTime>,
     last_failure: Option<Failure>,
 }
@@ -197,6 +198,7 @@ impl Node {
             told: Mutex::new(Told {
                 addresses,
                 since: None,
+                until: None,
                 state_since: None,
                 last_failure: None,
             }),
@@ -328,6 +330,17 @@ impl Node {
     /// When the verdict last changed; none before the first one.
     pub fn since(&self) -> Option<SystemTime> {
         self.told().since
+    }
+
+    /// When its verdict changes if nothing else does: a silent node is down then, and one that is
+    /// held back is up. None for other verdicts, and while the network is suspected.
+    pub fn until(&self) -> Option<SystemTime> {
+        self.told().until
+    }
+
+    /// Sets when its verdict changes if nothing else does (the probe task only).
+    pub fn set_until(&self, until: Option<SystemTime>) {
+        self.told().until = until;
     }
 
     /// When the operator last changed its state; none if never.

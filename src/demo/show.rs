@@ -294,12 +294,9 @@ impl Show {
 
     fn tell_state(&self, out: &mut impl Write) -> io::Result<()> {
         let nodes = self.server.proxy().cluster.nodes().iter().map(|node| {
-            let state = if node.is_up() { "up  " } else { "down" };
-            format!(
-                "{} {state} {:>2} sessions",
-                node.name,
-                node.metrics.sessions.get()
-            )
+            let verdict = node.verdict().word().replace('_', " ");
+            let sessions = node.metrics.sessions.get();
+            format!("{} {verdict:<6} {sessions:>2} sessions", node.name)
         });
         let nodes: Vec<String> = nodes.collect();
         let held: i64 = self

@@ -241,6 +241,9 @@ impl Watch {
         }
         let end = self.judge.silence_ends(ended);
         self.look_at = end.map(|end| if suspected { now + self.fast } else { end });
+        let turns = end.filter(|_| !suspected).or(self.judge.penalty_ends());
+        let until = turns.map(|turns| when + turns.saturating_duration_since(now));
+        self.node().set_until(until);
     }
 
     /// Writes a new verdict, and what follows from it.

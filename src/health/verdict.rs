@@ -223,6 +223,14 @@ impl Judge {
         }
     }
 
+    /// When a node that is held back is up, if it passes its probes until then.
+    pub(super) fn penalty_ends(&self) -> Option<Instant> {
+        let since = self
+            .well_since
+            .filter(|_| self.verdict == Verdict::HeldBack)?;
+        Some(since + self.penalty.length())
+    }
+
     /// How often it went down and nothing of it is forgotten yet.
     pub(super) fn falls(&self, now: Instant) -> u32 {
         self.penalty.falls(now)

@@ -1,7 +1,11 @@
 //! What the operator decides about nodes, over the admin listener, with clients at work.
 
+use std::time::Duration;
+
+use bowline::cluster::Verdict;
 use bowline::config::Placement;
 use bowline::demo::client::{Client, Reply};
+use bowline::demo::node::{Ending, Node};
 use serde_json::Value;
 
 use crate::balancer::{
@@ -27,6 +31,129 @@ async fn set(balancer: &Balancer, node: usize, state: &str) {
 async fn json(balancer: &Balancer, target: &str) -> Value {
     let reply = admin(balancer, "GET", target).await;
     serde_json::from_str(reply.text()).unwrap()
+}
+
+/// Waits for the verdict on the node at this place.
+async fn until_verdict(balancer: &Balancer, at: usize, verdict: Verdict) {
+    let node = &balancer.proxy().cluster.nodes()[at];
+    let what = format!("{} is {}", node.name, verdict.word());
+    eventually(&what, || node.verdict() == verdict).await;
+}
+
+/// The sentence of `/health` that begins so.
+fn reason(health: &Value, beginning: &str) -> String {
+    let reasons = health["reasons"].as_array().unwrap().iter();
+    let mut reasons = reasons.map(|reason| reason.as_str().unwrap());
+    let found = reasons.find(|reason| reason.starts_with(beginning));
+    found.unwrap_or_else(|| panic!("{health}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_silent_node_is_shown_with_what_follows_and_when() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.health.silence = PATIENCE;
+    let balancer = Balancer::start(&settings).await;
+    let clients = [balancer.session().await, balancer.session().await];
+    let silent = owner(&nodes, clients[0].sid());
+    nodes[silent].freeze();
+    until_verdict(&balancer, silent, Verdict::Silent).await;
+    eventually("the end of its patience is known", || {
+        balancer.proxy().cluster.nodes()[silent].until().is_some()
+    })
+    .await;
+    let health = json(&balancer, "/health").await;
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["network_suspected"], false);
+    let node = &health["nodes"][silent];
+    assert_eq!(node["verdict"], "silent");
+    let until = node["until"].as_str().unwrap();
+    let since = node["since"].as_str().unwrap();
+    let name = nodes[silent].name();
+    assert_eq!(
+        reason(&health, &format!("node {name} ")),
+        format!(
+            "node {name} is silent since {since}: it keeps its 2 sessions until {until}, and gets \
+             no new ones"
+        )
+    );
+    nodes[silent].thaw();
+    until_verdict(&balancer, silent, Verdict::Up).await;
+    eventually("nothing is to come", || {
+        balancer.proxy().cluster.nodes()[silent].until().is_none()
+    })
+    .await;
+    let health = json(&balancer, "/health").await;
+    assert_eq!(health["status"], "ok");
+    assert_eq!(health["nodes"][silent]["until"], Value::Null);
+}
+
+/// Kills the node twice, so that it is held back when it answers again.
+async fn flap(balancer: &Balancer, nodes: &[Node], at: usize) {
+    for verdict in [Verdict::Up, Verdict::HeldBack] {
+        nodes[at].kill(Ending::Eof).await;
+        until_verdict(balancer, at, Verdict::Down).await;
+        nodes[at].revive().await.unwrap();
+        until_verdict(balancer, at, verdict).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_held_back_is_shown_as_one_that_answers() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.health.penalty = Duration::from_secs(60);
+    let balancer = Balancer::start(&settings).await;
+    flap(&balancer, &nodes, 1).await;
+    eventually("the end of its penalty is known", || {
+        balancer.proxy().cluster.nodes()[1].until().is_some()
+    })
+    .await;
+    let health = json(&balancer, "/health").await;
+    assert_eq!(health["status"], "degraded");
+    let node = &health["nodes"][1];
+    assert_eq!(node["verdict"], "held_back");
+    let until = node["until"].as_str().unwrap();
+    assert_eq!(
+        reason(&health, "node t2 "),
+        format!(
+            "node t2 answers and is held back until {until}: it went down 2 times lately. It keeps \
+             its 0 sessions, and gets no new ones"
+        )
+    );
+    assert_eq!(balancer.metric("bowline_node_up{node=\"t2\"}"), 0);
+}
+
+#[tokio::test]
+async fn a_suspicion_of_the_own_network_is_a_reason() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.health.silence = PATIENCE;
+    let balancer = Balancer::start(&settings).await;
+    let _client = balancer.session().await;
+    nodes.iter().for_each(Node::freeze);
+    eventually("the network is suspected", || {
+        balancer.proxy().cluster.network_suspected()
+    })
+    .await;
+    for at in 0..2 {
+        until_verdict(&balancer, at, Verdict::Silent).await;
+    }
+    let health = json(&balancer, "/health").await;
+    assert_eq!(health["status"], "down");
+    assert_eq!(health["network_suspected"], true);
+    assert_eq!(
+        reason(&health, "most nodes "),
+        "most nodes fell silent at once: the balancer's own network is suspected, and all sessions \
+         stay where they are"
+    );
+    reason(&health, "node t1 is silent since");
+    nodes.iter().for_each(Node::thaw);
+    eventually("the network is well again", || {
+        !balancer.proxy().cluster.network_suspected()
+    })
+    .await;
+    assert_eq!(json(&balancer, "/health").await["network_suspected"], false);
 }
 
 #[tokio::test]
