@@ -176,7 +176,7 @@ impl Cluster {
                 info!(node = %name, %address, penalty_seconds = seconds,
                     "node answers again and is held back: it went down more than once lately, \
                      and gets new sessions when its penalty is over");
-                let text = format!("{name} answers again and is held back for {seconds} s");
+                let text = format!("{name} answers again and is held back for {seconds}s");
                 (EventKind::NodeHeldBack, text)
             }
             Verdict::Down | Verdict::Unknown => {

@@ -47,7 +47,7 @@ function holds(name, check) {
   });
 }
 
-const text = (page, selector) => page.evaluate((some) => document.querySelector(some).textContent, selector);
+const text = (page, selector) => page.evaluate((some) => document.querySelector(some).textContent.replaceAll('\u00a0', ' '), selector);
 const focused = (page) => page.evaluate(() => {
   const element = document.activeElement;
   return `${element.closest('[id]')?.id}/${element.dataset.to ?? element.textContent}`;
@@ -129,6 +129,7 @@ describe('the live page before three servers, one of which dies', () => {
     const seen = Date.now() - killed;
     console.log(`kill -9 to the page: ${seen} ms`);
     assert.ok(seen <= SEEN_WITHIN, `${seen} ms`);
+    await page.waitForFunction(() => document.getElementById('reasons').textContent.includes('counting the sessions'), null, { polling: 20, timeout: 5000 });
     const words = `${lost} sessions moved off it`;
     await page.waitForFunction((some) => document.getElementById('reasons').textContent.includes(some), words, { timeout: 15_000 });
     assert.equal(await text(page, '#verdict'), 'p2 is down, 2 of 3 nodes are up');
@@ -325,6 +326,76 @@ describe('the live page behind a token', () => {
     assert.ok(page.urls.length > 4);
     assert.deepEqual(page.urls.filter((url) => url.includes(TOKEN)), []);
     assert.ok(!(await page.content()).includes(TOKEN));
+    assert.deepEqual(await faults(page), []);
+  });
+});
+
+describe('the live page before nodes that are silent, or held back', () => {
+  let nodes;
+  let balancer;
+  let clients;
+  let page;
+
+  before(async () => {
+    const ports = await freePorts(3);
+    nodes = ports.map((port, index) => new Prosody(`s${index + 1}`, folder, port));
+    await Promise.all(nodes.map((node) => node.process.listens(node.port)));
+    balancer = await Balancer.before(folder, BINARY, nodes, { health: 'health: { silence: 8s, penalty: 60s }' });
+    clients = Array.from({ length: CLIENTS }, (_, index) => new Client(`c${index + 1}`, balancer.bosh, { wait: 60, every: 60_000 }));
+    for (const client of clients) client.connect();
+    await until('every client is logged in', 15, () => clients.every((client) => client.online));
+    page = await open(chromium, balancer.url);
+    await live(page);
+  });
+
+  after(async () => {
+    for (const node of nodes ?? []) node.process.kill('SIGCONT');
+    closePages();
+    await Promise.all([balancer?.process, ...(nodes ?? []).map((node) => node.process)].map((some) => some?.stop()));
+  });
+
+  holds('a node that pauses is silent, keeps its sessions, and is back', async () => {
+    const { sessions } = await card(page, 's2');
+    nodes[1].process.kill('SIGSTOP');
+    await verdict(page, 's2', 'silent');
+    assert.equal(await text(page, '#verdict'), 's2 is silent, 2 of 3 nodes are up');
+    await page.waitForFunction(() => document.getElementById('reasons').textContent.includes('for up to'));
+    assert.match(await text(page, '#reasons'), new RegExp(`^s2 fell silent \\d+ s ago, at .*\\. It gets no new sessions and keeps its ${sessions} sessions for up to \\d s, then they move\\.$`));
+    assert.match(await text(page, '#node-s2 .story'), new RegExp(`^Silent for \\d+ sGets no new sessions, keeps its ${sessions} sessions for up to \\d s, then they move$`));
+    assert.match(await page.title(), /^▲ s2 silent/);
+    assert.deepEqual(await barriers(page), []);
+    nodes[1].process.kill('SIGCONT');
+    await verdict(page, 's2', 'up');
+    await page.waitForFunction(() => document.getElementById('timeline').textContent.includes('s2 answers again'));
+    assert.equal((await card(page, 's2')).sessions, sessions);
+    assert.match(await text(page, '#reasons'), /^Earlier: s2 was silent \d+ s ago, for \d+ s; no session moved off it\.$/);
+  });
+
+  holds('when all nodes are silent the network is suspected', async () => {
+    for (const node of nodes) node.process.kill('SIGSTOP');
+    await page.waitForFunction(() => document.getElementById('verdict').textContent === 'Most nodes are silent at once: no client can log in', null, { timeout: 10_000 });
+    assert.match(await text(page, '#reasons'), /^Look at the network/);
+    assert.equal((await text(page, '#reasons')).match(/fell silent (at once|together)/g).length, 1);
+    assert.deepEqual(await barriers(page), []);
+    for (const node of nodes) node.process.kill('SIGCONT');
+    await page.waitForFunction(() => document.getElementById('verdict').textContent === 'All 3 nodes are up', null, { timeout: 15_000 });
+    assert.equal((await balancer.ask('/health')).sessions, CLIENTS);
+  });
+
+  holds('a node that dies twice is held back, and is not called down', async () => {
+    for (const word of ['up', 'held back']) {
+      await nodes[0].process.stop(0);
+      await verdict(page, 's1', 'down');
+      nodes[0] = new Prosody('s1', folder, nodes[0].port);
+      await nodes[0].process.listens(nodes[0].port);
+      await verdict(page, 's1', word);
+    }
+    await page.waitForFunction(() => document.getElementById('reasons').textContent.includes('for another'));
+    assert.equal(await text(page, '#verdict'), 's1 is held back, 2 of 3 nodes are up');
+    assert.match(await text(page, '#reasons'), /^s1 answers and is held back for another (\d+ s|1 min 0 s): it went down 2 times lately\. It gets no new sessions and /);
+    assert.match(await text(page, '#node-s1 .story'), /^Held back for /);
+    assert.match(await page.title(), /^▲ s1 held back/);
+    assert.deepEqual(await barriers(page), []);
     assert.deepEqual(await faults(page), []);
   });
 });

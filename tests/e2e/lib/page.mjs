@@ -117,7 +117,7 @@ export async function faults(page) {
 export function card(page, name) {
   return page.evaluate((id) => {
     const element = document.getElementById(id);
-    const text = (field) => element.querySelector(`[data-f="${field}"]`).textContent;
+    const text = (field) => element.querySelector(`[data-f="${field}"]`).textContent.replaceAll('\u00a0', ' ');
     return {
       verdict: text('verdict'),
       state: text('state'),
