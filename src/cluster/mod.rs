@@ -166,8 +166,11 @@ impl Cluster {
                 (EventKind::NodeUp, format!("{name} is up"))
             }
             Verdict::Silent => {
-                warn!(node = %name, %address, reason,
-                    "node is silent: it gets no new sessions, those that it has stay for now");
+                let sessions = node.metrics.sessions.get();
+                let keep = self.silence;
+                warn!(node = %name, %address, reason, sessions,
+                    "node is silent: it gets no new sessions, and keeps those that it has for up \
+                     to {keep:?}");
                 let text = format!("{name} is silent: {reason}");
                 (EventKind::NodeSilent, text)
             }

@@ -236,6 +236,8 @@ impl Watch {
         self.cluster.suspect_network(suspected, &self.metrics, when);
         let ended = self.network.ended();
         if !suspected && let Some(verdict) = self.judge.expire(ended, now) {
+            let what = format!("no sign of life for {:?}", self.judge.silence());
+            self.node().note_failure(what, when);
             self.turn(verdict, now, when);
             self.network.observe(index, verdict, None, now);
         }

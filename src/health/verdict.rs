@@ -201,6 +201,11 @@ impl Judge {
         since.filter(|_| self.verdict == Verdict::Silent)
     }
 
+    /// How long a node may be silent.
+    pub(super) const fn silence(&self) -> Duration {
+        self.rules.silence
+    }
+
     /// When a silent node is down, if nothing comes from it until then. The time counts from
     /// `not_before` if that is later than the beginning of the silence.
     pub(super) fn silence_ends(&self, not_before: Option<Instant>) -> Option<Instant> {

@@ -100,6 +100,26 @@ async fn a_death_is_followed_by_one_line_about_the_sessions_that_moved() {
 }
 
 #[tokio::test]
+async fn a_silence_is_told_with_its_sessions_and_its_end_with_its_length() {
+    let nodes = tigase_nodes(2).await;
+    let more = "log: { format: json }\nhealth: { interval: 100ms, timeout: 100ms, silence: 400ms }";
+    let mut quiet = Quiet::start(&nodes, more).await;
+    let mut client = quiet.client();
+    client.create().await.unwrap();
+    let frozen = owner(&nodes, client.sid());
+    nodes[frozen].freeze();
+    let line = quiet.line(|line| message(line).contains("is silent")).await;
+    assert_eq!(
+        message(&line),
+        "node is silent: it gets no new sessions, and keeps those that it has for up to 400ms"
+    );
+    assert_eq!(line["sessions"], 1);
+    let line = quiet.line(|line| message(line) == "node is down").await;
+    assert_eq!(line["node"], nodes[frozen].name());
+    assert_eq!(line["reason"], "no sign of life for 400ms");
+}
+
+#[tokio::test]
 async fn what_the_balancer_answered_itself_is_summed_up_in_a_line() {
     let nodes = tigase_nodes(1).await;
     let more = "log: { format: json }\nplacement_wait: 0s";
