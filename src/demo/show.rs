@@ -188,7 +188,10 @@ impl Show {
                 Step::Key(key) => {
                     if by_itself {
                         by_itself = false;
-                        self.say(out, "from now on a node dies or comes back by a key only")?;
+                        self.say(
+                            out,
+                            "from now on nodes die and come back by key presses only",
+                        )?;
                     }
                     self.press(key, out).await?;
                 }
