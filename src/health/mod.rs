@@ -231,7 +231,7 @@ impl Watch {
     fn check_silence(&mut self, now: Instant, when: SystemTime) {
         self.listen(now);
         let (index, verdict) = (self.id.index(), self.node().verdict());
-        let silent_since = self.judge.silent_since();
+        let silent_since = self.judge.unheard_since();
         let suspected = self.network.observe(index, verdict, silent_since, now);
         self.cluster.suspect_network(suspected, &self.metrics, when);
         let ended = self.network.ended();

@@ -68,8 +68,8 @@ impl Network {
         }
     }
 
-    /// Takes what is known of the node with the number `index`. Says whether the network is
-    /// suspected now.
+    /// Takes what is known of the node with the number `index`: its verdict, and since when it has
+    /// said nothing, if it has not. Says whether the network is suspected now.
     pub(super) fn observe(
         &self,
         index: usize,

@@ -206,6 +206,12 @@ impl Judge {
         self.rules.silence
     }
 
+    /// The same for a node that has said nothing since; none once a byte has come, although it
+    /// takes more than one to be up again.
+    pub(super) fn unheard_since(&self) -> Option<Instant> {
+        self.silent_since().filter(|_| self.unanswered.is_some())
+    }
+
     /// When a silent node is down, if nothing comes from it until then. The time counts from
     /// `not_before` if that is later than the beginning of the silence.
     pub(super) fn silence_ends(&self, not_before: Option<Instant>) -> Option<Instant> {

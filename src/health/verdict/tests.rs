@@ -147,6 +147,17 @@ fn silence_counts_from_a_later_time_if_there_is_one() {
     assert_eq!(judge.expire(later, now + 8 * SECOND), Some(Verdict::Down));
 }
 
+/// Found in the log: the suspicion of the network ended, began and ended within a tenth of a second.
+#[test]
+fn a_silent_node_that_answers_is_unheard_no_longer() {
+    let now = Instant::now();
+    let mut judge = silent(now);
+    assert_eq!(judge.unheard_since(), Some(now));
+    observe(&mut judge, Passed, false);
+    assert_eq!(judge.verdict, Verdict::Silent, "one pass of two");
+    assert_eq!(judge.unheard_since(), None);
+}
+
 #[test]
 fn a_pause_is_no_fall() {
     let now = Instant::now();
