@@ -1,5 +1,6 @@
 //! `bowline run --config FILE`: serve until a signal ends it.
 
+use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -61,6 +62,29 @@ impl Ending {
     }
 }
 
+/// `SIGHUP`, with which an operator asks for a reload. Unhandled it would end the process and with
+/// it every session's connection.
+struct Hangups(Signal);
+
+impl Hangups {
+    /// Answers each one in the log.
+    async fn answer(&mut self) -> Infallible {
+        loop {
+            self.0.recv().await;
+            warn!(
+                signal = "SIGHUP",
+                "reload is not supported yet, nothing changes: restart Bowline to apply its \
+                 configuration (`bowline check FILE` tests it first)"
+            );
+        }
+    }
+}
+
+fn signals() -> std::io::Result<(Ending, Hangups)> {
+    let hangups = Hangups(signal(SignalKind::hangup())?);
+    Ok((Ending::new()?, hangups))
+}
+
 /// Ports below this take a privilege.
 const FIRST_FREE_PORT: u16 = 1024;
 
@@ -89,8 +113,8 @@ fn warn_of_root(settings: &Settings) {
 
 /// Serves until the first signal, then drains; a second one ends the draining.
 async fn serve(settings: Settings) -> ExitCode {
-    let mut ending = match Ending::new() {
-        Ok(ending) => ending,
+    let (mut ending, mut hangups) = match signals() {
+        Ok(signals) => signals,
         Err(error) => {
             error!("{error}");
             return exit::OS.into();
@@ -116,11 +140,13 @@ async fn serve(settings: Settings) -> ExitCode {
             error!("a worker or a probe died; that is a defect");
             return exit::SOFTWARE.into();
         }
+        never = hangups.answer() => match never {},
     }
     notify::stopping();
     tokio::select! {
         _ = server.drain() => {}
         signal = ending.next() => warn!(signal, "not waiting any longer"),
+        never = hangups.answer() => match never {},
     }
     exit::OK
 }

@@ -178,8 +178,15 @@ impl Process {
 
     /// Sends the signal that ends it in order.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
-        let kill = std::process::Command::new("kill").arg(id).status();
+        let kill = std::process::Command::new("kill")
+            .args(["-s", name, &id])
+            .status();
         assert!(kill.unwrap().success());
     }
 
