@@ -71,7 +71,8 @@ impl Default for Bosh {
     fn default() -> Self {
         Self {
             paths: vec!["/http-bind".to_owned(), "/bosh".to_owned()],
-            max_body: 256 * 1024,
+            // The most that a Tigase node reads.
+            max_body: 1024 * 1024,
             max_answer: 4 * 1024 * 1024,
         }
     }

@@ -61,7 +61,7 @@ pub struct Bosh {
     /// Paths that are BOSH, compared to the letter; at least one, none twice. Each starts with `/`
     /// and has only characters that RFC 3986 allows in a path.
     pub paths: Vec<String>,
-    /// The largest request body, in bytes; 1 KiB to 16 MiB, 256 KiB by default.
+    /// The largest request body, in bytes; 1 KiB to 16 MiB, 1 MiB by default.
     pub max_body: usize,
     /// The largest answer of a node, in bytes; 1 KiB to 64 MiB, 4 MiB by default.
     pub max_answer: usize,
@@ -223,7 +223,8 @@ pub struct Timeouts {
     pub head: Duration,
     /// A request body, in all; 15 s by default.
     pub body: Duration,
-    /// A client that takes no byte of its answer; 30 s by default.
+    /// How long a client has for what it did not take of an answer at once, beside a second for each
+    /// KiB that it then takes; 30 s by default.
     pub write_stall: Duration,
     /// A client connection with no request; 75 s by default.
     pub idle: Duration,

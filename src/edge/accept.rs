@@ -16,9 +16,16 @@ use super::Edge;
 use super::connection::Connection;
 use crate::limits;
 
-/// How long accepting rests after an error: most likely the process is out of file descriptors,
-/// and to try again at once would only spin.
+/// How long accepting rests when descriptors or memory are short: to try again at once would only
+/// spin.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long accepting rests after another error: long enough not to spin, too short to be noticed.
+const BLINK: Duration = Duration::from_millis(1);
+
+/// The errors of accept(2) that mean a shortage, as Linux numbers them: `ENOMEM`, `ENFILE`, `EMFILE`
+/// and `ENOBUFS`.
+const SHORTAGES: [i32; 4] = [12, 23, 24, 105];
 
 /// So many files before the reserve it is looked at each time whether there is one.
 const NEAR: i32 = 32;
@@ -60,8 +67,7 @@ pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
                 if !std::mem::replace(&mut failing, true) {
                     warn!(%error, "accepting fails");
                 }
-                edge.no_files();
-                sleep(PAUSE).await;
+                sleep(edge.rest_after(&error)).await;
             }
         }
     }
@@ -140,9 +146,45 @@ async fn until_files(edge: &Edge, listener: &TcpListener) -> io::Result<()> {
 }
 
 impl Edge {
+    /// How long accepting rests after `error`. A shortage makes room; any other error concerns one
+    /// connection only, such as one that its client gave up or a firewall refused.
+    fn rest_after(&self, error: &io::Error) -> Duration {
+        match error.raw_os_error() {
+            Some(number) if SHORTAGES.contains(&number) => {
+                self.no_files();
+                PAUSE
+            }
+            _ if error.kind() == io::ErrorKind::ConnectionAborted => Duration::ZERO,
+            _ => BLINK,
+        }
+    }
+
     /// Open files are short: whatever is idle is given up, on both sides.
     fn no_files(&self) {
         self.crowd.no_files();
         self.proxy.short_of_files();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::fuzzing;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_shortage_gives_up_idle_connections() {
+        // ECONNABORTED, EPERM, EPROTO, ENETDOWN, ENONET and EHOSTUNREACH of accept(2).
+        for number in [103, 1, 71, 100, 64, 113] {
+            let edge = fuzzing::edge_for_nodes(Vec::new());
+            let rest = edge.rest_after(&io::Error::from_raw_os_error(number));
+            assert!(rest <= BLINK, "{number}");
+            assert!(!edge.crowd.is_short_of_files(), "{number}");
+        }
+        for number in SHORTAGES {
+            let edge = fuzzing::edge_for_nodes(Vec::new());
+            let rest = edge.rest_after(&io::Error::from_raw_os_error(number));
+            assert_eq!(rest, PAUSE, "{number}");
+            assert!(edge.crowd.is_short_of_files(), "{number}");
+        }
     }
 }

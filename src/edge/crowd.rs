@@ -63,6 +63,12 @@ impl Crowd {
         self.notice();
     }
 
+    /// Whether open files were noted to be short, and nothing was done about it yet.
+    #[cfg(test)]
+    pub(super) fn is_short_of_files(&self) -> bool {
+        self.no_files.load(Ordering::Relaxed)
+    }
+
     fn micros(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.started);
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

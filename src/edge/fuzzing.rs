@@ -64,6 +64,12 @@ pub fn serve(settings: &Settings, pieces: impl IntoIterator<Item = Bytes>, peer:
     }
 }
 
+/// The client's side of a balancer in front of `nodes`, with every default.
+#[cfg(test)]
+pub(super) fn edge_for_nodes(nodes: Vec<crate::config::NodeSettings>) -> Arc<Edge> {
+    edge(&Settings::for_nodes(nodes))
+}
+
 /// The client's side of a balancer before the nodes of `settings`.
 fn edge(settings: &Settings) -> Arc<Edge> {
     let metrics = Arc::new(Metrics::new());

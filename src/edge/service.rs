@@ -142,6 +142,11 @@ impl Edge {
             response.headers_mut().insert(CONNECTION, CLOSE);
         }
         let stays = !response.headers().contains_key(CONNECTION);
+        if !stays {
+            // To an HTTP/1.0 client hyper would add `keep-alive` beside the `close` of an HTTP/1.1
+            // response.
+            *response.version_mut() = head.version;
+        }
         (response, stays)
     }
 

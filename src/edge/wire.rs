@@ -12,9 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::scan::{Doubt, Scan};
+
+/// The slowest that a client may read, in bytes a second. A mobile network at its worst does better.
+const SLOWEST: u64 = 1024;
 
 /// What comes next on a connection that nobody reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,12 +188,21 @@ pub(super) struct Wire<S> {
     signals: Arc<Signals>,
     scan: Scan,
     stall: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    slow: Option<Box<Slow>>,
+}
+
+/// An answer that the client did not take at once.
+struct Slow {
+    since: Instant,
+    /// Bytes taken since then.
+    taken: u64,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<S> Wire<S> {
     /// Wraps a stream with the bytes that were read of its next request, and says where to learn
-    /// of it; a client that takes no byte for `stall` is cut off.
+    /// of it. For what a client did not take of an answer at once it has `stall`, and a second more for
+    /// each [`SLOWEST`] bytes that it then takes; after that it is cut off.
     pub(super) fn new((stream, early): (S, Bytes), stall: Duration) -> (Self, Arc<Signals>) {
         let signals = Arc::<Signals>::default();
         let wire = Self {
@@ -199,7 +211,7 @@ impl<S> Wire<S> {
             signals: Arc::clone(&signals),
             scan: Scan::default(),
             stall,
-            stalled: None,
+            slow: None,
         };
         (wire, signals)
     }
@@ -224,20 +236,44 @@ impl<S: Downstream> Wire<S> {
         }
     }
 
-    /// A write that gives up on a client that takes nothing.
+    /// A write that gives up on a client that is too slow.
     pub(super) fn poll_write_some(
         &mut self,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
+        match written {
+            // The usual case: all of it at once, and no timer.
+            Poll::Ready(Ok(taken)) if taken == bytes.len() => self.slow = None,
+            Poll::Ready(Ok(taken)) => {
+                if let Some(slow) = &mut self.slow {
+                    slow.taken += u64::try_from(taken).unwrap_or(u64::MAX);
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => return self.poll_too_slow(context),
         }
+        written
+    }
+
+    /// Fails when the client has had its time.
+    fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let stall = self.stall;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
-        ready!(timer.as_mut().poll(context));
+        let slow = self.slow.get_or_insert_with(|| {
+            let since = Instant::now();
+            Box::new(Slow {
+                since,
+                taken: 0,
+                timer: Box::pin(sleep_until(since + stall)),
+            })
+        });
+        let earned = Duration::from_millis(slow.taken.saturating_mul(1000) / SLOWEST);
+        let deadline = slow.since + stall + earned;
+        if slow.timer.deadline() != deadline {
+            slow.timer.as_mut().reset(deadline);
+        }
+        ready!(slow.timer.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -322,6 +358,55 @@ mod tests {
             wire.see(rest.as_bytes());
             assert_eq!(signals.is_doubtful(), doubtful, "{rest:?}");
         }
+    }
+
+    /// Writes an answer of 64 KiB and a bit more than that to a client that takes `bytes` of it every
+    /// `pause`, and says how long that took until the end, or until the client was cut off.
+    async fn read_slowly(bytes: usize, pause: Duration, extra: usize) -> (bool, Duration) {
+        let (near, mut far) = crate::upstream::memory::pair();
+        let begun = Instant::now();
+        let reading = tokio::spawn(async move {
+            let mut taken = vec![0; bytes];
+            loop {
+                tokio::time::sleep(pause).await;
+                let read = tokio::io::AsyncReadExt::read(&mut far, &mut taken).await;
+                if !matches!(read, Ok(1..)) {
+                    return;
+                }
+            }
+        });
+        let stall = Duration::from_secs(30);
+        let (mut wire, _) = Wire::new((near, Bytes::new()), stall);
+        let answer = vec![b'x'; 64 * 1024 + extra];
+        let mut rest = &answer[..];
+        let mut whole = true;
+        while !rest.is_empty() {
+            let wrote = std::future::poll_fn(|context| wire.poll_write_some(context, rest)).await;
+            let Ok(wrote) = wrote else {
+                whole = false;
+                break;
+            };
+            rest = &rest[wrote..];
+        }
+        let took = begun.elapsed();
+        drop(wire);
+        reading.await.unwrap();
+        (whole, took)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_byte_now_and_then_is_cut_off() {
+        let (whole, took) = read_slowly(1, Duration::from_secs(29), 60).await;
+        assert!(!whole, "served for {took:?}");
+        assert!(took < Duration::from_secs(60), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_at_twice_the_slowest_rate_gets_everything() {
+        let mib = 1024 * 1024;
+        let (whole, took) = read_slowly(2048, Duration::from_secs(1), mib).await;
+        assert!(whole, "cut off after {took:?}");
+        assert!(took > Duration::from_secs(500), "{took:?}");
     }
 
     #[test]

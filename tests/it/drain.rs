@@ -1,14 +1,22 @@
 //! The end of the balancer: in order, or at the deadline; and starts that fail.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bowline::server::{Server, StartError};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::balancer::*;
 use crate::process::{Process, Start};
+
+/// Waits until nothing listens at `address`.
+async fn until_refused(address: SocketAddr) {
+    let refused = async { while TcpStream::connect(address).await.is_ok() {} };
+    let refused = tokio::time::timeout(PATIENCE, refused).await;
+    refused.expect("the listener closes");
+}
 
 #[tokio::test]
 async fn held_polls_are_answered_and_idle_connections_close() {
@@ -30,10 +38,7 @@ async fn held_polls_are_answered_and_idle_connections_close() {
         0,
         "the idle connection closes"
     );
-    let refused = async { while TcpStream::connect(address).await.is_ok() {} };
-    tokio::time::timeout(PATIENCE, refused)
-        .await
-        .expect("the listener closes");
+    until_refused(address).await;
     assert!(!drained.is_finished(), "a poll is still held");
     nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='last'/>");
     let reply = poll.reply().await.unwrap();
@@ -165,4 +170,38 @@ async fn a_hangup_ends_nothing_and_the_log_says_what_to_do() {
     assert!(poll.reply().await.unwrap().text().contains("id='m'"));
     process.terminate();
     assert!(process.wait().await.success());
+}
+
+#[tokio::test]
+async fn an_old_client_that_stays_is_sent_away_with_one_connection_field() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let client = balancer.session().await;
+    let body = format!(
+        "<body xmlns='http://jabber.org/protocol/httpbind' sid='{}' rid='{}'/>",
+        client.sid(),
+        client.rid() + 1
+    );
+    let request = format!(
+        "POST /http-bind HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut old = TcpStream::connect(balancer.address()).await.unwrap();
+    old.write_all(request.as_bytes()).await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let address = balancer.address();
+    let drained = tokio::spawn(balancer.server.drain());
+    until_refused(address).await;
+    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='last'/>");
+    let mut answer = String::new();
+    old.read_to_string(&mut answer).await.unwrap();
+    let fields = answer
+        .lines()
+        .filter(|line| line.to_ascii_lowercase().starts_with("connection:"));
+    assert_eq!(
+        fields.collect::<Vec<_>>(),
+        ["connection: close"],
+        "{answer}"
+    );
+    drained.await.unwrap();
 }
