@@ -86,6 +86,8 @@ enum Phase<S> {
 pub(super) struct Connection<S> {
     edge: Arc<Edge>,
     peer: SocketAddr,
+    /// The socket is watched: its client was held once.
+    watched: bool,
     phase: Phase<S>,
 }
 
@@ -93,7 +95,12 @@ impl<S: Downstream> Connection<S> {
     /// The connection over `stream`, with nothing read yet.
     pub(super) fn new(edge: Arc<Edge>, stream: S, peer: SocketAddr) -> Self {
         let phase = Phase::Idle(Box::pin(await_bytes(Arc::clone(&edge), stream)));
-        Self { edge, peer, phase }
+        Self {
+            edge,
+            peer,
+            watched: false,
+            phase,
+        }
     }
 
     fn between(&self, (stream, early): Rest<S>) -> Phase<S> {
@@ -126,6 +133,10 @@ impl<S: Downstream> Connection<S> {
                 )))),
                 Parted::Idle(rest) => Some(self.between(rest)),
                 Parted::Holding((stream, early), held) => {
+                    // Here, so that quick requests cost no system call for it.
+                    if !std::mem::replace(&mut self.watched, true) {
+                        stream.watch();
+                    }
                     let early = (!early.is_empty()).then(|| Box::new(early));
                     Some(Phase::Held(stream, held, early))
                 }
@@ -242,6 +253,7 @@ async fn http<S: Downstream>(edge: Arc<Edge>, rest: Rest<S>, peer: SocketAddr) -
                         return Poll::Ready(held.unwrap_or(Parted::Over));
                     }
                     // An exchange that stays with hyper is told by a poll that it takes long.
+                    signals.watch();
                 }
                 Doing::Writing => {}
             }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::scan::{Doubt, Scan};
+use crate::upstream::watch_socket;
 
 /// The slowest that a client may read, in bytes a second. A mobile network at its worst does better.
 const SLOWEST: u64 = 1024;
@@ -35,6 +36,9 @@ pub(super) trait Downstream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'sta
 
     /// Whether the client has closed its side, bytes before the end or not.
     fn poll_closed(&self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Has the transport notice, from now on, when the client is gone without a word.
+    fn watch(&self) {}
 }
 
 impl Downstream for TcpStream {
@@ -56,6 +60,10 @@ impl Downstream for TcpStream {
             // the connection hides behind it, and only the answer shows it.
             Next::Bytes => Poll::Pending,
         }
+    }
+
+    fn watch(&self) {
+        watch_socket(self);
     }
 }
 
@@ -99,6 +107,8 @@ pub(super) struct Signals {
     answering: AtomicU8,
     /// The status of an answer of hyper's own, to a head that is none; 0 if there was none.
     refused: AtomicU16,
+    /// The socket is to be watched when hyper reads next.
+    watch: AtomicBool,
 }
 
 /// Values of `Signals::answering`.
@@ -139,6 +149,11 @@ impl Signals {
             0 => None,
             status => Some(status),
         }
+    }
+
+    /// Has the socket watched when hyper is polled next, which looks for the client's end meanwhile.
+    pub(super) fn watch(&self) {
+        self.watch.store(true, Ordering::Relaxed);
     }
 
     /// The service goes on to something else.
@@ -287,6 +302,10 @@ impl<S: Downstream> AsyncRead for Wire<S> {
         let wire = &mut *self;
         let before = into.filled().len();
         if wire.early.is_empty() {
+            if wire.signals.watch.load(Ordering::Relaxed) {
+                wire.signals.watch.store(false, Ordering::Relaxed);
+                wire.stream.watch();
+            }
             wire.signals.waiting.store(true, Ordering::Relaxed);
             ready!(Pin::new(&mut wire.stream).poll_read(context, into))?;
             wire.signals.waiting.store(false, Ordering::Relaxed);

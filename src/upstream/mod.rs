@@ -40,4 +40,4 @@ pub use heard::Heard;
 pub use pace::{Pace, Priority, Turn};
 pub use race::Candidates;
 pub use request::{Authority, Path, Proto, RequestHead, write_request};
-pub use stream::Stream;
+pub use stream::{Stream, watch_socket};

@@ -83,6 +83,12 @@ pub(super) fn is_own_end(stream: &TcpStream, address: SocketAddr) -> bool {
 pub(super) fn watch(stream: &Stream) {
     #[cfg(any(test, fuzzing))]
     let Stream::Tcp(stream) = stream else { return };
+    watch_socket(stream);
+}
+
+/// The same for any socket: the other end counts as gone 40 s after its last sign of life, 60 s where
+/// there is no user timeout.
+pub fn watch_socket(stream: &TcpStream) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)

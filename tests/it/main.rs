@@ -33,3 +33,4 @@ mod stampede;
 mod supply;
 #[cfg(feature = "otlp")]
 mod traces;
+mod vanished;
