@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Access, AdminState, TokenError};
 use crate::cluster::Cluster;
-use crate::config::Settings;
+use crate::config::{Release, Settings};
 use crate::digest;
 use crate::edge::{self, Drain, Edge};
 use crate::health::{self, Probes};
@@ -96,6 +96,7 @@ pub struct Server {
     probes: Probes,
     notice: Duration,
     deadline: Duration,
+    release: Release,
 }
 
 impl Server {
@@ -177,6 +178,7 @@ impl Server {
             probes,
             notice: settings.timeouts.drain_notice,
             deadline: settings.timeouts.drain,
+            release: settings.upstream.release,
         })
     }
 
@@ -214,21 +216,26 @@ impl Server {
         }
     }
 
-    /// Ends the balancer in order: `/ready` says no, and after the notice listeners and idle
-    /// connections close; held requests are answered, until the deadline. Says how many client
-    /// connections were cut then.
+    /// Ends the balancer in order. `/ready` says no. After the notice idle connections close, and
+    /// answers close their connections. With [`Release::HalfClose`] listeners close at the same time,
+    /// and nodes give up the polls that they hold; with [`Release::Keep`] both go on until the polls
+    /// have ended. Everything else is answered. Says how many client connections were cut at the
+    /// deadline.
     pub async fn drain(mut self) -> i64 {
         self.admin.begin_drain();
         info!(notice = ?self.notice, deadline = ?self.deadline, "draining");
         sleep(self.notice).await;
         self.drain.begin();
+        if self.release == Release::HalfClose {
+            self.proxy.release();
+        }
         let workers = std::mem::take(&mut self.workers).into_iter();
         let (drained, gone): (Vec<_>, Vec<_>) =
             workers.map(|worker| (worker.drained, worker.gone)).unzip();
         let in_time = timeout(self.deadline, all(drained)).await.is_ok();
         let cut = self.proxy.metrics.connections.get();
         if in_time {
-            info!("drained");
+            info!(released = self.proxy.released(), "drained");
         } else {
             warn!(connections = cut, "drain deadline: connections are cut");
             self.cut();

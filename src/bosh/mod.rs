@@ -33,4 +33,4 @@ pub use answer::{Answer, read_answer};
 pub use malformed::Malformed;
 pub use request::{Request, read_request};
 pub use wrapper::{HTTPBIND, MAX_ATTRIBUTES, MAX_CHILD_ATTRIBUTES, MAX_DEPTH, XBOSH};
-pub use write::{Condition, terminate};
+pub use write::{Condition, empty, terminate};

@@ -1,6 +1,6 @@
 //! The wrappers that the balancer writes itself.
 //!
-//! Owns the conditions of XEP-0124 §17.2 and the bytes of a terminate. Never writes `type='error'`:
+//! Owns the conditions of XEP-0124 §17.2, the bytes of a terminate and those of an empty wrapper. Never writes `type='error'`:
 //! Strophe.js does not know it, and loses what it sent. Never writes anything that a client said.
 
 use bytes::Bytes;
@@ -88,6 +88,13 @@ rows! {
     SeeOtherUri => "see-other-uri",
     SystemShutdown => "system-shutdown",
     UndefinedCondition => "undefined-condition",
+}
+
+/// The body of an answer that says nothing: the client asks again at once (XEP-0124 §9). Static
+/// bytes: nothing is allocated.
+#[must_use]
+pub const fn empty() -> Bytes {
+    Bytes::from_static(b"<body xmlns='http://jabber.org/protocol/httpbind'/>")
 }
 
 /// The body of an answer that ends a session, with or without a reason (XEP-0124 §13, §17.2).

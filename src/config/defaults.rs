@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
-    Origins, Placement, Probe, Settings, Timeouts, Upstream,
+    Origins, Placement, Probe, Release, Settings, Timeouts, Upstream,
 };
 
 /// The most worker threads.
@@ -111,6 +111,7 @@ impl Default for Upstream {
             connecting: 5,
             // A Tigase closes what exceeds 1000, and others connect there as well.
             connects_per_second: 900,
+            release: Release::HalfClose,
         }
     }
 }

@@ -46,7 +46,10 @@ const PLACES: [(&str, &[&str]); 13] = [
             "penalty_max",
         ],
     ),
-    ("upstream", &["connecting", "connects_per_second"]),
+    (
+        "upstream",
+        &["connecting", "connects_per_second", "release"],
+    ),
     ("admin", &["address", "token_file", "hosts"]),
     (
         "limits",
@@ -117,7 +120,10 @@ mod tests {
 
     #[test]
     fn places_are_found_and_paths_joined() {
-        assert_eq!(at("upstream"), ["connecting", "connects_per_second"]);
+        assert_eq!(
+            at("upstream"),
+            ["connecting", "connects_per_second", "release"]
+        );
         assert!(at("tls").is_empty());
         assert_eq!(elsewhere("max_body").as_deref(), Some("bosh.max_body"));
         assert_eq!(elsewhere("tls"), None);

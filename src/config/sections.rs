@@ -18,7 +18,7 @@ use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
 use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
-    Origins, Placement, Probe, Settings, Timeouts, Traces, Upstream,
+    Origins, Placement, Probe, Release, Settings, Timeouts, Traces, Upstream,
 };
 use super::units::{show_duration, show_size};
 
@@ -42,6 +42,8 @@ const PLACEMENTS: [(&str, Placement); 4] = [
     ("round-robin", Placement::RoundRobin),
     ("random", Placement::Random),
 ];
+const RELEASES: [(&str, Release); 2] =
+    [("half-close", Release::HalfClose), ("keep", Release::Keep)];
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -294,6 +296,7 @@ fn upstream(section: &Section<'_>) -> Result<Upstream, Fault> {
     Ok(Upstream {
         connecting: section.count("connecting", default.connecting, 1..=10_000)?,
         connects_per_second: section.count("connects_per_second", per_second, 0..=100_000)?,
+        release: section.choice("release", default.release, &RELEASES)?,
     })
 }
 

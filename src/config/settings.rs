@@ -161,6 +161,17 @@ pub struct Upstream {
     /// Connections to one node that are opened in any second; 0 (any number) to 100,000, 900 by
     /// default.
     pub connects_per_second: usize,
+    /// What a stop does with the polls that nodes hold; `half-close` by default.
+    pub release: Release,
+}
+
+/// What a stop does with the polls that nodes hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Half-closes their connections and answers them with what the nodes still say.
+    HalfClose,
+    /// Leaves them at their nodes, and goes on accepting clients until they have ended.
+    Keep,
 }
 
 /// What a probe asks of a node.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::Edge;
 use super::connection::Connection;
+use crate::config::Release;
 use crate::limits;
 
 /// How long accepting rests when descriptors or memory are short: to try again at once would only
@@ -30,50 +32,117 @@ const SHORTAGES: [i32; 4] = [12, 23, 24, 105];
 /// So many files before the reserve it is looked at each time whether there is one.
 const NEAR: i32 = 32;
 
-/// Accepts connections until the drain begins, then waits until the last of them has ended.
+/// Accepts connections until the drain begins, or with `upstream.release: keep` until the last
+/// connection has ended. Then waits until that has happened.
 ///
 /// At `limits.connections` accepting rests until a connection ends; the kernel's queue holds
 /// newcomers meanwhile.
 pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
     // Each connection holds a sender; the channel ends with the last of them.
     let (alive, mut all_over) = mpsc::channel(1);
-    let mut failing = false;
-    let mut near = false;
+    let mut door = Door {
+        edge: &edge,
+        listener,
+        failing: false,
+        near: false,
+    };
     loop {
         let accepted = tokio::select! {
             () = edge.drain.begun() => break,
-            accepted = accept_one(&edge, &listener, near) => accepted,
+            accepted = door.next() => accepted,
         };
-        match accepted {
-            Ok((stream, peer, place)) => {
-                failing = false;
-                near = stream.as_raw_fd() >= edge.files.ceiling().saturating_sub(NEAR);
-                let client = edge.clients.client(peer.ip());
-                let Some(share) = edge.connections.open(client) else {
-                    edge.proxy.metrics.connections_refused.inc();
-                    continue;
+        door.admit(accepted, &alive).await;
+    }
+    match edge.settings.upstream.release {
+        Release::HalfClose => {
+            door.admit_waiting(&alive).await;
+            drop(alive);
+        }
+        Release::Keep => {
+            let last = alive.downgrade();
+            drop(alive);
+            loop {
+                let accepted = tokio::select! {
+                    biased;
+                    // Nothing is ever sent.
+                    _ = all_over.recv() => break,
+                    accepted = door.next() => accepted,
                 };
-                if let Err(error) = stream.set_nodelay(true) {
-                    debug!(%error, "no TCP_NODELAY");
-                }
-                let counted = Counted::new(&edge, (place, share), alive.clone());
-                let connection = Connection::new(Arc::clone(&edge), stream, peer);
-                tokio::spawn(async move {
-                    let _counted = counted;
-                    connection.await;
-                });
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    warn!(%error, "accepting fails");
-                }
-                sleep(edge.rest_after(&error)).await;
+                let Some(alive) = last.upgrade() else { break };
+                door.admit(accepted, &alive).await;
             }
         }
     }
-    drop((listener, alive));
-    // Nothing is ever sent.
+    drop(door);
     let _: Option<()> = all_over.recv().await;
+}
+
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+/// A listener, and how it fared last.
+struct Door<'a> {
+    edge: &'a Arc<Edge>,
+    listener: TcpListener,
+    /// The last accept failed.
+    failing: bool,
+    /// The last connection took one of the last files.
+    near: bool,
+}
+
+impl Door<'_> {
+    /// The next connection, when there is a place for it.
+    async fn next(&self) -> io::Result<Accepted> {
+        accept_one(self.edge, &self.listener, self.near).await
+    }
+
+    /// Serves a connection, or rests after an error.
+    async fn admit(&mut self, accepted: io::Result<Accepted>, alive: &mpsc::Sender<()>) {
+        match accepted {
+            Ok(accepted) => {
+                self.failing = false;
+                self.near =
+                    accepted.0.as_raw_fd() >= self.edge.files.ceiling().saturating_sub(NEAR);
+                serve(self.edge, accepted, alive);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    warn!(%error, "accepting fails");
+                }
+                sleep(self.edge.rest_after(&error)).await;
+            }
+        }
+    }
+
+    /// Serves what waits in the kernel's queue, which would be reset when the listener closes.
+    async fn admit_waiting(&self, alive: &mpsc::Sender<()>) {
+        // Lets the runtime see what has come.
+        tokio::task::yield_now().await;
+        let look = |context: &mut Context<'_>| Poll::Ready(self.listener.poll_accept(context));
+        while let Ok(place) = Arc::clone(&self.edge.places).try_acquire_owned() {
+            let Poll::Ready(Ok((stream, peer))) = std::future::poll_fn(look).await else {
+                return;
+            };
+            serve(self.edge, (stream, peer, place), alive);
+        }
+    }
+}
+
+/// Serves a connection in a task of its own.
+fn serve(edge: &Arc<Edge>, (stream, peer, place): Accepted, alive: &mpsc::Sender<()>) {
+    let client = edge.clients.client(peer.ip());
+    let Some(share) = edge.connections.open(client) else {
+        edge.proxy.metrics.connections_refused.inc();
+        return;
+    };
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "no TCP_NODELAY");
+    }
+    let counted = Counted::new(edge, (place, share), alive.clone());
+    let connection = Connection::new(Arc::clone(edge), stream, peer);
+    tokio::spawn(async move {
+        let _counted = counted;
+        connection.await;
+    });
 }
 
 /// A connection, counted as open until dropped.
@@ -110,11 +179,7 @@ impl Drop for Counted {
 /// Accepts one connection when there is a place for it. The place is taken only then, so that
 /// several listeners and workers that wait hold none. `near` says that the last one took one of the
 /// last files.
-async fn accept_one(
-    edge: &Edge,
-    listener: &TcpListener,
-    near: bool,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+async fn accept_one(edge: &Edge, listener: &TcpListener, near: bool) -> io::Result<Accepted> {
     if edge.is_crowded() {
         edge.crowd.notice();
         if edge.places.available_permits() == 0 {

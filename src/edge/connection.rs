@@ -44,6 +44,13 @@ use crate::traces::Parent;
 const LINGER: Duration = Duration::from_secs(2);
 const MOST_LINGERING: usize = 1024 * 1024;
 
+/// The same while the process ends: it waits for no client that does not close its side.
+const LAST_LINGER: Duration = Duration::from_millis(500);
+
+/// How long a connection on which nothing was asked yet is waited for while the process ends: its
+/// request is most likely on its way.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 type Http<S> = http1::Connection<TokioIo<Wire<S>>, Requests>;
 
 /// A phase that is over when it has made something of the connection: boxed, so that a connection
@@ -94,7 +101,7 @@ pub(super) struct Connection<S> {
 impl<S: Downstream> Connection<S> {
     /// The connection over `stream`, with nothing read yet.
     pub(super) fn new(edge: Arc<Edge>, stream: S, peer: SocketAddr) -> Self {
-        let phase = Phase::Idle(Box::pin(await_bytes(Arc::clone(&edge), stream)));
+        let phase = Phase::Idle(Box::pin(await_bytes(Arc::clone(&edge), stream, true)));
         Self {
             edge,
             peer,
@@ -105,7 +112,7 @@ impl<S: Downstream> Connection<S> {
 
     fn between(&self, (stream, early): Rest<S>) -> Phase<S> {
         if early.is_empty() {
-            Phase::Idle(Box::pin(await_bytes(Arc::clone(&self.edge), stream)))
+            Phase::Idle(Box::pin(await_bytes(Arc::clone(&self.edge), stream, false)))
         } else {
             self.http((stream, early))
         }
@@ -124,7 +131,10 @@ impl<S: Downstream> Connection<S> {
             }
             Phase::Http(http) => match ready!(http.as_mut().poll(context)) {
                 Parted::Over => None,
-                Parted::Closing(stream) => Some(Phase::Closing(Box::pin(linger(stream)))),
+                Parted::Closing(stream) => {
+                    let limit = self.edge.linger();
+                    Some(Phase::Closing(Box::pin(linger(stream, limit))))
+                }
                 Parted::Refused(stream, status) => Some(Phase::Closing(Box::pin(refuse(
                     Arc::clone(&self.edge),
                     stream,
@@ -185,8 +195,8 @@ impl<S: Downstream> Future for Connection<S> {
     }
 }
 
-/// Waits for the next request with nothing but the socket.
-async fn await_bytes<S: Downstream>(edge: Arc<Edge>, stream: S) -> Option<S> {
+/// Waits for the next request with nothing but the socket. A `new` connection has not had one.
+async fn await_bytes<S: Downstream>(edge: Arc<Edge>, stream: S, new: bool) -> Option<S> {
     let since = Instant::now();
     let next = {
         let next = std::future::poll_fn(|context| stream.poll_next(context));
@@ -196,8 +206,13 @@ async fn await_bytes<S: Downstream>(edge: Arc<Edge>, stream: S) -> Option<S> {
             () = edge.drain.begun_or(|| edge.crowd.gives_up(since)) => {
                 if !edge.drain.is_closing() {
                     edge.proxy.metrics.connections_given_up.inc();
+                    Next::End
+                } else if new {
+                    let next = std::future::poll_fn(|context| stream.poll_next(context));
+                    timeout(FIRST_REQUEST, next).await.unwrap_or(Next::End)
+                } else {
+                    Next::End
                 }
-                Next::End
             }
             () = sleep_until(since + edge.settings.timeouts.idle) => Next::End,
         }
@@ -294,7 +309,8 @@ async fn write_answer<S: Downstream>(
     let (mut wire, _) = Wire::new((stream, early), edge.settings.timeouts.write_stall);
     write_all(&mut wire, &bytes).await.ok()?;
     if close {
-        linger(wire.stream).await;
+        let limit = edge.linger();
+        linger(wire.stream, limit).await;
         return None;
     }
     Some((wire.stream, wire.early))
@@ -334,7 +350,7 @@ async fn write_all<S: Downstream>(wire: &mut Wire<S>, bytes: &[u8]) -> io::Resul
 /// Closes so that the client can read the answer: our side first, then what it still sends is read
 /// away, within bounds. To close over unread bytes would reset the connection and take the answer
 /// with it (RFC 9112 §9.6).
-async fn linger<S: Downstream>(mut stream: S) {
+async fn linger<S: Downstream>(mut stream: S, limit: Duration) {
     let mut away = vec![0; 4096];
     let rest = async {
         stream.shutdown().await?;
@@ -348,5 +364,16 @@ async fn linger<S: Downstream>(mut stream: S) {
         io::Result::Ok(())
     };
     // Whatever ends it, the connection is over.
-    let _ = timeout(LINGER, rest).await;
+    let _ = timeout(limit, rest).await;
+}
+
+impl Edge {
+    /// How long a closed connection is still read from.
+    fn linger(&self) -> Duration {
+        if self.drain.is_closing() {
+            LAST_LINGER
+        } else {
+            LINGER
+        }
+    }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Proxy;
+use super::release::{self, Release};
 use crate::cluster::{Life, Node};
 use crate::metrics::NodeMetrics;
 use crate::sessions::Session;
-use crate::upstream::{Answer, Connection, Error, PARK_AFTER, Priority, Turn, YOUNG};
+use crate::upstream::{Answer, Connection, Error, HalfClose, PARK_AFTER, Priority, Turn, YOUNG};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -43,6 +44,8 @@ pub(super) struct Times {
     late: bool,
     /// The request asks for a new session.
     creation: bool,
+    /// How a stop ends it; none if only its answer can.
+    release: Option<release::Manner>,
 }
 
 impl Times {
@@ -54,7 +57,13 @@ impl Times {
             deadline: now + patience,
             late: now.saturating_duration_since(begun) >= LATE,
             creation: false,
+            release: None,
         }
+    }
+
+    /// The same for a request that a stop ends in this manner.
+    pub(super) fn released(self, release: Option<release::Manner>) -> Self {
+        Self { release, ..self }
     }
 
     /// The same for a creation, with a probe at `nudge`.
@@ -78,6 +87,8 @@ pub(super) enum Ended {
     Overdue,
     /// With the verdict that the node is down.
     NodeDown,
+    /// With the stop of the process, and no answer.
+    Released,
 }
 
 /// A deadline that has no timer until the exchange has taken as long as [`YOUNG`]: most answers are
@@ -85,26 +96,59 @@ pub(super) enum Ended {
 /// something woke it or not: `edge` does so when it parks the connection, [`PARK_AFTER`] behind the
 /// beginning of the request at the earliest. It does so once, so that the timer of a try that begins
 /// [`LATE`] runs at once.
-struct Deadline {
+struct Deadline<'a> {
     begun: Instant,
     at: Instant,
+    /// The release that it looks out for as well, and when the try is old enough for it.
+    release: Option<(&'a Release, Instant)>,
     /// It was not polled yet.
     fresh: bool,
     /// It may go without a timer still.
     young: bool,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<dyn Future<Output = Due> + Send + 'a>>>,
 }
 
-impl Deadline {
+/// What a [`Deadline`] rings for.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    /// Its time.
+    Time,
+    /// The release.
+    Release,
+}
+
+impl<'a> Deadline<'a> {
     /// The first deadline of a try.
-    fn of(times: &Times) -> Self {
+    fn of(times: &Times, release: &'a Release) -> Self {
+        let manner = times.release;
         Self {
             begun: times.begun,
             at: times.nudge.unwrap_or(times.deadline),
+            release: manner.map(|manner| (release, times.begun + manner.patience())),
             fresh: true,
-            young: !times.late,
+            young: !times.late && !(manner.is_some() && release.has_begun()),
             timer: None,
         }
+    }
+
+    /// One future for both, so that a held exchange has one timer in memory.
+    fn timer(&self) -> Pin<Box<dyn Future<Output = Due> + Send + 'a>> {
+        let at = self.at;
+        let Some((release, from)) = self.release else {
+            return Box::pin(async move {
+                sleep_until(at).await;
+                Due::Time
+            });
+        };
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = sleep_until(at) => return Due::Time,
+                () = release.begun() => {}
+            }
+            sleep_until(from).await;
+            Due::Release
+        })
     }
 
     /// Puts the deadline off.
@@ -114,19 +158,20 @@ impl Deadline {
     }
 }
 
-impl Future for Deadline {
-    type Output = ();
+impl Future for Deadline<'_> {
+    type Output = Due;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Due> {
         let fresh = std::mem::replace(&mut self.fresh, false);
         // The clock is left alone the first time.
         self.young = self.young && (fresh || self.begun.elapsed() < YOUNG);
         if self.young {
             return Poll::Pending;
         }
-        let at = self.at;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        timer.as_mut().poll(context)
+        let mut timer = self.timer.take().unwrap_or_else(|| self.timer());
+        let due = timer.as_mut().poll(context);
+        self.timer = Some(timer);
+        due
     }
 }
 
@@ -270,13 +315,17 @@ impl Proxy {
         if times.late {
             connection.watch();
         }
+        let half_close = HalfClose::default();
         let mut talk = std::pin::pin!(async {
             connection.send(request, SEND_LIMIT).await?;
             sent();
-            connection.receive(self.max_answer, FINISH_LIMIT).await
+            connection
+                .receive_or_release(self.max_answer, FINISH_LIMIT, &half_close)
+                .await
         });
         let deadline = times.deadline;
-        let mut timer = Deadline::of(times);
+        let mut timer = Deadline::of(times, &self.release);
+        let mut releasing = false;
         loop {
             tokio::select! {
                 biased;
@@ -284,6 +333,9 @@ impl Proxy {
                     Ok(answer) => {
                         count(&node.metrics, request, &answer);
                         Ended::Answered(answer)
+                    }
+                    Err(error) if half_close.is_silent() && gave_way(&error, times) => {
+                        Ended::Released
                     }
                     Err(error) => {
                         held.broke();
@@ -295,7 +347,21 @@ impl Proxy {
                     node.metrics.exchange_failures.inc();
                     return Ended::NodeDown;
                 }
-                () = &mut timer => {
+                due = &mut timer => {
+                    if due == Due::Release {
+                        half_close.ask();
+                        releasing = true;
+                        timer.release = None;
+                        timer.reset(Instant::now() + release::WITHIN);
+                        continue;
+                    }
+                    if std::mem::take(&mut releasing) {
+                        if half_close.is_silent() && times.release == Some(release::Manner::Poll) {
+                            return Ended::Released;
+                        }
+                        timer.reset(deadline);
+                        continue;
+                    }
                     if timer.at >= deadline {
                         return Ended::Overdue;
                     }
@@ -306,6 +372,17 @@ impl Proxy {
         }
     }
 }
+
+/// Whether a node that was half-closed ended the connection as it should.
+fn gave_way(error: &Error, times: &Times) -> bool {
+    match times.release {
+        Some(release::Manner::Poll) => matches!(error, Error::Closed(_)),
+        // A reset does not say that the node has read the stanzas.
+        Some(release::Manner::Send) => matches!(error, Error::Closed(None)),
+        None => false,
+    }
+}
+
 /// Counts an answer, and the bytes that went both ways for it.
 fn count(metrics: &NodeMetrics, request: &[u8], answer: &Answer) {
     let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(0);
@@ -374,7 +451,8 @@ mod tests {
             let request = Instant::now();
             tokio::time::advance(late).await;
             let times = Times::new(request, Instant::now(), Duration::from_secs(1));
-            let mut deadline = Deadline::of(&times);
+            let release = Release::default();
+            let mut deadline = Deadline::of(&times, &release);
             let mut context = Context::from_waker(Waker::noop());
             assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
             let parked = request + PARK_AFTER;

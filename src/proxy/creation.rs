@@ -124,7 +124,7 @@ impl Proxy {
                     job.note.enters(Phase::Answer);
                     return self.learn_creation(id, job, answer, connection);
                 }
-                Ended::NodeDown => return Try::NextNode,
+                Ended::NodeDown | Ended::Released => return Try::NextNode,
                 Ended::Overdue => {
                     attempt::overdue(node);
                     return Try::Garbage;

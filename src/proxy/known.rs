@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
-use super::{Answer, Cause, Job, Phase, Proxy};
+use super::{Answer, Cause, Job, Phase, Proxy, release};
 use crate::bosh::{self, Condition};
 use crate::cluster::{Node, NodeId, Verdict, client_key};
 use crate::limits::Client;
@@ -221,7 +221,8 @@ impl UnderWay {
         let asks = job.note.kind() == Kind::Send;
         let sent = || self.session.sent(job.rid, asks, self.proxy.now());
         let stay = job.note.at_node();
-        let times = Times::new(job.note.begun(), stay.begun(), patience);
+        let times = Times::new(job.note.begun(), stay.begun(), patience)
+            .released(release::Manner::of(job.note.kind()));
         let ended = self
             .proxy
             .exchange(node, &mut connection, &job.request, sent, &times)
@@ -245,6 +246,11 @@ impl UnderWay {
                 } else {
                     Step::Again
                 }
+            }
+            Ended::Released => {
+                self.proxy.release.count();
+                job.note.enters(Phase::Stead);
+                Step::Done(Answer::ok(bosh::empty()))
             }
             Ended::Failed(error) => {
                 let reused = connection.is_reused();

@@ -18,6 +18,7 @@ mod known;
 mod learn;
 mod note;
 mod reject;
+mod release;
 mod resend;
 
 use std::fmt;
@@ -111,6 +112,7 @@ pub struct Proxy {
     ceiling: i32,
     /// Open files are short: sessions give up their idle connections.
     no_files: AtomicBool,
+    release: release::Release,
     started: Instant,
     max_answer: usize,
     connect: Duration,
@@ -167,6 +169,7 @@ impl Proxy {
             traces: Traces::start(settings.traces.as_ref())?,
             ceiling: i32::MAX,
             no_files: AtomicBool::new(false),
+            release: release::Release::default(),
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
             connect: settings.timeouts.connect,
@@ -188,6 +191,16 @@ impl Proxy {
     /// nodes that they do not use.
     pub fn short_of_files(&self) {
         self.no_files.store(true, Ordering::Relaxed);
+    }
+
+    /// Releases the requests that nodes hold, from now on: their clients are to ask the next process.
+    pub fn release(&self) {
+        self.release.begin();
+    }
+
+    /// How many requests were released without an answer of their nodes.
+    pub fn released(&self) -> u64 {
+        self.release.ended()
     }
 
     /// The time as sessions count it.

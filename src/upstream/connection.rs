@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -57,6 +58,34 @@ enum State {
     Answering,
     /// Not fit for another exchange.
     Spent,
+}
+
+/// Asks an exchange to give up its place at the node: see [`Connection::receive_or_release`].
+#[derive(Debug, Default)]
+pub struct HalfClose(AtomicU8);
+
+impl HalfClose {
+    const ASKED: u8 = 1;
+    const DONE: u8 = 2;
+
+    /// Asks for it. The exchange has to be polled again.
+    pub fn ask(&self) {
+        self.0.store(Self::ASKED, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was half-closed before a byte of the answer had come, and none has come
+    /// since.
+    pub fn is_silent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::DONE
+    }
+
+    fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::ASKED
+    }
+
+    fn set(&self, state: u8) {
+        self.0.store(state, Ordering::Relaxed);
+    }
 }
 
 /// What an answer takes that did not come in one piece.
@@ -198,6 +227,22 @@ impl Connection {
         max_answer: usize,
         finish: Duration,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + '_ {
+        static NEVER: HalfClose = HalfClose(AtomicU8::new(0));
+        self.receive_or_release(max_answer, finish, &NEVER)
+    }
+
+    /// The same, and half-closes the connection when `half_close` asks for it and no byte of the
+    /// answer has come. The answer may still come; it is the last one here.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Self::receive).
+    pub fn receive_or_release<'a>(
+        &'a mut self,
+        max_answer: usize,
+        finish: Duration,
+        half_close: &'a HalfClose,
+    ) -> impl Future<Output = Result<Answer, Error>> + Send + 'a {
+        let mut released = false;
         let given_up = self.state == State::Answering;
         let mut partial = None;
         let mut polled = false;
@@ -210,7 +255,17 @@ impl Connection {
                     return Poll::Ready(Err(Error::Closed(None)));
                 }
             }
-            let Poll::Ready(result) = self.poll_answer(cx, &mut partial, max_answer, finish) else {
+            if half_close.is_asked() && self.state == State::Sent {
+                // If it fails, the connection is broken, which the next read shows.
+                let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+                half_close.set(HalfClose::DONE);
+                released = true;
+            }
+            let Poll::Ready(mut result) = self.poll_answer(cx, &mut partial, max_answer, finish)
+            else {
+                if released && self.state == State::Answering {
+                    half_close.set(HalfClose::ASKED);
+                }
                 let again = std::mem::replace(&mut polled, true);
                 if again && self.opened.is_some_and(|opened| opened.elapsed() >= YOUNG) {
                     self.watch();
@@ -218,6 +273,9 @@ impl Connection {
                 return Poll::Pending;
             };
             partial = None;
+            if released && let Ok(answer) = &mut result {
+                answer.reusable = false;
+            }
             let reusable = matches!(&result, Ok(answer) if answer.reusable);
             self.reused |= reusable;
             self.state = if reusable { State::Idle } else { State::Spent };

@@ -33,7 +33,7 @@ mod stream;
 
 pub use answer::{Answer, Reader};
 pub use chunked::Chunked;
-pub use connection::{Connection, PARK_AFTER, YOUNG};
+pub use connection::{Connection, HalfClose, PARK_AFTER, YOUNG};
 pub use error::Error;
 pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use heard::Heard;

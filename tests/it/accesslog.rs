@@ -372,7 +372,7 @@ async fn a_machine_without_descriptors() {
 #[tokio::test]
 async fn what_the_end_cuts_has_its_line() {
     let nodes = tigase_nodes(1).await;
-    let more = "timeouts: { drain: 100ms }\nupstream: { connects_per_second: 2 }";
+    let more = "timeouts: { drain: 100ms }\nupstream: { connects_per_second: 2, release: keep }";
     let mut process = quiet(&nodes, more).await;
     let mut client = process.client().most(3);
     client.create().await.unwrap();

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bowline::config::Release;
+use bowline::demo::client::{Client, Pending, Reply};
+use bowline::demo::node::{Hub, Kind, Manner, Node, Profile, Reaction, Seen};
 use bowline::server::{Server, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,33 +21,263 @@ async fn until_refused(address: SocketAddr) {
     refused.expect("the listener closes");
 }
 
+/// The last answer of a process that stops: nothing is in it, and its client is to go elsewhere.
+fn assert_released(reply: &Reply) {
+    assert_goes_on(reply);
+    assert!(reply.is_empty(), "{reply:?}");
+    assert_eq!(reply.header("connection"), Some("close"), "{reply:?}");
+    assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+}
+
+/// Clients with a poll that their node holds.
+async fn polling(balancer: &Balancer, node: &Node, count: usize) -> Vec<(Client, Pending)> {
+    let mut polls = Vec::new();
+    for _ in 0..count {
+        let mut client = balancer.session().await;
+        let poll = client.begin_poll().await.unwrap();
+        polls.push((client, poll));
+    }
+    let held = |node: &Node| node.held() == count;
+    node.wait_until(held).await.unwrap();
+    polls
+}
+
+/// The same client, at another balancer.
+fn moved(client: &Client, balancer: &Balancer) -> Client {
+    let mut other = balancer.client();
+    other.adopt(client.sid(), client.rid());
+    other
+}
+
+async fn assert_polls_are_released(profile: Profile, within: Duration) {
+    let nodes = [Node::start(profile).await.unwrap()];
+    let balancer = Balancer::before(&nodes).await;
+    let next = Balancer::before(&nodes).await;
+    let address = balancer.address();
+    let polls = polling(&balancer, &nodes[0], 24).await;
+    let begun = Instant::now();
+    let drained = tokio::spawn(balancer.server.drain());
+    for (client, poll) in polls {
+        assert_released(&poll.reply().await.unwrap());
+        let mut client = moved(&client, &next);
+        let poll = client.begin_poll().await.unwrap();
+        assert!(nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>"));
+        let reply = poll.reply().await.unwrap();
+        assert!(reply.text().contains("id='m'"), "{reply:?}");
+    }
+    assert_eq!(drained.await.unwrap(), 0, "nothing was cut");
+    let took = begun.elapsed();
+    assert!(took < within, "{took:?}");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
 #[tokio::test]
-async fn held_polls_are_answered_and_idle_connections_close() {
+async fn a_stop_releases_the_polls_of_a_tigase() {
+    let within = Duration::from_secs(1);
+    assert_polls_are_released(Profile::tigase("t1"), within).await;
+}
+
+#[tokio::test]
+async fn a_stop_releases_the_polls_of_a_prosody() {
+    let within = Duration::from_secs(1);
+    assert_polls_are_released(Profile::prosody("p1"), within).await;
+}
+
+/// It does not notice a half-close: `keep` is for it. The stop is short all the same.
+#[tokio::test]
+async fn a_node_that_does_not_notice_is_waited_for_a_second() {
+    let nodes = [Node::start(Profile::shared("e1", &Hub::default()))
+        .await
+        .unwrap()];
+    let balancer = Balancer::before(&nodes).await;
+    let polls = polling(&balancer, &nodes[0], 24).await;
+    let begun = Instant::now();
+    let drained = tokio::spawn(balancer.server.drain());
+    for (_, poll) in polls {
+        assert_released(&poll.reply().await.unwrap());
+    }
+    assert_eq!(drained.await.unwrap(), 0);
+    let took = begun.elapsed();
+    assert!(
+        took >= Duration::from_secs(1) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_node_does_not_hold_up_a_stop() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::start(&patient(&nodes)).await;
+    let polls = polling(&balancer, &nodes[0], 3).await;
+    nodes[0].freeze();
+    let drained = tokio::spawn(balancer.server.drain());
+    for (_, poll) in polls {
+        assert_released(&poll.reply().await.unwrap());
+    }
+    assert_eq!(drained.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_stanza_at_the_moment_of_a_stop_reaches_its_client_once() {
     let nodes = tigase_nodes(1).await;
     let balancer = Balancer::before(&nodes).await;
+    let next = Balancer::before(&nodes).await;
+    let polls = polling(&balancer, &nodes[0], 200).await;
+    let drained = tokio::spawn(balancer.server.drain());
+    for (number, (client, _)) in polls.iter().enumerate() {
+        let stanza = format!("<message xmlns='jabber:client' id='m{number}'/>");
+        assert!(nodes[0].push(client.sid(), stanza));
+        tokio::task::yield_now().await;
+    }
+    let mut at_once = 0;
+    for (number, (client, poll)) in polls.into_iter().enumerate() {
+        let id = format!("id='m{number}'");
+        let reply = poll.reply().await.unwrap();
+        assert_goes_on(&reply);
+        if reply.is_empty() {
+            let reply = moved(&client, &next).poll().await.unwrap();
+            assert!(reply.text().contains(&id), "lost: {id} {reply:?}");
+        } else {
+            assert!(reply.text().contains(&id), "{reply:?}");
+            at_once += 1;
+        }
+    }
+    assert_eq!(drained.await.unwrap(), 0);
+    assert!(at_once > 0, "none came with the answer of its node");
+}
+
+#[tokio::test]
+async fn requests_that_are_no_polls_get_their_answers() {
+    let slow = |seen: &Seen| match seen.kind {
+        Kind::Create | Kind::Send => {
+            Reaction::ServeAs(Manner::default().slow(Duration::from_millis(300)))
+        }
+        _ => Reaction::Serve,
+    };
+    let nodes = [Node::start(Profile::tigase("t1").with_script(slow))
+        .await
+        .unwrap()];
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let ping = "<iq type='get' id='p' xmlns='jabber:client'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let ping = client.begin("", ping).await.unwrap();
+    let creation = balancer.client();
+    let creation = creation
+        .begin_post(&crate::routing::creation())
+        .await
+        .unwrap();
+    let is_sent = |kind| move |seen: &Seen| seen.kind == kind;
+    nodes[0]
+        .wait_until(|node| node.count(is_sent(Kind::Send)) == 1)
+        .await
+        .unwrap();
+    nodes[0]
+        .wait_until(|node| node.count(is_sent(Kind::Create)) == 2)
+        .await
+        .unwrap();
+    let drained = tokio::spawn(balancer.server.drain());
+    let reply = ping.reply().await.unwrap();
+    assert!(reply.text().contains("id=\"p\""), "{reply:?}");
+    assert_eq!(reply.header("connection"), Some("close"));
+    let reply = creation.reply().await.unwrap();
+    assert!(reply.attribute("sid").is_some(), "{reply:?}");
+    assert_eq!(drained.await.unwrap(), 0);
+}
+
+/// A client that talks has its last stanzas held, and no poll beside them: to wait for those as well
+/// would make the stop as long as `wait`.
+#[tokio::test]
+async fn a_request_with_stanzas_that_is_held_like_a_poll_is_released_like_one() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let next = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let presence = "<presence xmlns='jabber:client'/>";
+    let held = client.begin("", presence).await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let begun = Instant::now();
+    let drained = tokio::spawn(balancer.server.drain());
+    assert_released(&held.reply().await.unwrap());
+    let mut client = moved(&client, &next);
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
+    assert!(poll.reply().await.unwrap().text().contains("id='m'"));
+    assert_eq!(drained.await.unwrap(), 0);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let sent = nodes[0].count(|seen| seen.kind == Kind::Send);
+    assert_eq!(sent, 1, "its stanza went to the node once");
+}
+
+#[tokio::test]
+async fn a_client_that_has_just_connected_is_still_served() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let client = balancer.session().await;
+    let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
+    let mut silent = TcpStream::connect(balancer.address()).await.unwrap();
+    let connections = balancer.proxy().metrics.connections.clone();
+    eventually("they are accepted", || connections.get() == 3).await;
+    let address = balancer.address();
+    let drained = tokio::spawn(balancer.server.drain());
+    until_refused(address).await;
+    let body = format!(
+        "<body xmlns='http://jabber.org/protocol/httpbind' sid='{}' rid='{}'/>",
+        client.sid(),
+        client.rid() + 1
+    );
+    let request = format!(
+        "POST /http-bind HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    // The node must not miss a rid.
+    assert_eq!(
+        nodes[0].count(|seen| seen.kind == Kind::Poll && seen.sid.as_deref() == Some(client.sid())),
+        1
+    );
+    assert_eq!(
+        silent.read(&mut [0; 8]).await.unwrap(),
+        0,
+        "a silent one closes"
+    );
+    assert_eq!(drained.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn polls_that_are_kept_run_out_and_clients_are_served_meanwhile() {
+    let nodes = [Node::start(Profile::shared("e1", &Hub::default()))
+        .await
+        .unwrap()];
+    let mut settings = settings(&nodes);
+    settings.upstream.release = Release::Keep;
+    let balancer = Balancer::start(&settings).await;
     let address = balancer.address();
     let mut client = balancer.session().await;
     let poll = client.begin_poll().await.unwrap();
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     let mut idle = TcpStream::connect(address).await.unwrap();
-    eventually("it is accepted", || {
-        balancer.proxy().metrics.connections.get() >= 2
-    })
-    .await;
-
+    let newcomer = balancer.client();
     let drained = tokio::spawn(balancer.server.drain());
     assert_eq!(
         idle.read(&mut [0; 8]).await.unwrap(),
         0,
         "the idle connection closes"
     );
-    until_refused(address).await;
+    let reply = newcomer.post(&crate::routing::creation()).await.unwrap();
+    assert!(reply.attribute("sid").is_some(), "{reply:?}");
+    assert_eq!(reply.header("connection"), Some("close"));
     assert!(!drained.is_finished(), "a poll is still held");
     nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='last'/>");
     let reply = poll.reply().await.unwrap();
     assert!(reply.text().contains("last"));
     assert_eq!(reply.header("connection"), Some("close"));
     assert_eq!(drained.await.unwrap(), 0, "nothing was cut");
+    assert!(TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
@@ -52,6 +285,7 @@ async fn the_deadline_cuts_what_is_still_held() {
     let nodes = tigase_nodes(1).await;
     let mut settings = settings(&nodes);
     settings.timeouts.drain = Duration::from_millis(200);
+    settings.upstream.release = Release::Keep;
     let balancer = Balancer::start(&settings).await;
     let mut client = balancer.session().await;
     let poll = client.begin_poll().await.unwrap();
@@ -69,7 +303,7 @@ async fn ready_says_no_from_the_first_moment_and_clients_are_served_during_the_n
     let mut settings = settings(&nodes);
     settings.timeouts.drain_notice = Duration::from_millis(500);
     let balancer = Balancer::start(&settings).await;
-    let admin = bowline::demo::client::Client::to(balancer.server.admin_address().unwrap());
+    let admin = Client::to(balancer.server.admin_address().unwrap());
     let ready = b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(admin.post_raw(ready).await.unwrap().status, 200);
     let mut client = balancer.client();
@@ -102,6 +336,7 @@ async fn a_worker_that_is_done_leaves_the_others_their_connections() {
     let nodes = tigase_nodes(1).await;
     let mut settings = settings(&nodes);
     settings.threads = 4;
+    settings.upstream.release = Release::Keep;
     let balancer = Balancer::start(&settings).await;
     let mut held = Vec::new();
     for _ in 0..16 {
@@ -131,7 +366,7 @@ async fn a_worker_that_is_done_leaves_the_others_their_connections() {
 async fn a_second_signal_waits_for_nobody() {
     let nodes = tigase_nodes(1).await;
     let start = Start {
-        more: "log: { format: json }\ntimeouts: { drain: 1h }",
+        more: "log: { format: json }\ntimeouts: { drain: 1h }\nupstream: { release: keep }",
         ..Start::default()
     };
     let mut process = Process::start(&nodes, &start).await;
@@ -189,10 +424,7 @@ async fn an_old_client_that_stays_is_sent_away_with_one_connection_field() {
     let mut old = TcpStream::connect(balancer.address()).await.unwrap();
     old.write_all(request.as_bytes()).await.unwrap();
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
-    let address = balancer.address();
     let drained = tokio::spawn(balancer.server.drain());
-    until_refused(address).await;
-    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='last'/>");
     let mut answer = String::new();
     old.read_to_string(&mut answer).await.unwrap();
     let fields = answer

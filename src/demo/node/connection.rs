@@ -261,7 +261,11 @@ async fn converse(connection: &Connection, server: &Server) -> io::Result<()> {
                 ready?;
                 server.thawed().await;
                 match connection.read(&mut reader)? {
-                    Some(0) if server.notices_gone() => return Ok(()),
+                    Some(0) if server.notices_gone() => {
+                        // What was decided before it saw the end still goes out, as at a real node.
+                        connection.flush(server).await?;
+                        return Ok(());
+                    }
                     Some(0) => open = false,
                     Some(_) => reads += 1,
                     None => {}
