@@ -126,7 +126,7 @@ impl<'a> Deadline<'a> {
             at: times.nudge.unwrap_or(times.deadline),
             release: manner.map(|manner| (release, times.begun + manner.patience())),
             fresh: true,
-            young: !times.late && !(manner.is_some() && release.has_begun()),
+            young: !(times.late || manner.is_some() && release.has_begun()),
             timer: None,
         }
     }

@@ -248,6 +248,52 @@ async fn a_client_that_has_just_connected_is_still_served() {
     assert_eq!(drained.await.unwrap(), 0);
 }
 
+/// From the signal to the end of the process, with so many polls held.
+async fn stop_with(count: usize) -> Duration {
+    let nodes = [Node::start(Profile::tigase("t1").without_record())
+        .await
+        .unwrap()];
+    let mut process = Process::start(&nodes, &Start::default()).await;
+    let mut polls = Vec::new();
+    for _ in 0..count {
+        let mut client = process.client();
+        client.create().await.unwrap();
+        let poll = client.begin_poll().await.unwrap();
+        polls.push(tokio::spawn(async move {
+            let reply = poll.reply().await.unwrap();
+            drop(client);
+            reply
+        }));
+    }
+    let held = |node: &Node| node.held() == count;
+    nodes[0].wait_until(held).await.unwrap();
+    let begun = Instant::now();
+    process.terminate();
+    let status = process.wait().await;
+    let took = begun.elapsed();
+    assert!(status.success(), "{status}");
+    for poll in polls {
+        assert_released(&poll.await.unwrap());
+    }
+    took
+}
+
+#[tokio::test]
+async fn a_stop_with_many_held_polls_is_short() {
+    let took = stop_with(500).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// The target is 10,000; this many fit below a limit of 20,000 open files in each process.
+#[tokio::test]
+#[ignore = "needs 20,000 open files and an optimised build: `cargo test --profile tools --test it -- --ignored \
+            --nocapture a_stop_with_thousands`"]
+async fn a_stop_with_thousands_of_held_polls_takes_less_than_two_seconds() {
+    let took = stop_with(9_500).await;
+    println!("9,500 held polls: {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
 #[tokio::test]
 async fn polls_that_are_kept_run_out_and_clients_are_served_meanwhile() {
     let nodes = [Node::start(Profile::shared("e1", &Hub::default()))

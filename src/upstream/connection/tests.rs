@@ -10,6 +10,8 @@ use tokio::time::timeout;
 use super::super::stream::{KEEPALIVE_AFTER, USER_TIMEOUT, is_own_end};
 use super::*;
 
+mod half_close;
+
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(50);
 const MAX: usize = 1024 * 1024;

@@ -4,18 +4,18 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Process, freePorts, until } from './processes.mjs';
 
-function bowlineConfiguration(port, admin, nodes) {
+function bowlineConfiguration({ address = '127.0.0.1', port, admin, nodes, more = '' }) {
   const lines = nodes.map(({ name, port: at }) => `  - { name: ${name}, address: 127.0.0.1:${at} }`);
   return `
 listen:
-  - address: 127.0.0.1:${port}
+  - address: ${address}:${port}
 bosh:
   paths: [/http-bind]
 placement: round-robin        # all clients come from one address
 nodes:
 ${lines.join('\n')}
 admin: { address: 127.0.0.1:${admin} }
-timeouts: { drain: 3s }
+${more}
 `;
 }
 
@@ -51,6 +51,19 @@ ${servers.join('\n')}
 `;
 }
 
+/** Starts Bowline there, in front of `nodes`; it serves once `started` has resolved. */
+export function startBowline(folder, binary, where) {
+  const file = path.join(folder, `bowline-${where.admin}.yaml`);
+  writeFileSync(file, bowlineConfiguration(where));
+  const process = new Process('bowline', binary, ['run', '--config', file], path.join(folder, `bowline-${where.admin}.log`));
+  const told = `http://127.0.0.1:${where.admin}`;
+  const started = async () => {
+    await process.listens(where.admin);
+    await until('bowline has found every node up', 5, async () => (await health(told)).status === 'ok');
+  };
+  return { process, started, health: () => health(told) };
+}
+
 async function health(admin) {
   const answer = await fetch(`${admin}/health`, { signal: AbortSignal.timeout(2000) });
   return answer.json();
@@ -73,13 +86,8 @@ export const BALANCERS = {
 
   async bowline(folder, nodes, binary) {
     const [port, admin] = await freePorts(2);
-    const file = path.join(folder, 'bowline.yaml');
-    writeFileSync(file, bowlineConfiguration(port, admin, nodes));
-    const process = new Process('bowline', binary, ['run', '--config', file], path.join(folder, 'bowline.log'));
-    await process.listens(port);
-    await process.listens(admin);
-    const told = `http://127.0.0.1:${admin}`;
-    await until('bowline has found every node up', 5, async () => (await health(told)).status === 'ok');
-    return { url: `http://127.0.0.1:${port}/http-bind`, process, health: () => health(told) };
+    const { process, started, health } = startBowline(folder, binary, { port, admin, nodes, more: 'timeouts: { drain: 3s }' });
+    await started();
+    return { url: `http://127.0.0.1:${port}/http-bind`, process, health };
   },
 };

@@ -83,7 +83,8 @@ export async function until(what, seconds, condition) {
   }
 }
 
-function accepts(port) {
+/** Whether something listens there. */
+export function accepts(port) {
   return new Promise((resolve) => {
     const socket = net.connect(port, '127.0.0.1');
     socket.on('connect', () => {

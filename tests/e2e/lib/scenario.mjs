@@ -74,7 +74,7 @@ function homesOf(nodes, clients) {
 }
 
 // Servers know nothing of each other, so a peer is a client of the same server.
-function meet(homes) {
+export function meet(homes) {
   for (const home of homes) {
     home.forEach((client, index) => {
       client.peer = home[(index + 1) % home.length];
@@ -137,7 +137,7 @@ function tally(words) {
   return counts;
 }
 
-function totalOfPings(clients, which = () => true) {
+export function totalOfPings(clients, which = () => true) {
   const sent = clients.flatMap((client) => client.pings.filter((ping) => which(ping, client)));
   const answered = sent.filter((ping) => ping.answered !== undefined);
   return {
@@ -147,7 +147,7 @@ function totalOfPings(clients, which = () => true) {
   };
 }
 
-function totalOfMessages(clients, which = () => true) {
+export function totalOfMessages(clients, which = () => true) {
   const sent = clients.flatMap((client) => [...client.sent.values()].filter((message) => which(message, client)));
   const delays = sent.filter(({ received }) => received.length > 0).map(({ at, received }) => received[0] - at);
   return {

@@ -10,6 +10,7 @@
 //
 // A page is named by the fragment of the URL (`http://…/http-bind#7`), which never leaves here.
 
+import dns from 'node:dns';
 import http from 'node:http';
 
 /** The origin of the page that the clients pretend to be. */
@@ -17,10 +18,26 @@ export const ORIGIN = 'http://chat.example.com';
 
 const pages = new Map();
 
+// Names with several addresses, for clients that try one after the other as browsers do. A name in
+// `.test` never leads out of this machine (RFC 6761).
+const names = new Map();
+
+/** Gives a name these addresses. */
+export function name(host, addresses) {
+  names.set(host, addresses);
+}
+
+function lookup(host, options, callback) {
+  const addresses = names.get(host);
+  if (!addresses) return dns.lookup(host, options, callback);
+  const found = addresses.map((address) => ({ address, family: 4 }));
+  return options.all ? callback(null, found) : callback(null, found[0].address, 4);
+}
+
 function page(url) {
   let found = pages.get(url.href);
   if (!found) {
-    const agent = new http.Agent({ keepAlive: true, maxSockets: 6 });
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 6, lookup });
     found = { agent, preflight: null };
     pages.set(url.href, found);
   }
@@ -32,6 +49,9 @@ export function closePages() {
   for (const { agent } of pages.values()) agent.destroy();
   pages.clear();
 }
+
+/** Every request: when it began and ended, and with which status; 0 is a failure. */
+export const requests = [];
 
 /** What went over the wire, for the figures. */
 export const counted = { requests: 0, resent: 0, statuses: {}, refused: {}, failed: {} };
@@ -92,6 +112,7 @@ export class XMLHttpRequest {
   #answerHeaders = {};
   #request = null;
   #aborted = false;
+  #record = null;
 
   open(method, url) {
     this.#method = method;
@@ -131,6 +152,8 @@ export class XMLHttpRequest {
 
   async #send(body) {
     counted.requests += 1;
+    this.#record = { at: Date.now() };
+    requests.push(this.#record);
     const from = page(this.#url);
     from.preflight ??= preflight(from.agent, this.#url);
     await from.preflight.catch((error) => {
@@ -155,6 +178,7 @@ export class XMLHttpRequest {
   }
 
   #done({ status, headers, text }) {
+    Object.assign(this.#record, { ended: Date.now(), status: this.#aborted ? 'aborted' : status });
     if (this.#aborted) return;
     count(counted.statuses, status);
     if (status >= 300) count(counted.refused, text.slice(0, 300));
