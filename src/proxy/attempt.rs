@@ -1,19 +1,18 @@
 //! One try to get one answer from one node, with the three ways in which waiting ends: the answer
 //! (or the connection's end), the deadline, and the verdict that the node is down.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Proxy;
-use super::release::{self, Release};
+use super::deadline::{Deadline, Next, Times};
+use super::release;
 use crate::cluster::{Life, Node};
 use crate::metrics::NodeMetrics;
 use crate::sessions::Session;
-use crate::upstream::{Answer, Connection, Error, HalfClose, PARK_AFTER, Priority, Turn, YOUNG};
+use crate::upstream::{Answer, Connection, Error, HalfClose, Priority, Turn};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -26,55 +25,6 @@ const FINISH_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a connection is tried again that this machine itself could not make.
 const LOCAL_RETRY: Duration = Duration::from_millis(100);
-
-/// A try that begins so long after its request has its timer at once: where `edge` polls it again, it
-/// would not be as old as [`YOUNG`] yet.
-const LATE: Duration = PARK_AFTER.saturating_sub(YOUNG);
-
-/// The times of one try.
-#[derive(Debug)]
-pub(super) struct Times {
-    /// When it begins.
-    begun: Instant,
-    /// When a probe looks after its node.
-    nudge: Option<Instant>,
-    /// When it is given up.
-    deadline: Instant,
-    /// It begins so long after its request that nobody polls it any more without being woken.
-    late: bool,
-    /// The request asks for a new session.
-    creation: bool,
-    /// How a stop ends it; none if only its answer can.
-    release: Option<release::Manner>,
-}
-
-impl Times {
-    /// Those of a try that begins at `now`, for a request that began at `begun`.
-    pub(super) fn new(begun: Instant, now: Instant, patience: Duration) -> Self {
-        Self {
-            begun: now,
-            nudge: None,
-            deadline: now + patience,
-            late: now.saturating_duration_since(begun) >= LATE,
-            creation: false,
-            release: None,
-        }
-    }
-
-    /// The same for a request that a stop ends in this manner.
-    pub(super) fn released(self, release: Option<release::Manner>) -> Self {
-        Self { release, ..self }
-    }
-
-    /// The same for a creation, with a probe at `nudge`.
-    pub(super) fn of_creation(self, nudge: Instant) -> Self {
-        Self {
-            nudge: Some(nudge),
-            creation: true,
-            ..self
-        }
-    }
-}
 
 /// How a try ended.
 #[derive(Debug)]
@@ -89,90 +39,6 @@ pub(super) enum Ended {
     NodeDown,
     /// With the stop of the process, and no answer.
     Released,
-}
-
-/// A deadline that has no timer until the exchange has taken as long as [`YOUNG`]: most answers are
-/// there by then. Whoever drives an exchange polls it again once it has taken a while, whether
-/// something woke it or not: `edge` does so when it parks the connection, [`PARK_AFTER`] behind the
-/// beginning of the request at the earliest. It does so once, so that the timer of a try that begins
-/// [`LATE`] runs at once.
-struct Deadline<'a> {
-    begun: Instant,
-    at: Instant,
-    /// The release that it looks out for as well, and when the try is old enough for it.
-    release: Option<(&'a Release, Instant)>,
-    /// It was not polled yet.
-    fresh: bool,
-    /// It may go without a timer still.
-    young: bool,
-    timer: Option<Pin<Box<dyn Future<Output = Due> + Send + 'a>>>,
-}
-
-/// What a [`Deadline`] rings for.
-#[derive(Debug, PartialEq, Eq)]
-enum Due {
-    /// Its time.
-    Time,
-    /// The release.
-    Release,
-}
-
-impl<'a> Deadline<'a> {
-    /// The first deadline of a try.
-    fn of(times: &Times, release: &'a Release) -> Self {
-        let manner = times.release;
-        Self {
-            begun: times.begun,
-            at: times.nudge.unwrap_or(times.deadline),
-            release: manner.map(|manner| (release, times.begun + manner.patience())),
-            fresh: true,
-            young: !(times.late || manner.is_some() && release.has_begun()),
-            timer: None,
-        }
-    }
-
-    /// One future for both, so that a held exchange has one timer in memory.
-    fn timer(&self) -> Pin<Box<dyn Future<Output = Due> + Send + 'a>> {
-        let at = self.at;
-        let Some((release, from)) = self.release else {
-            return Box::pin(async move {
-                sleep_until(at).await;
-                Due::Time
-            });
-        };
-        Box::pin(async move {
-            tokio::select! {
-                biased;
-                () = sleep_until(at) => return Due::Time,
-                () = release.begun() => {}
-            }
-            sleep_until(from).await;
-            Due::Release
-        })
-    }
-
-    /// Puts the deadline off.
-    fn reset(&mut self, at: Instant) {
-        self.at = at;
-        self.timer = None;
-    }
-}
-
-impl Future for Deadline<'_> {
-    type Output = Due;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Due> {
-        let fresh = std::mem::replace(&mut self.fresh, false);
-        // The clock is left alone the first time.
-        self.young = self.young && (fresh || self.begun.elapsed() < YOUNG);
-        if self.young {
-            return Poll::Pending;
-        }
-        let mut timer = self.timer.take().unwrap_or_else(|| self.timer());
-        let due = timer.as_mut().poll(context);
-        self.timer = Some(timer);
-        due
-    }
 }
 
 /// A request counted as held at its node, until dropped.
@@ -323,9 +189,7 @@ impl Proxy {
                 .receive_or_release(self.max_answer, FINISH_LIMIT, &half_close)
                 .await
         });
-        let deadline = times.deadline;
         let mut timer = Deadline::of(times, &self.release);
-        let mut releasing = false;
         loop {
             tokio::select! {
                 biased;
@@ -347,26 +211,10 @@ impl Proxy {
                     node.metrics.exchange_failures.inc();
                     return Ended::NodeDown;
                 }
-                due = &mut timer => {
-                    if due == Due::Release {
-                        half_close.ask();
-                        releasing = true;
-                        timer.release = None;
-                        timer.reset(Instant::now() + release::WITHIN);
-                        continue;
-                    }
-                    if std::mem::take(&mut releasing) {
-                        if half_close.is_silent() && times.release == Some(release::Manner::Poll) {
-                            return Ended::Released;
-                        }
-                        timer.reset(deadline);
-                        continue;
-                    }
-                    if timer.at >= deadline {
-                        return Ended::Overdue;
-                    }
-                    node.suspect("an answer is late", SystemTime::now());
-                    timer.reset(deadline);
+                due = &mut timer => match timer.next(due, times, &half_close) {
+                    Next::Wait => {}
+                    Next::Nudge => node.suspect("an answer is late", SystemTime::now()),
+                    Next::End(ended) => return ended,
                 }
             }
         }
@@ -437,30 +285,4 @@ pub(super) fn overdue(node: &Node) {
 pub(super) fn exchange_failed(node: &Node, error: &Error) {
     node.metrics.exchange_failures.inc();
     suspect(node, error);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_exchange_has_a_deadline_however_late_it_begins() {
-        for late in (0..40_000).step_by(500).map(Duration::from_micros) {
-            let request = Instant::now();
-            tokio::time::advance(late).await;
-            let times = Times::new(request, Instant::now(), Duration::from_secs(1));
-            let release = Release::default();
-            let mut deadline = Deadline::of(&times, &release);
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
-            let parked = request + PARK_AFTER;
-            if let Some(left) = parked.checked_duration_since(Instant::now()) {
-                tokio::time::advance(left).await;
-                assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
-            }
-            assert!(deadline.timer.is_some(), "begun after {late:?}");
-        }
-    }
 }

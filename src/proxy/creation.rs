@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
-use super::attempt::{self, Ended, OVERDUE_AFTER, Times};
+use super::attempt::{self, Ended, OVERDUE_AFTER};
+use super::deadline::Times;
 use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Phase, Proxy, refuse};

@@ -10,6 +10,7 @@ mod access;
 mod answer;
 mod attempt;
 mod creation;
+mod deadline;
 mod end;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
