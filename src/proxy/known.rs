@@ -4,6 +4,8 @@
 //! called down; only then the session moves to a survivor. A session without a pin runs here too,
 //! at its rendezvous node, and becomes a pin when the node answers it.
 
+pub(super) mod connect;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use super::learn::{self, Learned};
 use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Phase, Proxy, release};
 use crate::bosh::{self, Condition};
-use crate::cluster::{Node, NodeId, Verdict, client_key};
+use crate::cluster::{NodeId, Verdict, client_key};
 use crate::limits::Client;
 use crate::metrics::Kind;
 use crate::sessions::{SPACING, Session, Turn};
@@ -77,9 +79,6 @@ impl Drop for UnderWay {
     }
 }
 
-/// Connections to one node that may wait or be opened at the same time for sids without a pin.
-pub(super) const LANE: usize = 64;
-
 /// What the request has been through.
 #[derive(Default)]
 struct Past {
@@ -111,7 +110,12 @@ enum Step {
 
 /// Runs a request of a session to its answer.
 pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
-    under_way.turn(job.rid, job.note.begun()).await;
+    let proxy = Arc::clone(&under_way.proxy);
+    let release = &proxy.release;
+    let manner = release::Manner::of(job.note.kind());
+    // A poll waits for no lower rid any more once the process stops: its node must see its rid.
+    let turn = under_way.turn(job.rid, job.note.begun());
+    let _ = release.unless(manner, turn).await;
     let mut past = Past {
         home: Some(under_way.session.node()),
         ..Past::default()
@@ -132,14 +136,19 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
             Step::Later => {
                 job.note.enters(Phase::Queue);
                 under_way.session.again(job.rid);
-                sleep(CONNECT_PAUSE).await;
+                if release.unless(manner, sleep(CONNECT_PAUSE)).await.is_none() {
+                    break under_way.released(&job);
+                }
                 under_way.turn_again(job.rid).await;
             }
             Step::Reassign => {
                 job.note.enters(Phase::Queue);
                 under_way.session.again(job.rid);
-                if !Box::pin(under_way.reassign(id, &job, &mut past)).await {
-                    break under_way.lost(Cause::SessionLost);
+                let moved = Box::pin(under_way.reassign(id, &job, &mut past));
+                match release.unless(manner, moved).await {
+                    Some(true) => {}
+                    Some(false) => break under_way.lost(Cause::SessionLost),
+                    None => break under_way.released(&job),
                 }
                 under_way.turn_again(job.rid).await;
             }
@@ -248,43 +257,12 @@ impl UnderWay {
                     Step::Again
                 }
             }
-            Ended::Released => {
-                self.proxy.release.count();
-                job.note.enters(Phase::Stead);
-                Step::Done(Answer::ok(bosh::empty()))
-            }
+            Ended::Released => Step::Done(self.released(job)),
             Ended::Failed(error) => {
                 let reused = connection.is_reused();
                 self.failed(id, &error, reused, job, past)
             }
         }
-    }
-
-    /// Opens a connection to `node`. For a session that no node is known to have it gets in line
-    /// with others of that kind first, so that made-up sids never hold up the connections of
-    /// others; none if the budget for such sids is used up when its turn has come.
-    async fn open(
-        &self,
-        node: &Node,
-        priority: Priority,
-        give_up: Instant,
-    ) -> Option<Result<Box<Connection>, upstream::Error>> {
-        let of = Some(&*self.session);
-        let Some(client) = self.owes() else {
-            return Some(self.proxy.open(node, of, priority, give_up).await);
-        };
-        let lane = self.proxy.lanes[node.id.index()].acquire();
-        let Ok(_place) = timeout_at(give_up, lane).await else {
-            return Some(Err(upstream::Error::Queue));
-        };
-        if !self.proxy.unknown.has(client, self.proxy.started.elapsed()) {
-            return None;
-        }
-        if !node.serves() {
-            // Down meanwhile: all who waited leave at once.
-            return Some(Err(upstream::Error::ConnectTimeout));
-        }
-        Some(self.proxy.open(node, of, Priority::Moved, give_up).await)
     }
 
     fn failed(
@@ -493,6 +471,13 @@ impl UnderWay {
             .homeless_until
             .get_or_insert_with(|| Instant::now() + patience);
         self.proxy.await_node(*until).await
+    }
+
+    /// The process stops: the client is to ask the next one.
+    fn released(&self, job: &Job) -> Answer {
+        self.proxy.release.count();
+        job.note.enters(Phase::Stead);
+        Answer::ok(bosh::empty())
     }
 
     /// The session cannot go on: a clean end, at which clients log in again at once.

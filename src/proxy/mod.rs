@@ -156,7 +156,7 @@ impl Proxy {
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
         let limits = &settings.limits;
-        let lane = |_: &_| Semaphore::new(known::LANE);
+        let lane = |_: &_| Semaphore::new(known::connect::LANE);
         Ok(Self {
             clients: Clients::new(settings),
             creations: Rates::new(limits.creations_per_client, limits.creations_burst),

@@ -79,6 +79,23 @@ impl Release {
         }
     }
 
+    /// Does `work`, and gives it up when the release begins, if a poll waits for it.
+    pub(super) async fn unless<T>(
+        &self,
+        manner: Option<Manner>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        if manner != Some(Manner::Poll) {
+            return Some(work.await);
+        }
+        tokio::select! {
+            // Without a wait it costs nothing.
+            biased;
+            done = work => Some(done),
+            () = self.begun() => None,
+        }
+    }
+
     /// Counts a request that ended with an empty wrapper.
     pub(super) fn count(&self) {
         self.ended.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,12 @@
 //! The end of the balancer: in order, or at the deadline; and starts that fail.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::config::Release;
 use bowline::demo::client::{Client, Pending, Reply};
-use bowline::demo::node::{Hub, Kind, Manner, Node, Profile, Reaction, Seen};
+use bowline::demo::node::{Ending, Hub, Kind, Manner, Node, Profile, Reaction, Seen};
 use bowline::server::{Server, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -246,6 +247,54 @@ async fn a_client_that_has_just_connected_is_still_served() {
         "a silent one closes"
     );
     assert_eq!(drained.await.unwrap(), 0);
+}
+
+/// A poll of this client that waits inside the balancer.
+async fn waiting_poll(balancer: &Balancer, client: &mut Client) -> Pending {
+    let poll = client.begin_poll().await.unwrap();
+    let sessions = Arc::clone(&balancer.proxy().sessions);
+    let under_way = || {
+        sessions
+            .find(client.sid())
+            .map(|session| session.under_way())
+    };
+    eventually("it is under way", || under_way() == Some(1)).await;
+    poll
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_for_a_lower_rid_is_released() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    let sid = client.sid().to_owned();
+    client.adopt(&sid, client.rid() + 1);
+    let poll = waiting_poll(&balancer, &mut client).await;
+    let begun = Instant::now();
+    let drained = tokio::spawn(balancer.server.drain());
+    assert_released(&poll.reply().await.unwrap());
+    assert_eq!(drained.await.unwrap(), 0);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let polls = nodes[0].count(|seen| seen.kind == Kind::Poll && seen.sid.as_ref() == Some(&sid));
+    assert_eq!(polls, 1, "the node has seen its rid");
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_for_a_node_is_released() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let mut client = balancer.session().await;
+    nodes[0].kill(Ending::Eof).await;
+    let proxy = Arc::clone(balancer.proxy());
+    eventually("the node is down", || !proxy.cluster.any_up()).await;
+    let poll = waiting_poll(&balancer, &mut client).await;
+    let begun = Instant::now();
+    let drained = tokio::spawn(balancer.server.drain());
+    assert_released(&poll.reply().await.unwrap());
+    assert_eq!(drained.await.unwrap(), 0);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 /// From the signal to the end of the process, with so many polls held.

@@ -1,0 +1,39 @@
+//! Connections to nodes for requests of sessions.
+
+use tokio::time::{Instant, timeout_at};
+
+use super::UnderWay;
+use crate::cluster::Node;
+use crate::upstream::{Connection, Error, Priority};
+
+/// Connections to one node that may wait or be opened at the same time for sids without a pin.
+pub(in crate::proxy) const LANE: usize = 64;
+
+impl UnderWay {
+    /// Opens a connection to `node`. For a session that no node is known to have it gets in line
+    /// with others of that kind first, so that made-up sids never hold up the connections of
+    /// others; none if the budget for such sids is used up when its turn has come.
+    pub(super) async fn open(
+        &self,
+        node: &Node,
+        priority: Priority,
+        give_up: Instant,
+    ) -> Option<Result<Box<Connection>, Error>> {
+        let of = Some(&*self.session);
+        let Some(client) = self.owes() else {
+            return Some(self.proxy.open(node, of, priority, give_up).await);
+        };
+        let lane = self.proxy.lanes[node.id.index()].acquire();
+        let Ok(_place) = timeout_at(give_up, lane).await else {
+            return Some(Err(Error::Queue));
+        };
+        if !self.proxy.unknown.has(client, self.proxy.started.elapsed()) {
+            return None;
+        }
+        if !node.serves() {
+            // Down meanwhile: all who waited leave at once.
+            return Some(Err(Error::ConnectTimeout));
+        }
+        Some(self.proxy.open(node, of, Priority::Moved, give_up).await)
+    }
+}
