@@ -58,8 +58,8 @@ pub struct Listen {
 /// The BOSH service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bosh {
-    /// Paths that are BOSH, compared to the letter; at least one, none twice. Each starts with `/`
-    /// and has only characters that RFC 3986 allows in a path.
+    /// Paths that are BOSH; at least one, none twice. Each starts with `/` and has only characters
+    /// that RFC 3986 allows in a path. A request may have one `/` more at the end.
     pub paths: Vec<String>,
     /// The largest request body, in bytes; 1 KiB to 16 MiB, 1 MiB by default.
     pub max_body: usize,

@@ -107,6 +107,13 @@ enum Read {
     Exchange(Exchange, Allowed),
 }
 
+/// The configured path that `path` names: itself, or itself with one `/` more at its end. A
+/// configured path that ends in `/` is compared to the letter.
+fn configured_path<'a>(paths: &'a [String], path: &str) -> Option<&'a str> {
+    let find = |wanted: &str| paths.iter().find(|one| *one == wanted).map(String::as_str);
+    find(path).or_else(|| find(path.strip_suffix('/').filter(|bare| !bare.ends_with('/'))?))
+}
+
 impl Edge {
     /// Answers one request. Says also whether its connection stays open; what closes the
     /// connection may not have been read to its end.
@@ -167,8 +174,8 @@ impl Edge {
             Ok(host) => host,
             Err(cause) => return refuse(cause, allowed),
         };
-        let known = bosh.paths.iter().any(|path| path == head.uri.path());
-        let Some(path) = Path::new(head.uri.path()).filter(|_| known) else {
+        let configured = configured_path(&bosh.paths, head.uri.path());
+        let Some(path) = configured.and_then(Path::new) else {
             return refuse(Cause::NotFound, allowed);
         };
         match head.method {

@@ -77,7 +77,9 @@ async fn other_paths_and_methods_are_refused_with_a_wrapper() {
     for (line, status) in [
         ("POST /other HTTP/1.1", "404 Not Found"),
         ("GET / HTTP/1.1", "404 Not Found"),
-        ("POST /http-bind/ HTTP/1.1", "404 Not Found"),
+        ("POST /http-bind// HTTP/1.1", "404 Not Found"),
+        ("POST /http-bind/x HTTP/1.1", "404 Not Found"),
+        ("POST // HTTP/1.1", "404 Not Found"),
         ("PUT /http-bind HTTP/1.1", "405 Method Not Allowed"),
         ("DELETE /http-bind HTTP/1.1", "405 Method Not Allowed"),
         ("TRACE /http-bind HTTP/1.1", "405 Method Not Allowed"),
@@ -100,6 +102,48 @@ async fn other_paths_and_methods_are_refused_with_a_wrapper() {
         }
     }
     assert_unforwarded(&nodes);
+}
+
+/// A page that is configured with `https://chat.example.com/http-bind/` works; every node sees the
+/// configured path, since Prosody answers 404 for the other one.
+#[tokio::test]
+async fn one_slash_behind_a_configured_path_changes_nothing() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.bosh.paths = ["/http-bind", "/x", "/x/", "/bosh/"]
+        .map(String::from)
+        .to_vec();
+    let balancer = Balancer::start(&settings).await;
+    let mut client = balancer.client().path("/http-bind/");
+    client.create().await.unwrap();
+    assert_goes_on(&client.ping("p").await.unwrap());
+    let seen = seen_of(&nodes[0], client.sid());
+    assert!(!seen.is_empty());
+    for request in &seen {
+        let text = request.text();
+        assert!(text.starts_with("POST /http-bind HTTP/1.1\r\n"), "{text}");
+    }
+    let options = raw(&balancer, &request("OPTIONS /http-bind/ HTTP/1.1", "", "")).await;
+    assert!(
+        options.contains("access-control-allow-methods"),
+        "{options}"
+    );
+    // A path with a slash of its own is compared to the letter, and comes first.
+    for path in ["/bosh/", "/x/"] {
+        let mut client = balancer.client().path(path);
+        client.create().await.unwrap();
+        assert_goes_on(&client.ping("p").await.unwrap());
+        let text = seen_of(&nodes[0], client.sid())[0].text();
+        assert!(
+            text.starts_with(&format!("POST {path} HTTP/1.1\r\n")),
+            "{text}"
+        );
+    }
+    for other in ["/bosh", "/bosh//"] {
+        let line = format!("GET {other} HTTP/1.1");
+        let answer = raw(&balancer, &request(&line, "", "")).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{other}: {answer}");
+    }
 }
 
 #[tokio::test]
