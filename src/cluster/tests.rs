@@ -23,9 +23,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         placement,
         placement_wait: second,
         trusted_proxies: vec![],
-        cors: Cors {
-            origins: Origins::Any,
-        },
+        cors: Cors::default(),
         nodes: (1..=nodes)
             .map(|n| NodeSettings {
                 name: format!("t{n}"),

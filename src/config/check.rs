@@ -138,6 +138,54 @@ pub(super) fn collector(text: &str) -> Result<String, &'static str> {
     Ok(format!("http://{authority}{path}"))
 }
 
+/// Request headers that no page can set, since they are the browser's own (the Fetch standard's
+/// "forbidden request-headers"); so are those that begin with `proxy-` and `sec-`.
+const FORBIDDEN_HEADERS: [&str; 22] = [
+    "accept-charset",
+    "accept-encoding",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "access-control-request-private-network",
+    "connection",
+    "content-length",
+    "cookie",
+    "cookie2",
+    "date",
+    "dnt",
+    "expect",
+    "host",
+    "keep-alive",
+    "origin",
+    "referer",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+];
+
+/// Checks the name of a request header that pages of another origin may send: a token (RFC 9110
+/// §5.6.2) of 1 to 64 characters that a page can set.
+pub(super) fn request_header(name: &str) -> Result<(), &'static str> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !(1..=64).contains(&name.len()) || !name.bytes().all(token) {
+        return Err("be the name of a header such as `Authorization`");
+    }
+    let lower = name.to_ascii_lowercase();
+    if lower == "*" {
+        return Err("name one header: `*` does not stand for `Authorization`");
+    }
+    if lower == "content-type" {
+        return Err("be another header than `Content-Type`, which is always allowed");
+    }
+    let own = lower.starts_with("proxy-") || lower.starts_with("sec-");
+    if own || FORBIDDEN_HEADERS.contains(&lower.as_str()) {
+        return Err("be a header that a page can set: this one is the browser's own");
+    }
+    Ok(())
+}
+
 /// Checks an origin as a browser writes it: scheme, host, and the port unless it is the scheme's
 /// own; lower case, nothing after it.
 pub(super) fn origin(text: &str) -> Result<(), &'static str> {
@@ -317,10 +365,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn request_headers() {
+        for good in ["Authorization", "X-Foo", "x", "Accept", &"x".repeat(64)] {
+            assert_eq!(request_header(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "X Foo",
+            "X-Foo:",
+            "X-Foo\r\nX-Bar",
+            "X-F\u{f6}o",
+            "X,Y",
+            "*",
+            "content-type",
+            "Cookie",
+            "HOST",
+            "Sec-Fetch-Mode",
+            "Proxy-Authorization",
+            &"x".repeat(65),
+        ] {
+            assert!(request_header(bad).is_err(), "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_taken_or_refused(text in "\\PC*") {
-            let _ = (is_node_name(&text), host_port(&text), path(&text), origin(&text));
+            let _ = (is_node_name(&text), host_port(&text), path(&text), origin(&text), request_header(&text));
             let _ = canonical_host_port(&text);
         }
     }

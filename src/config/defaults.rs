@@ -82,6 +82,8 @@ impl Default for Cors {
     fn default() -> Self {
         Self {
             origins: Origins::Any,
+            credentials: false,
+            headers: Vec::new(),
         }
     }
 }

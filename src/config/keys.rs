@@ -27,7 +27,7 @@ const PLACES: [(&str, &[&str]); 13] = [
     ),
     ("listen[]", &["address"]),
     ("bosh", &["paths", "max_body", "max_answer"]),
-    ("cors", &["origins"]),
+    ("cors", &["origins", "credentials", "headers"]),
     ("nodes[]", &["name", "address", "weight", "max_sessions"]),
     (
         "health",

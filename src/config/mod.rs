@@ -19,6 +19,7 @@ mod sections;
 mod settings;
 mod tree;
 mod units;
+mod web;
 
 pub use error::ConfigError;
 pub(crate) use error::one_line;

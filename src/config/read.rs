@@ -268,6 +268,16 @@ impl<'t> Section<'t> {
         T::try_from(number).map_err(|_| value.must_be("a smaller number"))
     }
 
+    /// A switch: `true` or `false`, or the words `on` and `off`.
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> Result<bool, Fault> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) if value.is_on() => Ok(true),
+            Some(value) if value.is_off() => Ok(false),
+            Some(value) => Err(value.scalar_fault("`true` or `false`")),
+        }
+    }
+
     /// A size in bytes, in a range.
     pub(super) fn size(
         &self,

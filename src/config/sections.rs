@@ -17,13 +17,14 @@ use super::defaults::{
 use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
 use super::settings::{
-    AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
-    Origins, Placement, Probe, Release, Settings, Timeouts, Traces, Upstream,
+    AccessLog, Admin, Affinity, Bosh, Health, Limits, Listen, Log, LogFormat, NodeSettings,
+    Placement, Probe, Release, Settings, Timeouts, Traces, Upstream,
 };
 use super::units::{show_duration, show_size};
+use super::web;
 
 /// The most entries of any list but `nodes`.
-const MOST_ENTRIES: usize = 256;
+pub(super) const MOST_ENTRIES: usize = 256;
 /// The most sessions of which one is logged.
 const MOST_SAMPLE: u32 = 1_000_000;
 /// The most nodes.
@@ -57,7 +58,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         placement: root.choice("placement", PLACEMENT, &PLACEMENTS)?,
         placement_wait: root.duration("placement_wait", PLACEMENT_WAIT, Duration::ZERO)?,
         trusted_proxies: networks(root.get("trusted_proxies"), Vec::new())?,
-        cors: cors(&root.section("cors")?)?,
+        cors: web::cors(&root.section("cors")?)?,
         nodes: nodes(&root.need("nodes")?)?,
         health: health(&root.section("health")?)?,
         upstream: upstream(&root.section("upstream")?)?,
@@ -117,7 +118,7 @@ fn paths(value: &Value<'_>) -> Result<Vec<String>, Fault> {
 }
 
 /// A list of texts that a rule accepts, none of them twice.
-fn texts(
+pub(super) fn texts(
     value: &Value<'_>,
     rule: fn(&str) -> Result<(), &'static str>,
 ) -> Result<Vec<String>, Fault> {
@@ -149,22 +150,6 @@ fn networks(value: Option<Value<'_>>, default: Vec<IpNet>) -> Result<Vec<IpNet>,
                 .ok_or_else(|| item.must_be("an IP address or a network such as `10.0.0.0/8`"))
         })
         .collect()
-}
-
-fn cors(section: &Section<'_>) -> Result<Cors, Fault> {
-    let Some(value) = section.get("origins") else {
-        return Ok(Cors::default());
-    };
-    let items = value.list(MOST_ENTRIES)?;
-    if let [only] = items.as_slice()
-        && only.text()? == "*"
-    {
-        return Ok(Cors {
-            origins: Origins::Any,
-        });
-    }
-    let origins = Origins::Only(texts(&value, check::origin)?);
-    Ok(Cors { origins })
 }
 
 fn nodes(value: &Value<'_>) -> Result<Vec<NodeSettings>, Fault> {

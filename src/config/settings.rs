@@ -94,6 +94,12 @@ pub enum Placement {
 pub struct Cors {
     /// The origins that may read answers.
     pub origins: Origins,
+    /// Whether their pages may send credentials (`withCredentials`); false by default, and only with
+    /// a list of origins.
+    pub credentials: bool,
+    /// Names of request headers that their pages may send besides `Content-Type`; at most 64, each
+    /// a token of 1 to 64 characters, none twice in any spelling. No node gets them.
+    pub headers: Vec<String>,
 }
 
 /// Origins that may read answers.

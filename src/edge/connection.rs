@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Edge;
 use super::alarm::Alarm;
 use super::answer::{bytes_of, response};
-use super::cors::{self, Allowed};
+use super::cors::Allowed;
 use super::head::LARGEST_HEAD;
 use super::service::{Held, Hold, Requests};
 use super::wire::{Doing, Downstream, Next, Wire};
@@ -330,7 +330,7 @@ async fn refuse<S: Downstream>(edge: Arc<Edge>, stream: S, status: u16, peer: So
         &Parent::default(),
     );
     note.finish(&answer);
-    let allowed = cors::allowed(&edge.settings.cors, &HeaderMap::new());
+    let allowed = edge.cors.allowed(&HeaderMap::new());
     // It closes, which ends the phase.
     let _ = write_answer(edge, (stream, Bytes::new()), answer, allowed).await;
 }

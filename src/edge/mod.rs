@@ -40,6 +40,7 @@ use crowd::Crowd;
 pub struct Edge {
     proxy: Arc<Proxy>,
     settings: Settings,
+    cors: cors::Policy,
     drain: Arc<Drain>,
     /// One permit for each client connection.
     places: Arc<Semaphore>,
@@ -58,6 +59,7 @@ impl Edge {
         let places = settings.limits.connections.min(Semaphore::MAX_PERMITS);
         let each = settings.limits.connections_per_client;
         Self {
+            cors: cors::Policy::new(&settings.cors),
             clients: Clients::new(&settings),
             connections: Arc::new(Connections::new(each)),
             bodies: body::Memory::new(settings.limits.body_memory),

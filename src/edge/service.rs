@@ -16,7 +16,7 @@ use hyper::{Method, Request, Response, Version};
 
 use super::answer::{CLOSE, response, response_in};
 use super::body::Unread;
-use super::cors::{self, Allowed};
+use super::cors::Allowed;
 use super::head::Fields;
 use super::wire::Signals;
 use super::{Edge, body, client};
@@ -167,7 +167,7 @@ impl Edge {
         signals: &Signals,
     ) -> Read {
         let bosh = &self.settings.bosh;
-        let allowed = cors::allowed(&self.settings.cors, &head.headers);
+        let allowed = self.cors.allowed(&head.headers);
         let refuse = |cause, allowed| Read::Answered(self.refuse(cause, head, peer, allowed));
         let host = match fields.check(head) {
             Ok(_) if signals.is_doubtful() => return refuse(Cause::BadHead, allowed),
@@ -235,7 +235,7 @@ impl Edge {
         self.note(Kind::Preflight, head, peer).finish(&answer);
         let mut response = response(answer, allowed, self.drain.is_closing());
         response.headers_mut().remove(CONTENT_TYPE);
-        cors::write_preflight(response.headers_mut());
+        self.cors.write_preflight(response.headers_mut());
         response
     }
 

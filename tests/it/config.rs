@@ -128,6 +128,8 @@ fn every_key_has_its_effect() {
         .collect();
     assert_eq!(proxies, ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]);
     assert!(matches!(&settings.cors.origins, Origins::Only(origins) if origins.len() == 3));
+    assert!(settings.cors.credentials);
+    assert_eq!(settings.cors.headers, ["Authorization", "X-Foo"]);
     assert_eq!(settings.nodes[0].weight, 256);
     let path = "/status".to_owned();
     assert_eq!(settings.health.probe, Probe::Http { path });

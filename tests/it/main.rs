@@ -11,6 +11,7 @@ mod cli;
 mod clients;
 mod config;
 mod connecting;
+mod cross_origin;
 mod dashboard;
 mod demo;
 mod drain;

@@ -16,8 +16,8 @@ export function browser() {
 
 /** A balancer with an admin listener whose ports stay the same when it is started again. */
 export class Balancer {
-  /** `nodes`: `{ name, port }` each; `token`: what its token file holds. */
-  static async before(folder, binary, nodes, { token, health = '' } = {}) {
+  /** `nodes`: `{ name, port }` each; `token`: what its token file holds; `sections`: further YAML. */
+  static async before(folder, binary, nodes, { token, sections = '' } = {}) {
     const balancer = new Balancer();
     const [port, admin] = await freePorts(2);
     const place = path.join(folder, `bowline-${admin}`);
@@ -34,7 +34,7 @@ bosh:
 placement: round-robin
 nodes:
 ${lines.join('\n')}
-${health}
+${sections}
 admin: { address: 127.0.0.1:${admin}${token ? `, token_file: ${JSON.stringify(file)}` : ''} }
 timeouts: { drain: 1s }
 `);

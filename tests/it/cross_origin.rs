@@ -1,0 +1,144 @@
+//! Pages of another origin that send credentials or headers of their own.
+
+use bowline::config::Origins;
+use bowline::demo::client::Reply;
+use bowline::demo::node::{Fate, Node};
+
+use crate::balancer::*;
+use crate::routing::creation;
+
+const PAGE: &str = "https://chat.example.com";
+
+/// A balancer whose `cors.origins` is [`PAGE`] alone.
+async fn balancer(nodes: &[Node], credentials: bool, headers: &[&str]) -> Balancer {
+    let mut settings = settings(nodes);
+    settings.cors.origins = Origins::Only(vec![PAGE.to_owned()]);
+    settings.cors.credentials = credentials;
+    settings.cors.headers = headers.iter().map(|&name| name.to_owned()).collect();
+    Balancer::start(&settings).await
+}
+
+/// Sends one request of a page, with what a browser adds to it.
+async fn ask(balancer: &Balancer, line: &str, origin: Option<&str>, body: &str) -> Reply {
+    let origin = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
+    let length = match body.len() {
+        0 => String::new(),
+        length => format!("Content-Length: {length}\r\n"),
+    };
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: a\r\n{origin}Authorization: Basic c2VjcmV0\r\n\
+         Cookie: sso=c2VjcmV0\r\n{length}\r\n{body}"
+    );
+    let client = balancer.client();
+    client.post_raw(request.as_bytes()).await.unwrap()
+}
+
+/// One request for each way to an answer: a node's, the balancer's own, and refusals of each stage.
+fn requests() -> [(&'static str, String); 6] {
+    [
+        ("POST /http-bind", creation()),
+        ("POST /http-bind", "<body/>".to_owned()),
+        ("GET /http-bind", String::new()),
+        ("OPTIONS /http-bind", String::new()),
+        ("PUT /http-bind", String::new()),
+        ("GET /other", String::new()),
+    ]
+}
+
+fn allows(reply: &Reply) -> (Option<&str>, Option<&str>) {
+    (
+        reply.header("access-control-allow-origin"),
+        reply.header("access-control-allow-credentials"),
+    )
+}
+
+#[tokio::test]
+async fn every_answer_to_a_listed_page_allows_credentials() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = balancer(&nodes, true, &[]).await;
+    for (line, body) in requests() {
+        let reply = ask(&balancer, line, Some(PAGE), &body).await;
+        assert_eq!(
+            allows(&reply),
+            (Some(PAGE), Some("true")),
+            "{line}: {reply:?}"
+        );
+        assert_eq!(reply.header("vary"), Some("Origin"), "{line}: {reply:?}");
+    }
+}
+
+/// A poll that the node holds for a second: its answer is written by other means than one that
+/// comes at once.
+#[tokio::test]
+async fn an_answer_that_was_held_allows_credentials() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = balancer(&nodes, true, &[]).await;
+    let mut client = balancer.client().header("Origin", PAGE).wait(1);
+    client.create().await.unwrap();
+    let reply = client.poll().await.unwrap();
+    assert_goes_on(&reply);
+    assert_eq!(allows(&reply), (Some(PAGE), Some("true")), "{reply:?}");
+}
+
+#[tokio::test]
+async fn no_other_page_may_send_credentials() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = balancer(&nodes, true, &[]).await;
+    for (line, body) in requests() {
+        for origin in [
+            None,
+            Some("https://evil.example"),
+            Some("null"),
+            Some("https://chat.example.com.evil.example"),
+        ] {
+            let reply = ask(&balancer, line, origin, &body).await;
+            assert_eq!(
+                allows(&reply),
+                (None, None),
+                "{line}: {origin:?}: {reply:?}"
+            );
+            assert_eq!(reply.header("vary"), Some("Origin"), "{line}: {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_off_by_default() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = balancer(&nodes, false, &[]).await;
+    for (line, body) in requests() {
+        let reply = ask(&balancer, line, Some(PAGE), &body).await;
+        assert_eq!(allows(&reply), (Some(PAGE), None), "{line}: {reply:?}");
+    }
+    let reply = ask(&balancer, "OPTIONS /http-bind", Some(PAGE), "").await;
+    let headers = reply.header("access-control-allow-headers");
+    assert_eq!(headers, Some("Content-Type"));
+}
+
+#[tokio::test]
+async fn a_preflight_allows_the_configured_headers() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = balancer(&nodes, false, &["Authorization", "X-Foo"]).await;
+    let reply = ask(&balancer, "OPTIONS /http-bind", Some(PAGE), "").await;
+    let headers = reply.header("access-control-allow-headers");
+    assert_eq!(headers, Some("Content-Type, Authorization, X-Foo"));
+}
+
+/// What a page proves to a proxy in front is not for the node.
+#[tokio::test]
+async fn no_credential_reaches_a_node() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = balancer(&nodes, true, &["Authorization"]).await;
+    let reply = ask(&balancer, "POST /http-bind", Some(PAGE), &creation()).await;
+    assert!(reply.attribute("sid").is_some(), "{reply:?}");
+    let record = nodes[0].record();
+    let served: Vec<_> = record
+        .iter()
+        .filter(|seen| seen.fate == Fate::Served)
+        .collect();
+    assert_eq!(served.len(), 1);
+    let text = served[0].text().to_ascii_lowercase();
+    for secret in ["authorization", "cookie", "c2vjcmv0", "origin"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
