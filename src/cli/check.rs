@@ -50,6 +50,7 @@ mod tests {
             address: format!("{name}:5280"),
             weight: 1,
             max_sessions: 0,
+            public_url: None,
         };
         let one = Settings::for_nodes(vec![node("t1")]);
         assert_eq!(verdict(&one), "ok (1 node, listening on 127.0.0.1:0)");

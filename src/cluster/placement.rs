@@ -173,6 +173,7 @@ mod tests {
                 address: format!("192.0.2.{}:5280", id + 1),
                 weight,
                 max_sessions: 0,
+                public_url: None,
             };
             let metrics = metrics.node(&settings.name);
             Node::new(NodeId(id), &settings, Pace::new(1, 0), metrics)

@@ -138,6 +138,45 @@ pub(super) fn collector(text: &str) -> Result<String, &'static str> {
     Ok(format!("http://{authority}{path}"))
 }
 
+/// Checks the URL at which clients reach a node: `http` or `https`, a host with or without a port,
+/// and a path if there is one.
+pub(super) fn public_url(text: &str) -> Result<(), &'static str> {
+    const FORM: &str = "be a URL such as `https://t1.example.com/http-bind`";
+    if text.len() > 1024 {
+        return Err("be at most 1024 characters");
+    }
+    if text.contains(['?', '#']) {
+        return Err("be a URL without `?` and `#`");
+    }
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let rest = rest.ok_or(FORM)?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err("be a URL without a user: everyone can read it");
+    }
+    let (host, port) = split_port(authority);
+    if !is_host(host) {
+        return Err(FORM);
+    }
+    if port.is_some_and(|port| port_number(port).is_none()) {
+        return Err("have a port from 1 to 65535 or none");
+    }
+    if path.is_empty() {
+        return Ok(());
+    }
+    self::path(path).map_err(|_| "have a path of letters, digits and /-._~!$&'()*+,;=:@% only")
+}
+
+/// The host of an authority and its port, if there is one.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !is_host(authority) => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
 /// Request headers that no page can set, since they are the browser's own (the Fetch standard's
 /// "forbidden request-headers"); so are those that begin with `proxy-` and `sec-`.
 const FORBIDDEN_HEADERS: [&str; 22] = [
@@ -204,11 +243,7 @@ pub(super) fn origin(text: &str) -> Result<(), &'static str> {
         && scheme
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-    let bare = is_host(authority);
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !bare => (host, Some(port)),
-        _ => (authority, None),
-    };
+    let (host, port) = split_port(authority);
     if !is_scheme || !is_host(host) {
         return Err(FORM);
     }
@@ -366,6 +401,45 @@ mod tests {
     }
 
     #[test]
+    fn public_urls() {
+        for good in [
+            "https://t1.example.com/http-bind",
+            "http://10.0.0.1:5280/bosh/",
+            "https://[2001:db8::1]:8443/a&b'c",
+            "https://t1.example.com",
+            "https://T1.example.com:443/%20",
+        ] {
+            assert_eq!(public_url(good), Ok(()), "{good}");
+        }
+        let long = format!("https://t1.example.com/{}", "x".repeat(1024));
+        for bad in [
+            "",
+            "t1.example.com",
+            "//t1.example.com/http-bind",
+            "/http-bind",
+            "ws://t1.example.com/http-bind",
+            "ftp://t1.example.com",
+            "javascript:alert(1)",
+            "https://",
+            "https:///http-bind",
+            "https://t1 x/",
+            "https://user:secret@t1.example.com/",
+            "https://t1.example.com:0/",
+            "https://t1.example.com:65536/",
+            "https://t1.example.com:x/",
+            "https://t1.example.com/a b",
+            "https://t1.example.com/\"><x",
+            "https://t1.example.com/?a",
+            "https://t1.example.com?a",
+            "https://t1.example.com/#a",
+            "https://b\u{fc}cher.example/",
+            &long,
+        ] {
+            assert!(public_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn request_headers() {
         for good in ["Authorization", "X-Foo", "x", "Accept", &"x".repeat(64)] {
             assert_eq!(request_header(good), Ok(()), "{good}");
@@ -392,7 +466,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_taken_or_refused(text in "\\PC*") {
-            let _ = (is_node_name(&text), host_port(&text), path(&text), origin(&text), request_header(&text));
+            let _ = (is_node_name(&text), host_port(&text), path(&text), origin(&text), request_header(&text), public_url(&text));
             let _ = canonical_host_port(&text);
         }
     }

@@ -20,6 +20,8 @@ pub(super) const AFFINITY_TTL: Duration = Duration::from_secs(30 * 60);
 pub(super) const PLACEMENT: Placement = Placement::ClientIp;
 pub(super) const PLACEMENT_WAIT: Duration = Duration::from_secs(5);
 pub(super) const WEIGHT: u32 = 1;
+pub(super) const NODE_LIST_MAX_AGE: Duration = Duration::from_secs(5);
+pub(super) const HOST_META: bool = true;
 /// Any number.
 pub(super) const MAX_SESSIONS: u32 = 0;
 pub(super) const PROBE_PATH: &str = "/";
@@ -39,6 +41,7 @@ impl Settings {
             placement_wait: PLACEMENT_WAIT,
             trusted_proxies: Vec::new(),
             cors: Cors::default(),
+            node_list: None,
             nodes,
             health: Health::default(),
             upstream: Upstream::default(),

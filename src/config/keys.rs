@@ -2,7 +2,7 @@
 
 /// The keys of each place, in the order in which the documents show them. A place is the path of a
 /// mapping, `[]` standing for the entries of a list.
-const PLACES: [(&str, &[&str]); 13] = [
+const PLACES: [(&str, &[&str]); 14] = [
     (
         "",
         &[
@@ -14,6 +14,7 @@ const PLACES: [(&str, &[&str]); 13] = [
             "placement_wait",
             "trusted_proxies",
             "cors",
+            "node_list",
             "nodes",
             "health",
             "upstream",
@@ -28,7 +29,11 @@ const PLACES: [(&str, &[&str]); 13] = [
     ("listen[]", &["address"]),
     ("bosh", &["paths", "max_body", "max_answer"]),
     ("cors", &["origins", "credentials", "headers"]),
-    ("nodes[]", &["name", "address", "weight", "max_sessions"]),
+    ("node_list", &["path", "max_age", "host_meta"]),
+    (
+        "nodes[]",
+        &["name", "address", "weight", "max_sessions", "public_url"],
+    ),
     (
         "health",
         &[

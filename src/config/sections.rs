@@ -52,6 +52,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
     let listen = listen(&root.need("listen")?)?;
     let bosh = bosh(&root.section("bosh")?)?;
+    let nodes = nodes(&root.need("nodes")?)?;
     Ok(Settings {
         affinity: root.choice("affinity", AFFINITY, &AFFINITIES)?,
         affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND)?,
@@ -59,7 +60,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         placement_wait: root.duration("placement_wait", PLACEMENT_WAIT, Duration::ZERO)?,
         trusted_proxies: networks(root.get("trusted_proxies"), Vec::new())?,
         cors: web::cors(&root.section("cors")?)?,
-        nodes: nodes(&root.need("nodes")?)?,
+        node_list: web::node_list(root, &nodes, &bosh.paths)?,
         health: health(&root.section("health")?)?,
         upstream: upstream(&root.section("upstream")?)?,
         admin: admin(root.get("admin"), &listen)?,
@@ -70,6 +71,7 @@ pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
         threads: root.count("threads", threads(), 1..=MOST_THREADS)?,
         listen,
         bosh,
+        nodes,
     })
 }
 
@@ -163,6 +165,7 @@ fn nodes(value: &Value<'_>) -> Result<Vec<NodeSettings>, Fault> {
             address: address.text()?.to_owned(),
             weight: section.count("weight", WEIGHT, 1..=256)?,
             max_sessions: section.count("max_sessions", MAX_SESSIONS, 0..=100_000_000)?,
+            public_url: web::public_url(&section, &nodes)?,
         };
         if !check::is_node_name(&node.name) {
             return Err(name.must_be("1 to 64 of the characters A-Z a-z 0-9 . _ -"));

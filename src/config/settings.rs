@@ -28,6 +28,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Who may use the service from a web page of another origin.
     pub cors: Cors,
+    /// The list of nodes for clients that choose a node themselves; none by default.
+    pub node_list: Option<NodeList>,
     /// The nodes, in the order of the file; 1 to 1024, names and addresses unique.
     pub nodes: Vec<NodeSettings>,
     /// How nodes are probed.
@@ -111,6 +113,22 @@ pub enum Origins {
     Only(Vec<String>),
 }
 
+/// The paths of XEP-0156's documents, in XML and in JSON.
+pub const HOST_META_PATHS: [&str; 2] = ["/.well-known/host-meta", "/.well-known/host-meta.json"];
+
+/// The list of nodes that clients are given, so that they choose a node themselves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeList {
+    /// The path of the list on each client listener, under the rules of [`Bosh::paths`] and none of
+    /// them.
+    pub path: String,
+    /// How long a client or a cache may keep it: whole seconds, 0 to 24 h, 5 s by default.
+    pub max_age: Duration,
+    /// Whether `/.well-known/host-meta` and `/.well-known/host-meta.json` (XEP-0156) say the same;
+    /// true by default.
+    pub host_meta: bool,
+}
+
 /// One node of the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeSettings {
@@ -122,6 +140,10 @@ pub struct NodeSettings {
     pub weight: u32,
     /// Sessions that it may have before it gets no new ones; 0, the default, is any number.
     pub max_sessions: u32,
+    /// Where clients reach its BOSH service without a balancer: an absolute `http` or `https` URL
+    /// without query and fragment, at most 1024 characters, unique. A node without one is not in the
+    /// list of nodes.
+    pub public_url: Option<String>,
 }
 
 /// How nodes are probed.

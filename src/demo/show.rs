@@ -402,6 +402,7 @@ fn start_balancer(nodes: &[Node]) -> Result<Server, StartError> {
         address: node.address().to_string(),
         weight: 1,
         max_sessions: 0,
+        public_url: None,
     });
     let mut settings = Settings::for_nodes(nodes.collect());
     // All clients have the same address here.

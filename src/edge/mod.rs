@@ -18,6 +18,7 @@ mod drain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod head;
+mod node_list;
 mod scan;
 mod service;
 mod wire;
@@ -41,6 +42,7 @@ pub struct Edge {
     proxy: Arc<Proxy>,
     settings: Settings,
     cors: cors::Policy,
+    node_list: Option<node_list::NodeList>,
     drain: Arc<Drain>,
     /// One permit for each client connection.
     places: Arc<Semaphore>,
@@ -60,6 +62,7 @@ impl Edge {
         let each = settings.limits.connections_per_client;
         Self {
             cors: cors::Policy::new(&settings.cors),
+            node_list: node_list::NodeList::new(&settings),
             clients: Clients::new(&settings),
             connections: Arc::new(Connections::new(each)),
             bodies: body::Memory::new(settings.limits.body_memory),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::Service;
 use hyper::{Method, Request, Response, Version};
@@ -176,17 +176,15 @@ impl Edge {
         };
         let configured = configured_path(&bosh.paths, head.uri.path());
         let Some(path) = configured.and_then(Path::new) else {
-            return refuse(Cause::NotFound, allowed);
+            return Read::Answered(self.off_bosh(head, peer, allowed));
         };
         match head.method {
             Method::POST => {}
             Method::OPTIONS => return Read::Answered(self.preflight(head, peer, allowed)),
             Method::GET | Method::HEAD => return Read::Answered(self.about(head, peer, allowed)),
             _ => {
-                let mut response = self.refuse(Cause::Method, head, peer, allowed);
-                let methods = HeaderValue::from_static("GET, HEAD, OPTIONS, POST");
-                response.headers_mut().insert(ALLOW, methods);
-                return Read::Answered(response);
+                let methods = "GET, HEAD, OPTIONS, POST";
+                return Read::Answered(self.refuse_method(methods, head, peer, allowed));
             }
         }
         let (patience, memory) = (self.settings.timeouts.body, &self.bodies);
@@ -228,6 +226,38 @@ impl Edge {
         let answer = Answer::reject(cause, false);
         self.note(Kind::Other, head, peer).finish(&answer);
         response(answer, allowed, self.drain.is_closing())
+    }
+
+    fn refuse_method(
+        &self,
+        methods: &'static str,
+        head: &Parts,
+        peer: SocketAddr,
+        allowed: Allowed,
+    ) -> Response<Full<Bytes>> {
+        let mut response = self.refuse(Cause::Method, head, peer, allowed);
+        let methods = HeaderValue::from_static(methods);
+        response.headers_mut().insert(ALLOW, methods);
+        response
+    }
+
+    /// Answers a request whose path is not BOSH: with the list of nodes, if it asks for that.
+    fn off_bosh(&self, head: &Parts, peer: SocketAddr, allowed: Allowed) -> Response<Full<Bytes>> {
+        let list = self.node_list.as_ref();
+        let found = list.and_then(|list| Some((list, list.find(head.uri.path())?)));
+        let Some((list, document)) = found else {
+            return self.refuse(Cause::NotFound, head, peer, allowed);
+        };
+        match head.method {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return self.preflight(head, peer, allowed),
+            _ => return self.refuse_method("GET, HEAD, OPTIONS", head, peer, allowed),
+        }
+        let (answer, cache) = list.answer(&self.proxy.cluster, document);
+        self.note(Kind::Other, head, peer).finish(&answer);
+        let mut response = response(answer, allowed, self.drain.is_closing());
+        response.headers_mut().insert(CACHE_CONTROL, cache);
+        response
     }
 
     fn preflight(&self, head: &Parts, peer: SocketAddr, allowed: Allowed) -> Response<Full<Bytes>> {

@@ -322,6 +322,7 @@ mod tests {
             address: "127.0.0.1:9".to_owned(),
             weight: 1,
             max_sessions: 0,
+            public_url: None,
         }]);
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(&settings, &metrics));

@@ -127,6 +127,7 @@ fn scrapes(nodes: u16, count: usize) -> Result<()> {
                 address: format!("127.0.0.1:{number}"),
                 weight: 1,
                 max_sessions: 0,
+                public_url: None,
             })
             .collect(),
     );

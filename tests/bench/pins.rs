@@ -95,6 +95,7 @@ fn table(limit: usize) -> Arc<Sessions> {
         address: format!("127.0.0.1:{number}"),
         weight: 1,
         max_sessions: 0,
+        public_url: None,
     };
     let settings = Settings::for_nodes(vec![node(1), node(2)]);
     let metrics = Arc::new(Metrics::new());

@@ -36,6 +36,7 @@ pub(crate) fn settings(nodes: &[Node]) -> Settings {
         address: node.address().to_string(),
         weight: 1,
         max_sessions: 0,
+        public_url: None,
     });
     let mut settings = Settings::for_nodes(nodes.collect());
     settings.threads = 1;

@@ -130,6 +130,11 @@ fn every_key_has_its_effect() {
     assert!(matches!(&settings.cors.origins, Origins::Only(origins) if origins.len() == 3));
     assert!(settings.cors.credentials);
     assert_eq!(settings.cors.headers, ["Authorization", "X-Foo"]);
+    let list = settings.node_list.as_ref().expect("there");
+    assert_eq!((&*list.path, list.host_meta), ("/n", false));
+    assert!(list.max_age.is_zero());
+    let url = settings.nodes[0].public_url.as_deref();
+    assert_eq!(url, Some("https://[2001:db8::1]:5280/b"));
     assert_eq!(settings.nodes[0].weight, 256);
     let path = "/status".to_owned();
     assert_eq!(settings.health.probe, Probe::Http { path });

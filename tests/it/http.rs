@@ -11,7 +11,7 @@ use crate::balancer::*;
 use crate::routing::creation;
 
 /// Writes `bytes`, ends our side, and reads to the end.
-async fn raw(balancer: &Balancer, bytes: &[u8]) -> String {
+pub(crate) async fn raw(balancer: &Balancer, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
     // What is refused may be reset behind the answer.
     let _ = stream.write_all(bytes).await;

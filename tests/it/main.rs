@@ -22,6 +22,7 @@ mod http;
 mod layout;
 mod monitoring;
 mod narration;
+mod node_list;
 mod operator;
 mod parking;
 mod probing;

@@ -69,6 +69,7 @@ impl World {
             address: node.address().to_string(),
             weight: 1,
             max_sessions: 0,
+            public_url: None,
         });
         let mut settings = Settings::for_nodes(named.collect());
         settings.placement = plan.placement;

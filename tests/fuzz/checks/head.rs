@@ -20,6 +20,7 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
         address: "192.0.2.1:5280".to_owned(),
         weight: 1,
         max_sessions: 0,
+        public_url: None,
     }]);
     settings.trusted_proxies = address::trusted();
     settings.bosh.max_body = 1024;
