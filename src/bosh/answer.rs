@@ -20,6 +20,29 @@ const USUAL_HEAD: usize = 1024;
 /// The start tag has to end within this many bytes; what is behind them is not looked at.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// Where an attribute stands, in bytes of the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// From the white space in front of its name to its closing quote.
+    pub whole: Range<usize>,
+    /// What is between its quotes.
+    pub value: Range<usize>,
+}
+
+impl Place {
+    /// The place of an attribute of the root, which starts at `start`.
+    pub(super) fn of(attribute: &Attribute<'_>, start: usize) -> Self {
+        // Attributes count from the tag's text, which starts behind its `<`.
+        let tag = start.saturating_add(1);
+        let (from, to) = (tag + attribute.start, tag + attribute.end);
+        let quote = to.saturating_sub(1);
+        Self {
+            whole: from..to,
+            value: quote.saturating_sub(attribute.raw.len())..quote,
+        }
+    }
+}
+
 /// What the start tag of an answer's wrapper says; borrows from the body.
 ///
 /// Attributes count without a prefix only. A number that is none is taken for absent: a node's
@@ -53,6 +76,9 @@ pub struct Answer<'a> {
     /// Where ` accept='…'` stands, the space before it included, in bytes of the body. It invites
     /// compressed requests (§7.2), so a balancer that refuses those cuts it out.
     pub accept: Option<Range<usize>>,
+    /// Where `host` stands: a client that honours it sends its next request there (§7.2), past the
+    /// balancer.
+    pub host: Option<Place>,
     /// Where the start tag ends, in bytes: behind its `>`.
     pub end: usize,
 }
@@ -135,11 +161,8 @@ impl<'a> Answer<'a> {
                 self.error = kind == "error";
             }
             "condition" => self.condition = Some(attribute.value()?),
-            "accept" => {
-                // The tag's text starts behind its `<`.
-                let tag = start.saturating_add(1);
-                self.accept = Some(tag + attribute.start..tag + attribute.end);
-            }
+            "accept" => self.accept = Some(Place::of(attribute, start).whole),
+            "host" => self.host = Some(Place::of(attribute, start)),
             _ => {}
         }
         Ok(())

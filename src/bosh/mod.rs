@@ -13,12 +13,14 @@
 //! wrapper           the conforming reader over quick-xml
 //! attributes        one start tag → names and values; namespaces: prefixes in scope
 //! reference, chars  what XML 1.0 says of references, names and characters
+//! edit              an attribute of an answer's start tag out, or another value in
 //! write             conditions, and the terminate wrappers
 //! ```
 
 mod answer;
 mod attributes;
 mod chars;
+mod edit;
 mod fields;
 mod malformed;
 mod namespaces;
@@ -29,7 +31,8 @@ mod tests;
 mod wrapper;
 mod write;
 
-pub use answer::{Answer, read_answer};
+pub use answer::{Answer, Place, read_answer};
+pub use edit::{with, without};
 pub use malformed::Malformed;
 pub use request::{Request, read_request};
 pub use wrapper::{HTTPBIND, MAX_ATTRIBUTES, MAX_CHILD_ATTRIBUTES, MAX_DEPTH, XBOSH};

@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
+use super::answer::Place;
 use super::attributes::{Attribute, Attributes};
 use super::chars;
 use super::fields;
@@ -41,6 +43,9 @@ pub struct Request<'a> {
     pub stream: Option<Cow<'a, str>>,
     /// The root has neither a child nor text other than white space: a poll, mostly.
     pub empty: bool,
+    /// Where ` from='…'` stands, the white space in front of it included, in bytes of the body. A
+    /// Tigase with see-other-host never answers a creation that names another node's user there.
+    pub from: Option<Range<usize>>,
     /// Where the root starts, in bytes. What is before it (a byte order mark, an XML declaration,
     /// white space) says nothing and need not be sent on.
     pub start: usize,
@@ -89,6 +94,9 @@ pub fn read_request(body: &[u8]) -> Result<Request<'_>, Malformed> {
             "rid" if attribute.namespace == Namespace::NONE => rid = Some(fields::rid(attribute)?),
             "restart" if wrapper.is_in(attribute, XBOSH) => {
                 request.restart = matches!(&*attribute.value()?, "true" | "1");
+            }
+            "from" if attribute.namespace == Namespace::NONE => {
+                request.from = Some(Place::of(attribute, wrapper.start()).whole);
             }
             _ if attribute.namespace == Namespace::NONE => request.take(attribute)?,
             _ => {}

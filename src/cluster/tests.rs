@@ -17,7 +17,9 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             paths: vec!["/http-bind".into()],
             max_body: 1 << 18,
             max_answer: 1 << 20,
+            ..Bosh::default()
         },
+        host_attribute: HostAttribute::Strip,
         affinity: Affinity::Sid,
         affinity_ttl: second,
         placement,

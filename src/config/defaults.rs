@@ -8,13 +8,14 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::settings::{
-    AccessLog, Admin, Affinity, Bosh, Cors, Health, Limits, Listen, Log, LogFormat, NodeSettings,
-    Origins, Placement, Probe, Release, Settings, Timeouts, Upstream,
+    AccessLog, Admin, Affinity, Bosh, Cors, CreationFrom, Health, HostAttribute, Limits, Listen,
+    Log, LogFormat, NodeSettings, Origins, Placement, Probe, Release, Settings, Timeouts, Upstream,
 };
 
 /// The most worker threads.
 pub(super) const MOST_THREADS: usize = 256;
 
+pub(super) const HOST_ATTRIBUTE: HostAttribute = HostAttribute::Strip;
 pub(super) const AFFINITY: Affinity = Affinity::Sid;
 pub(super) const AFFINITY_TTL: Duration = Duration::from_secs(30 * 60);
 pub(super) const PLACEMENT: Placement = Placement::ClientIp;
@@ -35,6 +36,7 @@ impl Settings {
         Self {
             listen: vec![Listen { address: free }],
             bosh: Bosh::default(),
+            host_attribute: HOST_ATTRIBUTE,
             affinity: AFFINITY,
             affinity_ttl: AFFINITY_TTL,
             placement: PLACEMENT,
@@ -77,6 +79,7 @@ impl Default for Bosh {
             // The most that a Tigase node reads.
             max_body: 1024 * 1024,
             max_answer: 4 * 1024 * 1024,
+            creation_from: CreationFrom::Strip,
         }
     }
 }

@@ -2,12 +2,13 @@
 
 /// The keys of each place, in the order in which the documents show them. A place is the path of a
 /// mapping, `[]` standing for the entries of a list.
-const PLACES: [(&str, &[&str]); 14] = [
+const PLACES: [(&str, &[&str]); 15] = [
     (
         "",
         &[
             "listen",
             "bosh",
+            "host_attribute",
             "affinity",
             "affinity_ttl",
             "placement",
@@ -27,7 +28,11 @@ const PLACES: [(&str, &[&str]); 14] = [
         ],
     ),
     ("listen[]", &["address"]),
-    ("bosh", &["paths", "max_body", "max_answer"]),
+    (
+        "bosh",
+        &["paths", "max_body", "max_answer", "creation_from"],
+    ),
+    ("host_attribute", &["rewrite"]),
     ("cors", &["origins", "credentials", "headers"]),
     ("node_list", &["path", "max_age", "host_meta"]),
     (

@@ -15,6 +15,8 @@ pub struct Settings {
     pub listen: Vec<Listen>,
     /// What counts as BOSH, and how much of it is taken.
     pub bosh: Bosh,
+    /// What becomes of the name of its host that a node puts into its answers.
+    pub host_attribute: HostAttribute,
     /// What keeps a client at its node.
     pub affinity: Affinity,
     /// How long a client's address stays tied to its node after its last request
@@ -67,6 +69,30 @@ pub struct Bosh {
     pub max_body: usize,
     /// The largest answer of a node, in bytes; 1 KiB to 64 MiB, 4 MiB by default.
     pub max_answer: usize,
+    /// What becomes of the `from` of a creation.
+    pub creation_from: CreationFrom,
+}
+
+/// What becomes of the `from` of a creation (XEP-0206 §3). Nodes do not need it, and a Tigase with
+/// its default see-other-host never answers a creation that names a user of another node there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreationFrom {
+    /// It is taken out.
+    Strip,
+    /// It passes.
+    Pass,
+}
+
+/// What becomes of the attribute `host` of an answer (XEP-0124 §7.2): clients that honour it send
+/// their next request there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostAttribute {
+    /// It is taken out.
+    Strip,
+    /// It passes.
+    Pass,
+    /// Its value becomes this host name. An answer without the attribute gets none.
+    Rewrite(Box<str>),
 }
 
 /// What keeps a client at its node.

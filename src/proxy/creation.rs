@@ -190,8 +190,8 @@ impl Proxy {
                 addresses.tie(job.client, id, self.now());
             }
         }
-        // `accept` invites compressed requests (XEP-0124 §7.2), which nobody behind could read.
-        let body = learn::without(&answer.body, wrapper.accept);
+        let (host, accept) = (wrapper.host, wrapper.accept);
+        let body = self.without_invitations(answer.body, host.as_ref(), accept.as_ref());
         Try::Done(learn::pass_on(
             upstream::Answer { body, ..answer },
             job.legacy,

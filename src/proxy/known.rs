@@ -339,7 +339,7 @@ impl UnderWay {
         &self,
         id: NodeId,
         job: &Job,
-        answer: upstream::Answer,
+        mut answer: upstream::Answer,
         connection: Box<Connection>,
     ) -> Step {
         let sessions = &self.proxy.sessions;
@@ -347,7 +347,8 @@ impl UnderWay {
             let metrics = &self.proxy.cluster.node(id).metrics;
             metrics.answer_seconds.observe(took);
         }
-        let (terminated, condition) = match learn::read(&answer, self.proxy.cluster.node(id)) {
+        let (terminated, condition, host) = match learn::read(&answer, self.proxy.cluster.node(id))
+        {
             Learned::Garbage => return Step::Rejected(Cause::NodeGarbage),
             Learned::LegacyCode(status) => {
                 self.terminated(id, job, learn::condition_of(status).as_str());
@@ -367,9 +368,14 @@ impl UnderWay {
                     .condition
                     .as_deref()
                     .and_then(learn::known_condition);
-                (wrapper.terminate, condition.unwrap_or("none"))
+                (
+                    wrapper.terminate,
+                    condition.unwrap_or("none"),
+                    wrapper.host,
+                )
             }
         };
+        answer.body = self.proxy.hide_host(answer.body, host.as_ref());
         if terminated {
             if self.owes().is_some() {
                 let now = self.proxy.started.elapsed();

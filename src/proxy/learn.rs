@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::Answer;
-use crate::bosh::{self, Condition};
+use super::{Answer, Proxy};
+use crate::bosh::{self, Condition, Place};
 use crate::cluster::Node;
+use crate::config::HostAttribute;
 use crate::upstream;
 
 /// What a node's answer is.
@@ -58,14 +59,35 @@ pub(super) fn pass_on(answer: upstream::Answer, legacy: bool) -> Answer {
     }
 }
 
-/// `body` without the bytes in `range`.
-pub(super) fn without(body: &Bytes, range: Option<Range<usize>>) -> Bytes {
-    let Some(range) = range else {
-        return body.clone();
-    };
-    match (body.get(..range.start), body.get(range.end..)) {
-        (Some(before), Some(after)) => [before, after].concat().into(),
-        _ => body.clone(),
+impl Proxy {
+    /// A node's answer without the name of its host, or with the one that clients are to know.
+    pub(super) fn hide_host(&self, body: Bytes, host: Option<&Place>) -> Bytes {
+        match (host, &self.host_attribute) {
+            (None, _) | (_, HostAttribute::Pass) => body,
+            (Some(host), HostAttribute::Strip) => bosh::without(body, &host.whole),
+            (Some(host), HostAttribute::Rewrite(name)) => {
+                bosh::with(&body, &host.value, name.as_bytes())
+            }
+        }
+    }
+
+    /// The same for the answer to a creation, which loses `accept` as well: that invites compressed
+    /// requests (XEP-0124 §7.2), which no node here could read.
+    pub(super) fn without_invitations(
+        &self,
+        body: Bytes,
+        host: Option<&Place>,
+        accept: Option<&Range<usize>>,
+    ) -> Bytes {
+        let Some(accept) = accept else {
+            return self.hide_host(body, host);
+        };
+        // What stands further back goes first, so that the other place does not move.
+        if host.is_some_and(|host| host.whole.start > accept.start) {
+            bosh::without(self.hide_host(body, host), accept)
+        } else {
+            self.hide_host(bosh::without(body, accept), host)
+        }
     }
 }
 

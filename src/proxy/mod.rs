@@ -22,6 +22,7 @@ mod reject;
 mod release;
 mod resend;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -42,7 +43,7 @@ pub use reject::{Cause, Row};
 
 use crate::bosh;
 use crate::cluster::{Cluster, Life, NodeId};
-use crate::config::{Affinity, Settings};
+use crate::config::{Affinity, CreationFrom, HostAttribute, Settings};
 use crate::limits::{Clients, Files, Rates, Unasked, UnknownSids};
 use crate::metrics::{Kind, Metrics};
 use crate::sessions::{self, Addresses, Refusal, Session, Sessions, Time};
@@ -116,6 +117,8 @@ pub struct Proxy {
     release: release::Release,
     started: Instant,
     max_answer: usize,
+    creation_from: CreationFrom,
+    host_attribute: HostAttribute,
     connect: Duration,
     placement_wait: Duration,
     /// How long a silent node keeps its sessions.
@@ -173,6 +176,8 @@ impl Proxy {
             release: release::Release::default(),
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
+            creation_from: settings.bosh.creation_from,
+            host_attribute: settings.host_attribute.clone(),
             connect: settings.timeouts.connect,
             placement_wait: settings.placement_wait,
             silence: settings.health.silence,
@@ -288,8 +293,9 @@ impl Proxy {
     fn job(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
         let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client, &ask.parent);
         note.enters(Phase::Queue);
+        let body = self.for_node(&ask.body, wrapper);
         Job {
-            request: upstream::write_request(&request_head(ask), &ask.body[wrapper.start..]),
+            request: upstream::write_request(&request_head(ask), &body),
             client: ask.client,
             rid: wrapper.rid,
             pause: wrapper.pause,
@@ -299,6 +305,18 @@ impl Proxy {
             legacy: wrapper.sid.is_none() && !wrapper.ver,
             note,
         }
+    }
+
+    /// The part of a request's body that goes to a node.
+    fn for_node<'a>(&self, body: &'a [u8], wrapper: &bosh::Request<'_>) -> Cow<'a, [u8]> {
+        let root = body.get(wrapper.start..).unwrap_or_default();
+        let is_kept = wrapper.sid.is_some() || self.creation_from == CreationFrom::Pass;
+        let from = wrapper.from.as_ref().filter(|_| !is_kept);
+        let parts = from.and_then(|from| {
+            let front = body.get(wrapper.start..from.start)?;
+            Some([front, body.get(from.end..)?])
+        });
+        parts.map_or(Cow::Borrowed(root), |parts| Cow::Owned(parts.concat()))
     }
 
     /// The session `sid` with one more request under way. A sid without a pin becomes an unproven

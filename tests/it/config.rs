@@ -8,7 +8,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use bowline::config::{self, AccessLog, Affinity, LogFormat, Origins, Placement, Probe, Settings};
+use bowline::config::{
+    self, AccessLog, Affinity, CreationFrom, HostAttribute, LogFormat, Origins, Placement, Probe,
+    Settings,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -117,6 +120,9 @@ fn every_key_has_its_effect() {
     assert_eq!(settings.bosh.paths, ["/"]);
     assert_eq!(settings.bosh.max_body, 1024);
     assert_eq!(settings.bosh.max_answer, 64 * 1024 * 1024);
+    assert_eq!(settings.bosh.creation_from, CreationFrom::Pass);
+    let name = HostAttribute::Rewrite("chat.example.com".into());
+    assert_eq!(settings.host_attribute, name);
     assert_eq!(settings.affinity, Affinity::ClientIp);
     assert_eq!(settings.affinity_ttl.as_secs(), 86_400);
     assert_eq!(settings.placement, Placement::LeastSessions);

@@ -6,6 +6,7 @@
 )]
 
 mod accesslog;
+mod attributes;
 mod balancer;
 mod cli;
 mod clients;

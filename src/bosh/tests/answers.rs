@@ -126,6 +126,40 @@ fn accept_can_be_cut_out() {
 }
 
 #[test]
+fn host_is_found_with_and_without_its_name() {
+    const N: &str = "xmlns='http://jabber.org/protocol/httpbind'";
+    for (front, name, value, quote, back) in [
+        ("<body", " host='", "t1", "'", " {N}/>"),
+        ("<body {N}", "\n\thost =  \"", "t1.example.com", "\"", ">"),
+        (
+            "\u{FEFF} <body xmlns:x='u' x:host='no' {N}",
+            "  host='",
+            "",
+            "'",
+            " x='host=&apos;'/>",
+        ),
+    ] {
+        let text = |part: &str| part.replace("{N}", N);
+        let (front, back) = (text(front), text(back));
+        let whole = [&front, name, value, quote, &back].concat();
+        let answer = read_answer(whole.as_bytes()).expect("a good tag");
+        let place = answer.host.expect("a place");
+        let start = front.len() + name.len();
+        assert_eq!(place.value, start..start + value.len());
+        assert_eq!(place.whole, front.len()..start + value.len() + quote.len());
+    }
+    for without in [
+        "<body {N} x:host='a' xmlns:x='u'/>",
+        "<body {N} ghost='a' hosts='b' HOST='c' x=' host=&apos;d&apos;'/>",
+        "<body {N}><message host='a'/><body host='b'/></body>",
+        "<body {N}> host='a'</body>",
+    ] {
+        let answer = without.replace("{N}", N);
+        assert_eq!(read_answer(answer.as_bytes()).expect("good").host, None);
+    }
+}
+
+#[test]
 fn written_wrappers_read_back() {
     for condition in Condition::ALL {
         let written = terminate(Some(*condition));

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::bare;
-use crate::bosh::{HTTPBIND, Request, read_answer, read_request};
+use crate::bosh::{HTTPBIND, Request, read_answer, read_request, with, without};
 
 /// One attribute: name, value, and how to write it.
 #[derive(Clone, Debug)]
@@ -194,6 +195,43 @@ proptest! {
         prop_assert_eq!(&again, &whole);
         let (cut, _) = tag.split_at(whole.end - 1);
         prop_assert!(read_answer(cut).is_err());
+    }
+
+    #[test]
+    fn only_host_leaves_an_answer(
+        (mut attributes, payload) in request(),
+        host in written("host", "[ -~é]{0,40}"),
+        at in any::<prop::sample::Index>(),
+        tail: Vec<u8>,
+    ) {
+        let expected = document(&attributes, payload, |a| a.double);
+        attributes.insert(at.index(attributes.len() + 1), host);
+        let body = document(&attributes, payload, |a| a.double);
+        let bytes = |text: &str| Bytes::from([text.as_bytes(), &tail].concat());
+        let place = read_answer(body.as_bytes()).expect("a good tag").host.expect("a host");
+        prop_assert_eq!(without(bytes(&body), &place.whole), bytes(&expected));
+        let renamed = with(&bytes(&body), &place.value, b"chat.example.com");
+        let again = read_answer(&renamed).expect("a good tag").host.expect("a host");
+        prop_assert_eq!(&again.whole.start, &place.whole.start);
+        prop_assert_eq!(without(renamed, &again.whole), bytes(&expected));
+    }
+
+    #[test]
+    fn only_from_leaves_a_creation(
+        (mut attributes, payload) in request(),
+        from in written("from", "[ -<?-~é]{0,40}"),
+        at in any::<prop::sample::Index>(),
+    ) {
+        attributes.retain(|a| a.name != "sid");
+        let expected = document(&attributes, payload, |a| a.double);
+        attributes.insert(at.index(attributes.len() + 1), from);
+        let body = document(&attributes, payload, |a| a.double);
+        let Ok(read) = read_request(body.as_bytes()) else {
+            // It hides another attribute.
+            return Err(TestCaseError::reject("refused"));
+        };
+        let from = read.from.expect("a place");
+        prop_assert_eq!([&body[..from.start], &body[from.end..]].concat(), expected);
     }
 
     #[test]

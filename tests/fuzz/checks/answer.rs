@@ -1,6 +1,7 @@
 //! The reader of nodes' answers: the same result however the bytes are cut, within its bounds, and
 //! the one that a second reading of the whole comes to.
 
+use bowline::bosh::{read_answer, with, without};
 use bowline::upstream::{Answer, Error, Reader};
 
 use super::exchange;
@@ -23,6 +24,7 @@ pub fn check(input: &[u8]) {
     if let Ok(answer) = &whole {
         assert!(answer.body.len() <= max, "more body than allowed");
         assert!((200..600).contains(&answer.status));
+        check_host(answer);
     }
     let expected = exchange::answer(bytes, max);
     match (whole, expected) {
@@ -40,6 +42,34 @@ pub fn check(input: &[u8]) {
         (Ok(answer), None) => panic!("Bowline accepts {answer:?}"),
         (Err(error), Some(expected)) => panic!("Bowline: {error}, the second: {expected:?}"),
     }
+}
+
+/// Without its `host`, or with another, an answer is byte for byte what it was but for that.
+fn check_host(answer: &Answer) {
+    let Ok(wrapper) = read_answer(&answer.body) else {
+        return;
+    };
+    let Some(host) = wrapper.host else { return };
+    let (front, back) = (
+        &answer.body[..host.whole.start],
+        &answer.body[host.whole.end..],
+    );
+    let named = &answer.body[host.whole.start..host.value.start];
+    let quote = &answer.body[host.value.end..host.whole.end];
+    assert_eq!(named.trim_ascii_start().get(..4), Some(&b"host"[..]));
+    assert_eq!(named.get(named.len() - 1..), Some(quote), "the same quotes");
+    let stripped = without(answer.body.clone(), &host.whole);
+    assert_eq!(stripped, [front, back].concat());
+    let left = read_answer(&stripped).expect("a wrapper still");
+    assert_eq!(left.host, None);
+    assert_eq!(left.sid, wrapper.sid);
+    assert_eq!(left.end, wrapper.end - host.whole.len());
+    let rewritten = with(&answer.body, &host.value, b"chat.example.com");
+    let expected = [front, named, b"chat.example.com", quote, back].concat();
+    assert_eq!(rewritten, expected);
+    let place = read_answer(&rewritten).ok().and_then(|again| again.host);
+    let place = place.expect("a wrapper with a host still");
+    assert_eq!(&rewritten[place.value], b"chat.example.com");
 }
 
 /// Reads `pieces` and the end of the connection behind them.

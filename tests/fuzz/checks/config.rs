@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bowline::config::{Probe, Settings, parse};
+use bowline::config::{HostAttribute, Probe, Settings, parse};
 
 /// Holds it for one text.
 pub fn check(input: &[u8]) {
@@ -83,6 +83,10 @@ fn check_ranges(settings: &Settings) {
     }
     assert!((1024..=16 << 20).contains(&settings.bosh.max_body));
     assert!((1024..=64 << 20).contains(&settings.bosh.max_answer));
+    if let HostAttribute::Rewrite(name) = &settings.host_attribute {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        assert!(!name.is_empty() && name.bytes().all(fits), "{name}");
+    }
     assert!((1..=10_000_000).contains(&settings.limits.connections));
     assert!((1..=100_000_000).contains(&settings.limits.sessions));
     let health = &settings.health;

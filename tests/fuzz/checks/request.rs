@@ -15,6 +15,7 @@ pub fn check(input: &[u8]) {
     let expected = xml::read(input).and_then(|document| said(&document));
     match (&read, &expected) {
         (Ok(read), Some(expected)) => {
+            check_from(input, read);
             let read = Said::of(read);
             assert_eq!(&read, expected);
             #[cfg(fuzzing)]
@@ -24,6 +25,17 @@ pub fn check(input: &[u8]) {
         (read, expected) => panic!("Bowline: {read:?}, the second reader: {expected:?}"),
     }
     check_answer(input);
+}
+
+/// Without its `from` a request says the same but for that.
+fn check_from(input: &[u8], read: &Request<'_>) {
+    let Some(from) = &read.from else { return };
+    let cut = [&input[..from.start], &input[from.end..]].concat();
+    let expected = Request {
+        from: None,
+        ..read.clone()
+    };
+    assert_eq!(read_request(&cut), Ok(expected));
 }
 
 /// What a request says, owned.
@@ -40,6 +52,7 @@ struct Said {
     restart: bool,
     stream: Option<String>,
     empty: bool,
+    from: bool,
     start: usize,
 }
 
@@ -57,6 +70,7 @@ impl Said {
             restart,
             stream,
             empty,
+            from,
             start,
         } = request.clone();
         Self {
@@ -71,6 +85,7 @@ impl Said {
             restart,
             stream: stream.map(Into::into),
             empty,
+            from: from.is_some(),
             start,
         }
     }
@@ -118,6 +133,7 @@ fn said(document: &Document) -> Option<Said> {
         restart: restart.is_some_and(|restart| ["true", "1"].contains(&&*restart.value)),
         stream: value("stream"),
         empty: document.empty,
+        from: plain("from").is_some(),
         start: document.start,
     })
 }
@@ -176,12 +192,15 @@ fn check_answer(input: &[u8]) {
     assert_eq!(read.error, plain("type").as_deref() == Some("error"));
     assert_eq!(read.end, expected.tag_end);
     assert_eq!(read.accept.is_some(), plain("accept").is_some());
-    if let Some(accept) = read.accept {
+    assert_eq!(read.host.is_some(), plain("host").is_some());
+    let whole = read.host.as_ref().map(|host| host.whole.clone());
+    for (name, place) in [("accept", read.accept), ("host", whole)] {
+        let Some(place) = place else { continue };
         // Without it the tag says the same but for that.
-        let cut = [&input[..accept.start], &input[accept.end..read.end]].concat();
-        let left = xml::read_tag(&cut).expect("a tag without `accept`");
+        let cut = [&input[..place.start], &input[place.end..read.end]].concat();
+        let left = xml::read_tag(&cut).expect("a tag without the attribute");
         let mut others = expected.attributes.clone();
-        others.retain(|a| !(a.namespace.is_none() && a.local == "accept"));
+        others.retain(|a| !(a.namespace.is_none() && a.local == name));
         assert_eq!(left.attributes, others);
     }
 }
