@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::addresses::Addresses;
@@ -124,6 +124,8 @@ pub struct Node {
     pub memory: Memory,
     /// Raised by every byte that comes from it; the probe task lowers it.
     pub heard: Heard,
+    /// Whether the last probe was refused, or closed without an answer.
+    probed: watch::Sender<bool>,
     verdict: AtomicU8,
     /// Its last failed probe was refused, or closed without an answer.
     gone: AtomicBool,
@@ -189,6 +191,7 @@ impl Node {
             went_down: Notify::new(),
             left_up: Notify::new(),
             memory: Memory::default(),
+            probed: watch::Sender::new(false),
             verdict: AtomicU8::new(Verdict::Unknown as u8),
             gone: AtomicBool::new(false),
             heard: Heard::default(),
@@ -363,6 +366,20 @@ impl Node {
     /// Notes a failure that says nothing about the verdict, as when its name is not resolved.
     pub fn note_failure(&self, what: String, now: SystemTime) {
         self.told().last_failure = Some(Failure { what, when: now });
+    }
+
+    /// Notes that a probe ended, and whether it found the node gone: refused, or closed without an
+    /// answer (the probe task only).
+    pub fn probe_ended(&self, gone: bool) {
+        self.probed.send_replace(gone);
+    }
+
+    /// Asks for a probe, and waits until one has ended; says whether it found the node gone.
+    pub async fn ask_whether_gone(&self) -> bool {
+        let mut probed = self.probed.subscribe();
+        self.probe_now.notify_one();
+        // The sender lives in this node.
+        probed.changed().await.is_ok() && *probed.borrow_and_update()
     }
 
     /// Notes why a probe failed, in words and as a label (the probe task only).

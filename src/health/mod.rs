@@ -215,6 +215,7 @@ impl Watch {
             self.turn(verdict, now, when);
         }
         self.check_silence(now, when);
+        self.node().probe_ended(outcome == Outcome::Gone);
         outcome == Outcome::Passed
     }
 

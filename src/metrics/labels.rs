@@ -96,6 +96,8 @@ pub const CAUSES: &[&str] = &[
     "sid_conflict",
     "session_lost",
     "node_garbage",
+    "node_error",
+    "request_failed",
     "too_many",
     "other",
 ];

@@ -12,15 +12,14 @@ use tracing::warn;
 use super::attempt::{self, Ended, OVERDUE_AFTER};
 use super::deadline::Times;
 use super::learn::{self, Learned};
-use super::resend::{self, Circumstances, Next};
 use super::{Answer, Cause, Job, Phase, Proxy, refuse};
 use crate::cluster::{NodeId, Placed};
 use crate::sessions::{Insert, Terms};
-use crate::upstream::{self, Connection, Priority};
+use crate::upstream::{self, Connection, Error, Priority};
 
-/// Nodes whose answer to one creation may be unusable before the client is told so; a creation
-/// that every node chokes on must not go round.
-const MOST_GARBAGE: usize = 3;
+/// How often a creation is written to nodes, each time to the next one where there is one. There may
+/// be something in it that no node survives, so it must not go round.
+const MOST_WRITES: usize = 3;
 
 /// After so much of a creation's wait a probe looks after the node: creations are answered at once.
 const NUDGE_AFTER: Duration = Duration::from_secs(3);
@@ -31,7 +30,14 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// What a try at one node came to.
 enum Try {
     Done(Answer),
-    NextNode,
+    /// The node took no connection: the creation was not written.
+    Untouched,
+    /// The node let go of the creation without an answer.
+    Closed,
+    /// It answered with an error of HTTP.
+    Error,
+    /// It answered something else that is of no use, or nothing in time. Another time at the same
+    /// node would be no better.
     Garbage,
 }
 
@@ -39,8 +45,7 @@ enum Try {
 pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
     let mut give_up = None;
     let mut tried = Vec::new();
-    let mut garbage = 0;
-    let mut unanswered = 0;
+    let (mut writes, mut garbage) = (0, 0);
     loop {
         let Some(placed) = proxy.place(&job, &tried) else {
             if tried.is_empty() && proxy.cluster.is_full() {
@@ -55,22 +60,24 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
             return refuse(Cause::NoNode, job.legacy, job.note);
         };
         let node = placed.id();
-        match proxy.try_creation(node, &job, &mut unanswered).await {
+        let tried_so_far = proxy.try_creation(node, &job).await;
+        tried.push(node);
+        let cause = match tried_so_far {
             Try::Done(answer) => {
                 job.note.finish(&answer);
                 return answer;
             }
-            Try::NextNode | Try::Garbage if unanswered >= resend::MOST_SENT => {
-                return refuse(Cause::CreationFailed, job.legacy, job.note);
-            }
-            Try::NextNode => tried.push(node),
+            Try::Untouched => continue,
+            Try::Error => Cause::NodeError,
+            Try::Closed => Cause::CreationFailed,
             Try::Garbage => {
-                tried.push(node);
                 garbage += 1;
-                if garbage == MOST_GARBAGE || garbage == proxy.cluster.nodes().len() {
-                    return refuse(Cause::CreationFailed, job.legacy, job.note);
-                }
+                Cause::CreationFailed
             }
+        };
+        writes += 1;
+        if writes == MOST_WRITES || garbage == proxy.cluster.nodes().len() {
+            return refuse(cause, job.legacy, job.note);
         }
     }
 }
@@ -95,60 +102,51 @@ impl Proxy {
         Instant::now() < give_up && timeout_at(give_up, self.cluster.until_up()).await.is_ok()
     }
 
-    /// Asks one node. Adds to `unanswered` how often it let go of the request without an answer.
-    async fn try_creation(self: &Arc<Self>, id: NodeId, job: &Job, unanswered: &mut u8) -> Try {
+    /// Asks one node.
+    async fn try_creation(self: &Arc<Self>, id: NodeId, job: &Job) -> Try {
         let node = self.cluster.node(id);
-        let mut repeated = false;
-        loop {
-            let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
-            let give_up = Instant::now() + patience;
-            job.note.goes_to(id);
-            job.note.enters(Phase::Connect);
-            let mut connection =
-                match Box::pin(self.open(node, None, Priority::Creation, give_up)).await {
-                    Ok(connection) => connection,
-                    Err(error) if error.is_local() => {
-                        return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
-                    }
-                    Err(_) => return Try::NextNode,
-                };
-            let stay = job.note.at_node();
-            let now = stay.begun();
-            let times = Times::new(job.note.begun(), now, patience).of_creation(now + NUDGE_AFTER);
-            let ended = self
-                .exchange(node, &mut connection, &job.request, || (), &times)
-                .await;
-            let took = stay.end();
-            match ended {
-                Ended::Answered(answer) => {
-                    node.metrics.answer_seconds.observe(took);
-                    job.note.enters(Phase::Answer);
-                    return self.learn_creation(id, job, answer, connection);
+        let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
+        let give_up = Instant::now() + patience;
+        job.note.goes_to(id);
+        job.note.enters(Phase::Connect);
+        let mut connection =
+            match Box::pin(self.open(node, None, Priority::Creation, give_up)).await {
+                Ok(connection) => connection,
+                Err(error) if error.is_local() => {
+                    return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
                 }
-                Ended::NodeDown | Ended::Released => return Try::NextNode,
-                Ended::Overdue => {
-                    attempt::overdue(node);
-                    return Try::Garbage;
-                }
-                Ended::Failed(error) => {
-                    attempt::exchange_failed(node, &error);
-                    *unanswered += u8::from(error.request_left());
-                    let now = Circumstances {
-                        reused: false,
-                        repeated,
-                        terminate: false,
-                        company: false,
-                    };
-                    match resend::after(&error, now) {
-                        Next::Again => repeated = true,
-                        Next::Garbage => {
-                            job.note.enters(Phase::Answer);
-                            return Try::Garbage;
-                        }
-                        Next::Reassign | Next::Terminated | Next::Overloaded => {
-                            return Try::NextNode;
-                        }
+                Err(_) => return Try::Untouched,
+            };
+        let stay = job.note.at_node();
+        let now = stay.begun();
+        let times = Times::new(job.note.begun(), now, patience).of_creation(now + NUDGE_AFTER);
+        let mut written = false;
+        let sent = || written = true;
+        let ended = self
+            .exchange(node, &mut connection, &job.request, sent, &times)
+            .await;
+        let took = stay.end();
+        match ended {
+            Ended::Answered(answer) => {
+                node.metrics.answer_seconds.observe(took);
+                job.note.enters(Phase::Answer);
+                self.learn_creation(id, job, answer, connection)
+            }
+            Ended::NodeDown if written => Try::Closed,
+            Ended::NodeDown | Ended::Released => Try::Untouched,
+            Ended::Overdue => {
+                attempt::overdue(node);
+                Try::Garbage
+            }
+            Ended::Failed(error) => {
+                attempt::exchange_failed(node, &error);
+                match error {
+                    Error::NotHttp | Error::Invalid(_) | Error::TooLarge => {
+                        job.note.enters(Phase::Answer);
+                        Try::Garbage
                     }
+                    error if error.request_left() => Try::Closed,
+                    _ => Try::Untouched,
                 }
             }
         }
@@ -163,8 +161,17 @@ impl Proxy {
         connection: Box<Connection>,
     ) -> Try {
         let node = self.cluster.node(id);
-        let Learned::Wrapper(wrapper) = learn::read(&answer, node) else {
-            return Try::Garbage;
+        let wrapper = match learn::read(&answer) {
+            Learned::Wrapper(wrapper) => wrapper,
+            Learned::LegacyCode(_) => return Try::Garbage,
+            Learned::Refused(malformed) => {
+                learn::no_wrapper(node, answer.status, malformed);
+                return Try::Garbage;
+            }
+            Learned::Error(malformed) => {
+                learn::no_wrapper(node, answer.status, malformed);
+                return Try::Error;
+            }
         };
         if let Some(sid) = wrapper.sid.as_deref()
             && !wrapper.terminate

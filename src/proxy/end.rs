@@ -43,8 +43,8 @@ impl Phase {
 pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> &'static str {
     use Cause::{
         BadHead, BodyMemory, BodyTimeout, Coding, CreationFailed, CreationRate, Full, Malformed,
-        Method, NoNode, NodeGarbage, NodesFull, NotFound, Overloaded, SessionLost, SidConflict,
-        TooLarge, TooMany, UnknownBudget, UnknownSid,
+        Method, NoNode, NodeError, NodeGarbage, NodesFull, NotFound, Overloaded, RequestFailed,
+        SessionLost, SidConflict, TooLarge, TooMany, UnknownBudget, UnknownSid,
     };
     match (cause, phase) {
         (None, Phase::Stead) => "LH",
@@ -57,7 +57,9 @@ pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> 
         (Some(Full | NodesFull), _) => "RQ",
         (Some(Overloaded), _) => "RC",
         (Some(CreationFailed | SessionLost), Phase::Node) => "sH",
-        (Some(CreationFailed | NodeGarbage | SidConflict), _) => "SD",
+        (Some(RequestFailed), Phase::Answer) => "SD",
+        (Some(RequestFailed), _) => "SH",
+        (Some(CreationFailed | NodeError | NodeGarbage | SidConflict), _) => "SD",
         (Some(NoNode | SessionLost), _) => "sQ",
     }
 }
@@ -98,6 +100,9 @@ mod tests {
         let failed = Some(Cause::CreationFailed);
         assert_eq!(answered(failed, Phase::Node, true), "sH");
         assert_eq!(answered(failed, Phase::Answer, true), "SD");
+        let failed_alone = Some(Cause::RequestFailed);
+        assert_eq!(answered(failed_alone, Phase::Queue, true), "SH");
+        assert_eq!(answered(failed_alone, Phase::Answer, true), "SD");
         assert_eq!(answered(None, Phase::Answer, true), "--");
         assert_eq!(answered(None, Phase::Request, false), "L-");
         for phase in &Phase::ALL[1..] {

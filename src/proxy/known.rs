@@ -1,7 +1,7 @@
 //! A request with a sid: it belongs to its session's node.
 //!
-//! The node is the session's until it refuses a connection, closes twice without an answer, or is
-//! called down; only then the session moves to a survivor. A session without a pin runs here too,
+//! The node is the session's until it refuses a connection, closes without an answer and fails a
+//! probe, or is called down; only then the session moves to a survivor. A session without a pin runs here too,
 //! at its rendezvous node, and becomes a pin when the node answers it.
 
 pub(super) mod connect;
@@ -13,11 +13,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::attempt::{self, Ended, OVERDUE_AFTER};
 use super::deadline::Times;
+use super::failed::Broken;
 use super::learn::{self, Learned};
-use super::resend::{self, Circumstances, Next};
+use super::resend::Writes;
 use super::{Answer, Cause, Job, Phase, Proxy, release};
 use crate::bosh::{self, Condition};
-use crate::cluster::{NodeId, Verdict, client_key};
+use crate::cluster::{NodeId, client_key};
 use crate::limits::Client;
 use crate::metrics::Kind;
 use crate::sessions::{SPACING, Session, Turn};
@@ -27,17 +28,14 @@ use crate::upstream::{self, Connection, Priority};
 /// How long a request waits for one with a lower rid that has not been seen.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// From one connect to the next at a node that cannot be reached.
-const CONNECT_PAUSE: Duration = Duration::from_millis(250);
-
 /// A request of a session, counted as under way there until dropped.
 pub(super) struct UnderWay {
-    proxy: Arc<Proxy>,
-    session: Arc<Session>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) session: Arc<Session>,
     rid: u64,
     pause: Option<u32>,
     /// It began after the session was terminated.
-    late: bool,
+    pub(super) late: bool,
     /// Who pays for it, if its session was unproven when it began and stays so.
     owing: Option<Client>,
 }
@@ -61,7 +59,7 @@ impl UnderWay {
     }
 
     /// Who would pay if the request ended now.
-    fn owes(&self) -> Option<Client> {
+    pub(super) fn owes(&self) -> Option<Client> {
         self.owing.filter(|_| self.session.is_unproven())
     }
 }
@@ -81,30 +79,34 @@ impl Drop for UnderWay {
 
 /// What the request has been through.
 #[derive(Default)]
-struct Past {
+pub(super) struct Past {
     /// The session's node when the request began.
     home: Option<NodeId>,
     /// Nodes that could not take the session.
     tried: Vec<NodeId>,
+    /// Where it was written.
+    pub(super) writes: Writes,
     /// It has been sent again on a fresh connection.
-    repeated: bool,
-    /// How often it was at a node that let go of it without an answer.
-    unanswered: u8,
+    pub(super) repeated: bool,
+    /// How often its node answered with an error of HTTP.
+    pub(super) errors: u8,
     /// Its answer was overdue once.
     overdue: bool,
     /// How long it waits for a node to come, since there is none.
     homeless_until: Option<Instant>,
     /// Since when its node, which is not down, cannot be connected to.
-    unreachable_since: Option<Instant>,
+    pub(super) unreachable_since: Option<Instant>,
 }
 
 /// What a try came to.
-enum Step {
+pub(super) enum Step {
     Done(Answer),
     Rejected(Cause),
     Again,
-    /// The same after a pause: the node cannot be reached, and is not known to be down.
-    Later,
+    /// Again, after a pause.
+    Later(Duration),
+    /// Again, here or elsewhere or never, as a probe of the node says.
+    Doubt,
     Reassign,
 }
 
@@ -122,26 +124,31 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
     };
     let answer = loop {
         let id = under_way.session.node();
-        let step = if under_way.proxy.cluster.node(id).serves() {
+        let mut step = if !past.writes.may(id, under_way.owes().is_none()) {
+            under_way.give_up(&job)
+        } else if under_way.proxy.cluster.node(id).serves() {
             under_way.attempt(id, &job, &mut past).await
         } else {
             Step::Reassign
         };
+        if let Step::Doubt = step {
+            step = Box::pin(under_way.doubt(id, &job, &past)).await;
+        }
         match step {
             Step::Done(answer) => break answer,
             Step::Again => {
                 job.note.enters(Phase::Queue);
                 under_way.turn_again(job.rid).await;
             }
-            Step::Later => {
+            Step::Later(pause) => {
                 job.note.enters(Phase::Queue);
                 under_way.session.again(job.rid);
-                if release.unless(manner, sleep(CONNECT_PAUSE)).await.is_none() {
+                if release.unless(manner, sleep(pause)).await.is_none() {
                     break under_way.released(&job);
                 }
                 under_way.turn_again(job.rid).await;
             }
-            Step::Reassign => {
+            Step::Reassign | Step::Doubt => {
                 job.note.enters(Phase::Queue);
                 under_way.session.again(job.rid);
                 let moved = Box::pin(under_way.reassign(id, &job, &mut past));
@@ -220,7 +227,7 @@ impl UnderWay {
                 job.note.enters(Phase::Connect);
                 match Box::pin(self.open(node, priority, give_up)).await {
                     Some(Ok(connection)) => connection,
-                    Some(Err(error)) => return self.failed(id, &error, false, job, past),
+                    Some(Err(error)) => return self.failed(id, &error.into(), job, past),
                     None => return Step::Rejected(Cause::UnknownBudget),
                 }
             }
@@ -229,7 +236,14 @@ impl UnderWay {
             Coarse::until(self.proxy.started + at.since_start()).await;
         }
         let asks = job.note.kind() == Kind::Send;
-        let sent = || self.session.sent(job.rid, asks, self.proxy.now());
+        let mut written = false;
+        let sent = || {
+            written = true;
+            self.session.sent(job.rid, asks, self.proxy.now());
+            if job.terminate {
+                self.session.leave();
+            }
+        };
         let stay = job.note.at_node();
         let times = Times::new(job.note.begun(), stay.begun(), patience)
             .released(release::Manner::of(job.note.kind()));
@@ -237,11 +251,14 @@ impl UnderWay {
             .proxy
             .exchange(node, &mut connection, &job.request, sent, &times)
             .await;
-        stay.end();
+        let took = stay.end();
+        if written || matches!(&ended, Ended::Failed(error) if error.request_left()) {
+            past.writes.add(id);
+        }
         match ended {
             Ended::Answered(answer) => {
                 job.note.enters(Phase::Answer);
-                self.learn(id, job, answer, connection)
+                self.learn(id, job, answer, connection, past)
             }
             Ended::NodeDown => {
                 // It had a node until now.
@@ -259,78 +276,13 @@ impl UnderWay {
             }
             Ended::Released => Step::Done(self.released(job)),
             Ended::Failed(error) => {
-                let reused = connection.is_reused();
-                self.failed(id, &error, reused, job, past)
+                let broken = Broken {
+                    error,
+                    reused: connection.is_reused(),
+                    took,
+                };
+                self.failed(id, &broken, job, past)
             }
-        }
-    }
-
-    fn failed(
-        &self,
-        id: NodeId,
-        error: &upstream::Error,
-        reused: bool,
-        job: &Job,
-        past: &mut Past,
-    ) -> Step {
-        if self.session.is_lost() {
-            return Step::Rejected(Cause::SessionLost);
-        }
-        if error.is_no_way() && self.may_be_silent(id, past) {
-            return Step::Later;
-        }
-        let now = Circumstances {
-            reused: reused && !past.repeated,
-            repeated: past.repeated,
-            terminate: job.terminate,
-            company: self.session.under_way() > 1,
-        };
-        let next = resend::after(error, now);
-        // That an idle connection was closed says nothing against its node; half an answer does.
-        let blamed = !now.reused || error.answer_began();
-        if blamed && next != Next::Terminated && !error.is_connect() {
-            attempt::exchange_failed(self.proxy.cluster.node(id), error);
-        }
-        past.unanswered += u8::from(error.request_left());
-        match next {
-            Next::Again | Next::Reassign if past.unanswered >= self.most_sent() => {
-                Step::Rejected(Cause::SessionLost)
-            }
-            Next::Again => {
-                // A node that closes an idle connection has done nothing wrong; the next failure
-                // is the first.
-                past.repeated = past.repeated || !now.reused;
-                Step::Again
-            }
-            Next::Reassign => Step::Reassign,
-            Next::Terminated => {
-                self.proxy
-                    .sessions
-                    .terminate(&self.session, "none", self.proxy.now());
-                job.note.enters(Phase::Stead);
-                Step::Done(Answer::ok(bosh::terminate(None)))
-            }
-            Next::Overloaded => {
-                let legacy = self.session.terms().legacy;
-                Step::Done(Answer::reject(Cause::Overloaded, legacy))
-            }
-            Next::Garbage => Step::Rejected(Cause::NodeGarbage),
-        }
-    }
-
-    /// Whether the node, to which no connection came about, may only be silent: its verdict says
-    /// when it is not. Until then the session stays, for `health.silence` at most.
-    fn may_be_silent(&self, id: NodeId, past: &mut Past) -> bool {
-        let since = *past.unreachable_since.get_or_insert_with(Instant::now);
-        let node = self.proxy.cluster.node(id);
-        node.serves() && (node.verdict() == Verdict::Silent || since.elapsed() < self.proxy.silence)
-    }
-
-    /// How often a request of the session may be at nodes that let go of it without an answer.
-    fn most_sent(&self) -> u8 {
-        match self.owes() {
-            Some(_) => resend::MOST_SENT_UNKNOWN,
-            None => resend::MOST_SENT,
         }
     }
 
@@ -341,15 +293,25 @@ impl UnderWay {
         job: &Job,
         mut answer: upstream::Answer,
         connection: Box<Connection>,
+        past: &mut Past,
     ) -> Step {
         let sessions = &self.proxy.sessions;
         if let Some(took) = self.session.reacted(|| self.proxy.now()) {
             let metrics = &self.proxy.cluster.node(id).metrics;
             metrics.answer_seconds.observe(took);
         }
-        let (terminated, condition, host) = match learn::read(&answer, self.proxy.cluster.node(id))
-        {
-            Learned::Garbage => return Step::Rejected(Cause::NodeGarbage),
+        let (terminated, condition, host) = match learn::read(&answer) {
+            Learned::Refused(_) | Learned::Error(_) if job.terminate && answer.status < 300 => {
+                return self.left(job);
+            }
+            Learned::Refused(malformed) => {
+                learn::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
+                return self.give_up(job);
+            }
+            Learned::Error(malformed) => {
+                learn::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
+                return self.node_error(id, job, past);
+            }
             Learned::LegacyCode(status) => {
                 self.terminated(id, job, learn::condition_of(status).as_str());
                 return Step::Done(self.legacy_code(status, &answer));
@@ -368,11 +330,9 @@ impl UnderWay {
                     .condition
                     .as_deref()
                     .and_then(learn::known_condition);
-                (
-                    wrapper.terminate,
-                    condition.unwrap_or("none"),
-                    wrapper.host,
-                )
+                // A node that answers the client's `terminate` with anything but an error agrees.
+                let ends = wrapper.terminate || (job.terminate && !wrapper.error);
+                (ends, condition.unwrap_or("none"), wrapper.host)
             }
         };
         answer.body = self.proxy.hide_host(answer.body, host.as_ref());
@@ -488,7 +448,7 @@ impl UnderWay {
 
     /// The session cannot go on: a clean end, at which clients log in again at once.
     fn lost(&self, cause: Cause) -> Answer {
-        let condition = cause.row().condition.as_str();
+        let condition = cause.row().condition.map_or("none", Condition::as_str);
         self.proxy
             .sessions
             .terminate(&self.session, condition, self.proxy.now());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::{Answer, Proxy};
-use crate::bosh::{self, Condition, Place};
+use crate::bosh::{self, Condition, Malformed, Place};
 use crate::cluster::Node;
 use crate::config::HostAttribute;
 use crate::upstream;
@@ -18,22 +18,29 @@ pub(super) enum Learned<'a> {
     Wrapper(bosh::Answer<'a>),
     /// One of the HTTP codes that XEP-0124 had before conditions (400, 403, 404).
     LegacyCode(u16),
-    /// Nothing that a client could use.
-    Garbage,
+    /// Another code of 4xx and no wrapper: the request itself is at fault.
+    Refused(Malformed),
+    /// No wrapper. The node, or a proxy in front of it, could not answer just now: 408, 429, 5xx, or
+    /// a page of another kind.
+    Error(Malformed),
 }
 
-/// Reads the wrapper's start tag. Garbage is noted at `node`.
-pub(super) fn read<'a>(answer: &'a upstream::Answer, node: &Node) -> Learned<'a> {
-    match bosh::read_answer(&answer.body) {
-        Ok(wrapper) => Learned::Wrapper(wrapper),
-        Err(_) if matches!(answer.status, 400 | 403 | 404) => Learned::LegacyCode(answer.status),
-        Err(malformed) => {
-            let what = format!("answered {} with no wrapper: {malformed}", answer.status);
-            node.metrics.exchange_failures.inc();
-            node.suspect(what, SystemTime::now());
-            Learned::Garbage
-        }
+/// Reads the wrapper's start tag.
+pub(super) fn read(answer: &upstream::Answer) -> Learned<'_> {
+    match (bosh::read_answer(&answer.body), answer.status) {
+        (Ok(wrapper), _) => Learned::Wrapper(wrapper),
+        (Err(_), status @ (400 | 403 | 404)) => Learned::LegacyCode(status),
+        (Err(malformed), 408 | 429) => Learned::Error(malformed),
+        (Err(malformed), 400..=499) => Learned::Refused(malformed),
+        (Err(malformed), _) => Learned::Error(malformed),
     }
+}
+
+/// Notes at `node` that it gave an answer without a wrapper, and asks for a probe at once.
+pub(super) fn no_wrapper(node: &Node, status: u16, malformed: Malformed) {
+    let what = format!("answered {status} with no wrapper: {malformed}");
+    node.metrics.exchange_failures.inc();
+    node.suspect(what, SystemTime::now());
 }
 
 /// A node answers one session's request with the sid of another. Whoever mixes up its sessions may

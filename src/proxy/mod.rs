@@ -12,6 +12,7 @@ mod attempt;
 mod creation;
 mod deadline;
 mod end;
+mod failed;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -120,6 +121,7 @@ pub struct Proxy {
     creation_from: CreationFrom,
     host_attribute: HostAttribute,
     connect: Duration,
+    probe_timeout: Duration,
     placement_wait: Duration,
     /// How long a silent node keeps its sessions.
     silence: Duration,
@@ -179,6 +181,7 @@ impl Proxy {
             creation_from: settings.bosh.creation_from,
             host_attribute: settings.host_attribute.clone(),
             connect: settings.timeouts.connect,
+            probe_timeout: settings.health.timeout,
             placement_wait: settings.placement_wait,
             silence: settings.health.silence,
         })

@@ -51,8 +51,14 @@ pub enum Cause {
     SidConflict,
     /// The session's node is gone, or did not answer, and no other could take the session.
     SessionLost,
-    /// The session's node answered with something that is no BOSH answer.
+    /// The session's node answered with something that is not HTTP, or with another session's sid.
     NodeGarbage,
+    /// A node answered with an error of HTTP and no wrapper, as often as it was asked. The session
+    /// stays where it is.
+    NodeError,
+    /// The request was at its nodes as often as it may be, or cannot be answered. Its session goes
+    /// on without it.
+    RequestFailed,
     /// Too many requests of one session at the same time.
     TooMany,
 }
@@ -64,8 +70,8 @@ pub struct Row {
     pub status: u16,
     /// The HTTP status for a client that named no `ver` (XEP-0124 §17.2's older codes).
     pub legacy_status: u16,
-    /// The condition of the wrapper.
-    pub condition: Condition,
+    /// The condition of the wrapper; none for an empty one, which ends nothing.
+    pub condition: Option<Condition>,
     /// The label in `bowline_rejects_total`.
     pub label: &'static str,
     /// How loudly it is logged.
@@ -81,6 +87,7 @@ impl Cause {
     pub const fn row(self) -> Row {
         use Condition::{
             BadRequest, InternalServerError, ItemNotFound, PolicyViolation, SystemShutdown,
+            UndefinedCondition,
         };
         match self {
             Self::Malformed => row(400, BadRequest, "malformed"),
@@ -106,13 +113,24 @@ impl Cause {
                 .loud(),
             Self::SessionLost => row(200, ItemNotFound, "session_lost").legacy(404),
             Self::NodeGarbage => row(200, ItemNotFound, "node_garbage").legacy(404),
+            // Strophe sends the same rid again, and does not read the wrapper.
+            Self::NodeError => row(503, SystemShutdown, "node_error").retrying(2),
+            // The only answer after which every client goes on with its session: a 4xx or 5xx, or a
+            // condition, ends it at some of them.
+            Self::RequestFailed => Row {
+                condition: None,
+                ..row(200, UndefinedCondition, "request_failed")
+            },
             Self::TooMany => row(200, PolicyViolation, "too_many").legacy(403),
         }
     }
 
     /// The wrapper.
     pub fn wrapper(self) -> Bytes {
-        bosh::terminate(Some(self.row().condition))
+        match self.row().condition {
+            Some(condition) => bosh::terminate(Some(condition)),
+            None => bosh::empty(),
+        }
     }
 }
 
@@ -120,7 +138,7 @@ const fn row(status: u16, condition: Condition, label: &'static str) -> Row {
     Row {
         status,
         legacy_status: status,
-        condition,
+        condition: Some(condition),
         label,
         level: Level::DEBUG,
         retry_after: None,
@@ -162,7 +180,7 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ALL: [Cause; 20] = [
+    const ALL: [Cause; 22] = [
         Cause::Malformed,
         Cause::BadHead,
         Cause::Coding,
@@ -182,6 +200,8 @@ mod tests {
         Cause::SidConflict,
         Cause::SessionLost,
         Cause::NodeGarbage,
+        Cause::NodeError,
+        Cause::RequestFailed,
         Cause::TooMany,
     ];
 
@@ -189,7 +209,8 @@ mod tests {
     fn no_answer_has_a_condition_on_which_a_client_gives_up() {
         for cause in ALL {
             let wrapper = String::from_utf8(cause.wrapper().to_vec()).unwrap();
-            assert!(wrapper.contains("type='terminate'"), "{cause:?}: {wrapper}");
+            let ends = wrapper.contains("type='terminate'");
+            assert_eq!(ends, cause != Cause::RequestFailed, "{cause:?}: {wrapper}");
             for never in ["remote-connection-failed", "host-unknown", "type='error'"] {
                 assert!(!wrapper.contains(never), "{cause:?}: {wrapper}");
             }
@@ -201,8 +222,21 @@ mod tests {
         for cause in [Cause::SessionLost, Cause::NodeGarbage] {
             assert_eq!(cause.row().status, 200);
             assert_eq!(cause.row().legacy_status, 404);
-            assert_eq!(cause.row().condition, Condition::ItemNotFound);
+            assert_eq!(cause.row().condition, Some(Condition::ItemNotFound));
         }
+    }
+
+    #[test]
+    fn what_leaves_the_session_where_it_is_ends_it_at_no_client() {
+        for cause in [Cause::NodeError, Cause::Overloaded] {
+            for status in [cause.row().status, cause.row().legacy_status] {
+                assert_eq!(status, 503, "{cause:?}");
+            }
+            assert!(cause.row().retry_after.is_some(), "{cause:?}");
+        }
+        let row = Cause::RequestFailed.row();
+        assert_eq!((row.status, row.legacy_status), (200, 200));
+        assert_eq!(Cause::RequestFailed.wrapper(), bosh::empty());
     }
 
     #[test]

@@ -4,14 +4,66 @@
 //! To send the same rid again to the same node is safe: the node recognises a rid that it has
 //! processed (XEP-0124 §14.3).
 
+use std::time::Duration;
+
+use crate::cluster::NodeId;
 use crate::upstream::Error;
 
-/// How often one request is sent to nodes that let go of it without an answer. There may be something in
-/// it that no node survives. Enough for a node that stops, and takes connections for a moment still.
-pub(super) const MOST_SENT: u8 = 16;
+/// How often a request is written to the node that has its session: once, and twice more.
+const MOST_AT_OWN: u8 = 3;
 
-/// The same for a sid that no node is known to have: once, and once more.
-pub(super) const MOST_SENT_UNKNOWN: u8 = 2;
+/// How often a request is written in all for a sid that no node is known to have.
+const MOST_UNKNOWN: u8 = 2;
+
+/// How long a request waits after an error of its node before it is sent again; twice as long each
+/// further time.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where one request was written. There may be something in it that no node survives, so it does not
+/// tour the cluster: it reaches the node that has its session, and one other at most.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    own: Option<NodeId>,
+    at_own: u8,
+    other: Option<NodeId>,
+}
+
+impl Writes {
+    /// Whether the request may be written to `node`. `known` says that a node is known to have its
+    /// session.
+    pub(super) fn may(&self, node: NodeId, known: bool) -> bool {
+        if !known && self.at_own + u8::from(self.other.is_some()) >= MOST_UNKNOWN {
+            return false;
+        }
+        match self.own {
+            Some(own) if own == node => self.at_own < MOST_AT_OWN,
+            Some(_) => self.other.is_none(),
+            None => true,
+        }
+    }
+
+    /// Notes that a byte of the request may have reached `node`.
+    pub(super) fn add(&mut self, node: NodeId) {
+        let own = *self.own.get_or_insert(node);
+        if own == node {
+            self.at_own = self.at_own.saturating_add(1);
+        } else {
+            self.other = Some(node);
+        }
+    }
+
+    /// Whether it was written to another node than the first.
+    pub(super) const fn left_its_own(&self) -> bool {
+        self.other.is_some()
+    }
+}
+
+/// How long a request waits before it is sent again for the `count`th time after an error of its
+/// node; from 0.
+pub(super) const fn pause(count: u8) -> Duration {
+    let doubled = if count > 4 { 4 } else { count };
+    PAUSE.saturating_mul(1 << doubled)
+}
 
 /// What is known when an exchange has failed.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +77,10 @@ pub(super) struct Circumstances {
     pub terminate: bool,
     /// Another request of the session was under way.
     pub company: bool,
+    /// The session has ended meanwhile, or its client has asked for that.
+    pub leaving: bool,
+    /// The request may be written to this node once more.
+    pub may_repeat: bool,
 }
 
 /// What to do next.
@@ -32,14 +88,18 @@ pub(super) struct Circumstances {
 pub(super) enum Next {
     /// Send it again, on a new connection to the same node.
     Again,
-    /// The node is no good: another one.
+    /// The node took no connection: another one.
     Reassign,
+    /// The node or the request is at fault, and a probe of the node says which.
+    Doubt,
     /// The session is over, as the client wanted.
     Terminated,
     /// The cause is this machine; the node and the session are not to suffer for it.
     Overloaded,
-    /// The node answers what nobody can pass on.
+    /// The node answers what is not HTTP. The session cannot go on.
     Garbage,
+    /// This request has no answer. The session goes on.
+    GiveUp,
 }
 
 /// The table of design §5.
@@ -49,14 +109,24 @@ pub(super) const fn after(error: &Error, now: Circumstances) -> Next {
             Next::Reassign
         }
         Error::Local(_) | Error::Queue => Next::Overloaded,
-        // Tigase answers the held poll and closes both sockets.
-        Error::Closed(_) | Error::Send { .. } if now.terminate && now.company => Next::Terminated,
-        Error::Closed(_) | Error::Send { .. } if now.reused || !now.repeated => Next::Again,
+        // Tigase answers one of a held poll and a terminate, and closes both sockets.
+        Error::Closed(_) | Error::Send { .. } if now.leaving || (now.terminate && now.company) => {
+            Next::Terminated
+        }
+        Error::Closed(_) | Error::Send { .. }
+            if now.may_repeat && (now.reused || !now.repeated) =>
+        {
+            Next::Again
+        }
         Error::Closed(_) | Error::Send { .. } if now.terminate => Next::Terminated,
-        Error::Closed(_) | Error::Send { .. } => Next::Reassign,
-        Error::Cut(_) | Error::Stalled if !now.repeated => Next::Again,
-        Error::Cut(_) | Error::Stalled => Next::Reassign,
-        Error::NotHttp | Error::Invalid(_) | Error::TooLarge => Next::Garbage,
+        Error::Closed(_) | Error::Send { .. } => Next::Doubt,
+        Error::Cut(_) | Error::Stalled if now.may_repeat && !now.repeated => Next::Again,
+        Error::Cut(_) | Error::Stalled => Next::Doubt,
+        // What came may be older than the request: a node wrote it when it let go of the connection.
+        Error::NotHttp | Error::Invalid(_) if now.may_repeat && now.reused => Next::Again,
+        Error::NotHttp | Error::Invalid(_) => Next::Garbage,
+        // The same rid would bring the same answer.
+        Error::TooLarge => Next::GiveUp,
     }
 }
 
@@ -71,110 +141,139 @@ mod tests {
         repeated: false,
         terminate: false,
         company: false,
+        leaving: false,
+        may_repeat: true,
     };
-
-    fn refused() -> Error {
-        Error::Refused(io::ErrorKind::ConnectionRefused.into())
-    }
+    const REUSED: Circumstances = Circumstances {
+        reused: true,
+        ..FIRST
+    };
+    const REPEATED: Circumstances = Circumstances {
+        repeated: true,
+        ..FIRST
+    };
+    /// As often at its node as it may be.
+    const SPENT: Circumstances = Circumstances {
+        may_repeat: false,
+        ..FIRST
+    };
+    const TERMINATE: Circumstances = Circumstances {
+        terminate: true,
+        ..FIRST
+    };
 
     #[test]
     fn the_table_of_the_design() {
-        let closed = Error::Closed(None);
+        let refused = Error::Refused(io::ErrorKind::ConnectionRefused.into());
+        let local = Error::Local(io::ErrorKind::AddrInUse.into());
+        let (closed, cut) = (Error::Closed(None), Error::Cut(None));
+        let (rubbish, invalid) = (Error::NotHttp, Error::Invalid("x"));
+        let company = Circumstances {
+            company: true,
+            ..TERMINATE
+        };
+        let leaving = Circumstances {
+            leaving: true,
+            ..FIRST
+        };
+        let repeated_terminate = Circumstances {
+            repeated: true,
+            ..TERMINATE
+        };
+        let reused_and_spent = Circumstances {
+            reused: true,
+            ..SPENT
+        };
         let rows = [
-            ("refuses the connection", &refused(), FIRST, Next::Reassign),
+            ("refuses the connection", &refused, FIRST, Next::Reassign),
+            ("closes an idle connection", &closed, REUSED, Next::Again),
+            ("closes a fresh connection", &closed, FIRST, Next::Again),
+            ("closes a fresh one again", &closed, REPEATED, Next::Doubt),
+            ("closes the last one", &closed, SPENT, Next::Doubt),
+            ("closes on a logout", &closed, company, Next::Terminated),
+            ("closes when it is over", &closed, leaving, Next::Terminated),
             (
-                "closes a reused idle connection",
+                "closes on a lone terminate",
                 &closed,
-                Circumstances {
-                    reused: true,
-                    ..FIRST
-                },
+                TERMINATE,
                 Next::Again,
             ),
             (
-                "closes a fresh connection with no answer",
+                "closes on a lone terminate again",
                 &closed,
-                FIRST,
-                Next::Again,
-            ),
-            (
-                "closes a fresh connection again",
-                &closed,
-                Circumstances {
-                    repeated: true,
-                    ..FIRST
-                },
-                Next::Reassign,
-            ),
-            (
-                "closes with no answer to a terminate, a poll is held",
-                &closed,
-                Circumstances {
-                    reused: true,
-                    terminate: true,
-                    company: true,
-                    ..FIRST
-                },
+                repeated_terminate,
                 Next::Terminated,
             ),
-            (
-                "closes with no answer to a lonely terminate",
-                &closed,
-                Circumstances {
-                    terminate: true,
-                    ..FIRST
-                },
-                Next::Again,
-            ),
-            (
-                "closes with no answer to a lonely terminate again",
-                &closed,
-                Circumstances {
-                    terminate: true,
-                    repeated: true,
-                    ..FIRST
-                },
-                Next::Terminated,
-            ),
-            ("cuts an answer", &Error::Cut(None), FIRST, Next::Again),
+            ("cuts an answer", &cut, FIRST, Next::Again),
             ("stalls in an answer", &Error::Stalled, FIRST, Next::Again),
+            ("cuts an answer again", &cut, REPEATED, Next::Doubt),
+            ("cuts the last answer", &cut, SPENT, Next::Doubt),
+            ("writes no HTTP when idle", &rubbish, REUSED, Next::Again),
+            ("writes no HTTP", &rubbish, FIRST, Next::Garbage),
             (
-                "cuts an answer again",
-                &Error::Cut(None),
-                Circumstances {
-                    repeated: true,
-                    ..FIRST
-                },
-                Next::Reassign,
-            ),
-            (
-                "writes bytes that are no HTTP",
-                &Error::NotHttp,
-                FIRST,
+                "writes no HTTP at last",
+                &rubbish,
+                reused_and_spent,
                 Next::Garbage,
             ),
-            (
-                "writes invalid HTTP",
-                &Error::Invalid("x"),
-                FIRST,
-                Next::Garbage,
-            ),
-            (
-                "is not to blame",
-                &Error::Local(io::ErrorKind::AddrInUse.into()),
-                FIRST,
-                Next::Overloaded,
-            ),
+            ("writes bad HTTP when idle", &invalid, REUSED, Next::Again),
+            ("writes bad HTTP", &invalid, FIRST, Next::Garbage),
+            ("is not to blame", &local, FIRST, Next::Overloaded),
             (
                 "waits for too many connects of ours",
                 &Error::Queue,
                 FIRST,
                 Next::Overloaded,
             ),
-            ("writes too much", &Error::TooLarge, FIRST, Next::Garbage),
+            ("writes too much", &Error::TooLarge, REUSED, Next::GiveUp),
         ];
         for (what, error, now, expected) in rows {
             assert_eq!(after(error, now), expected, "a node that {what}");
         }
+    }
+
+    #[test]
+    fn a_request_reaches_its_own_node_three_times_and_another_once() {
+        let (own, other, third) = (NodeId(4), NodeId(0), NodeId(2));
+        let mut writes = Writes::default();
+        for _ in 0..3 {
+            assert!(writes.may(own, true) && !writes.left_its_own());
+            writes.add(own);
+        }
+        assert!(!writes.may(own, true));
+        assert!(writes.may(other, true) && writes.may(third, true));
+        writes.add(other);
+        assert!(writes.left_its_own());
+        for node in [own, other, third] {
+            assert!(!writes.may(node, true));
+        }
+    }
+
+    #[test]
+    fn a_request_may_come_back_to_its_own_node() {
+        let mut writes = Writes::default();
+        writes.add(NodeId(1));
+        writes.add(NodeId(2));
+        assert!(writes.may(NodeId(1), true));
+        assert!(!writes.may(NodeId(2), true) && !writes.may(NodeId(3), true));
+    }
+
+    #[test]
+    fn a_request_of_an_unknown_session_is_written_twice() {
+        for second in [NodeId(1), NodeId(2)] {
+            let mut writes = Writes::default();
+            assert!(writes.may(NodeId(1), false));
+            writes.add(NodeId(1));
+            assert!(writes.may(second, false));
+            writes.add(second);
+            assert!(!writes.may(NodeId(1), false) && !writes.may(NodeId(2), false));
+        }
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_short() {
+        let millis = |count| pause(count).as_millis();
+        assert_eq!([millis(0), millis(1), millis(2)], [200, 400, 800]);
+        assert_eq!(millis(255), 3200);
     }
 }

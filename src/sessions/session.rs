@@ -93,6 +93,8 @@ struct State {
     under_way: u8,
     /// No request has come since its creation.
     fresh: bool,
+    /// Its client has asked for its end.
+    leaving: bool,
     queue: Queue,
     /// A connection to the node that has nothing to do. One is enough: while a request is held on
     /// one connection, the others take turns on another.
@@ -197,6 +199,17 @@ impl Session {
     /// Whether a node is known to have it.
     pub fn is_pinned(&self) -> bool {
         self.state().stage == Stage::Pinned
+    }
+
+    /// Notes that its client's `terminate` has been written to the node.
+    pub fn leave(&self) {
+        self.state().leaving = true;
+    }
+
+    /// Whether it has ended, or its client has asked for that.
+    pub fn is_leaving(&self) -> bool {
+        let state = self.state();
+        state.leaving || state.stage == Stage::Ended
     }
 
     /// Whether no node has said yet that it knows it.
@@ -376,6 +389,7 @@ impl Session {
         };
         proved.then(|| {
             state.stage = Stage::Pinned;
+            state.leaving = false;
             self.node()
         })
     }

@@ -309,7 +309,10 @@ async fn run_one(case: &Case, world: &mut World) -> Result<(), String> {
 
 /// Nothing of another session, nor an error that a client does not understand.
 fn stolen(answer: &Answer, world: &World) -> Result<(), String> {
-    let well = answer.status == 200
+    let busy = answer.status == 503
+        && answer.field("retry-after").is_some()
+        && answer.attribute("condition") == Some("system-shutdown");
+    let well = (answer.status == 200 || busy)
         && answer.body.starts_with("<body ")
         && answer.field("access-control-allow-origin") == Some("*")
         && !answer.body.contains(&world.canary.sid);
@@ -318,6 +321,7 @@ fn stolen(answer: &Answer, world: &World) -> Result<(), String> {
         "content-length",
         "access-control-allow-origin",
         "date",
+        "retry-after",
     ];
     let known = answer.names().iter().all(|name| FIELDS.contains(&&**name));
     if well && known {
@@ -358,6 +362,15 @@ async fn poll_outcome(
     if answer.attribute("for") == Some("early") {
         session.poll(wire).await?;
         return Ok("early");
+    }
+    let nothing = "<body xmlns='http://jabber.org/protocol/httpbind'/>";
+    if answer.status == 503 || answer.body == nothing {
+        session.poll(wire).await?;
+        return Ok(if answer.status == 503 {
+            "busy"
+        } else {
+            "alone"
+        });
     }
     let outcome = match (answer.attribute("type"), answer.attribute("condition")) {
         (Some("terminate"), Some("item-not-found")) => "gone",

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bowline::demo::client::Client;
-use bowline::demo::node::{Ending, Fault, Kind, Node, Profile};
+use bowline::demo::node::{Ending, Fault, Kind, Node, Profile, Seen};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -287,13 +287,37 @@ async fn nodes_that_fail() {
     let mut client = process.client();
     client.create().await.unwrap();
 
-    nodes[0].misbehave(Fault::answering_rubbish("SSH-2.0-x\r\n").once());
+    let sid = client.sid().to_owned();
+    let of_client = move |seen: &Seen| seen.sid.as_ref() == Some(&sid);
+    nodes[0].misbehave(Fault::answering_status(413).on(of_client.clone()).once());
     client.poll().await.unwrap();
     let line = process.ended("SD").await;
+    assert_eq!(text(&line, "cause"), "request_failed");
+
+    // Sent three times, and the node is well.
+    nodes[0].misbehave(Fault::resetting().on(of_client.clone()).times(3));
+    client.poll().await.unwrap();
+    let line = process.ended("SH").await;
     assert_eq!(
-        (text(&line, "cause"), text(&line, "node")),
-        ("node_garbage", "t1")
+        (text(&line, "cause"), line["tries"].as_u64()),
+        ("request_failed", Some(3))
     );
+
+    nodes[0].misbehave(Fault::answering_status(502).on(of_client.clone()).times(3));
+    client.poll().await.unwrap();
+    let errors = |line: &Value| line["cause"] == "node_error";
+    let line = process.line("cause=node_error", errors).await;
+    assert_eq!(
+        (text(&line, "end"), line["status"].as_u64()),
+        ("SD", Some(503))
+    );
+
+    nodes[0].misbehave(Fault::answering_rubbish("SSH-2.0-x\r\n").on(of_client));
+    client.poll().await.unwrap();
+    let garbage = |line: &Value| line["cause"] == "node_garbage";
+    let line = process.line("cause=node_garbage", garbage).await;
+    assert_eq!((text(&line, "end"), text(&line, "node")), ("SD", "t1"));
+    nodes[0].behave();
 
     // Sent once more on a connection of its own.
     client.create().await.unwrap();

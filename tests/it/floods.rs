@@ -145,7 +145,9 @@ async fn made_up_sids_whose_node_closes_do_not_go_from_node_to_node() {
     for number in 0..10 {
         let mut client = balancer.client();
         client.adopt(&format!("made-up-{number}"), 7);
-        assert_item_not_found(&client.poll().await.unwrap());
+        // The node may have the session, and does not say that it has not.
+        let reply = client.poll().await.unwrap();
+        assert!(reply.is_empty() && !reply.is_terminate(), "{reply:?}");
     }
     assert_eq!(asked(&nodes, "made-up-"), 20, "once, and once more");
     assert!(balancer.proxy().sessions.is_empty(), "no trace of them");

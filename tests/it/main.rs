@@ -8,6 +8,7 @@
 mod accesslog;
 mod attributes;
 mod balancer;
+mod blame;
 mod cli;
 mod clients;
 mod config;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ahash::AHashMap;
 use tokio::time::Instant;
 
-use super::answer::Answer;
+use super::answer::{Answer, Out};
 use super::clock::Clock;
 use super::connection::Connection;
 use super::fault::Manner;
@@ -313,8 +313,11 @@ impl State {
                     let answer: Answer = connection.voice.reply(&entry.session, &reply);
                     connection.answer(&answer, &manner);
                 }
-                Act::Close { line } => {
+                Act::Close { line, delay } => {
                     if let Some(connection) = self.lines.get(&line) {
+                        if !delay.is_zero() {
+                            connection.put([Out::Pause(delay)]);
+                        }
                         connection.end();
                     }
                 }

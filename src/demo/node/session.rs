@@ -56,8 +56,10 @@ pub(super) enum Act {
         manner: Manner,
         reply: Reply,
     },
+    /// Ends a connection, so long from now.
     Close {
         line: Line,
+        delay: Duration,
     },
     Deliver {
         to: String,
@@ -84,6 +86,12 @@ pub(super) struct Terms {
     pub(super) wait: u32,
     pub(super) hold: u32,
     pub(super) content: Option<String>,
+}
+
+/// The end of a connection, at once.
+const fn close(line: Line) -> Act {
+    let delay = Duration::ZERO;
+    Act::Close { line, delay }
 }
 
 /// One session.
@@ -175,7 +183,7 @@ impl Session {
                 manner: request.manner,
                 reply,
             });
-            acts.push(Act::Close { line: request.line });
+            acts.push(close(request.line));
             return Fate::Refused;
         }
         if self.rules.ordered {
@@ -378,7 +386,7 @@ impl Session {
                 break;
             };
             if self.held().all(|held| held != oldest) {
-                acts.push(Act::Close { line: oldest });
+                acts.push(close(oldest));
             }
         }
     }
@@ -414,10 +422,14 @@ impl Session {
     }
 
     fn close_sockets(&mut self, acts: &mut Vec<Act>) {
-        let held = self.held.drain(..).map(|held| held.line);
-        let lines: Vec<Line> = held.chain(self.sockets.drain(..)).collect();
+        // Where an answer would be slow, the end that comes in its place is.
+        let held = self.held.drain(..).map(|held| Act::Close {
+            line: held.line,
+            delay: held.manner.delay,
+        });
+        let closes: Vec<Act> = held.chain(self.sockets.drain(..).map(close)).collect();
         if self.rules.ties_sockets {
-            acts.extend(lines.into_iter().map(|line| Act::Close { line }));
+            acts.extend(closes);
         }
     }
 

@@ -39,7 +39,7 @@ fn answers(acts: &[Act]) -> Vec<(Line, Option<u64>)> {
 
 fn closed(acts: &[Act]) -> Vec<Line> {
     let closed = acts.iter().filter_map(|act| match act {
-        Act::Close { line } => Some(*line),
+        Act::Close { line, .. } => Some(*line),
         _ => None,
     });
     closed.collect()
