@@ -8,6 +8,7 @@
 //!                       └── on a fault: tree::line_of finds its line ──> ConfigError
 //! ```
 
+mod bosh;
 mod check;
 mod defaults;
 mod error;

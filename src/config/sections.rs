@@ -9,16 +9,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use super::bosh;
 use super::check;
 use super::defaults::{
-    AFFINITY, AFFINITY_TTL, HOST_ATTRIBUTE, MAX_SESSIONS, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT,
-    PROBE_PATH, WEIGHT, threads,
+    AFFINITY, AFFINITY_TTL, MAX_SESSIONS, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT, PROBE_PATH,
+    WEIGHT, threads,
 };
 use super::nearest::nearest;
 use super::read::{Fault, Section, Value, quoted};
 use super::settings::{
-    AccessLog, Admin, Affinity, Bosh, CreationFrom, Health, HostAttribute, Limits, Listen, Log,
-    LogFormat, NodeSettings, Placement, Probe, Release, Settings, Timeouts, Traces, Upstream,
+    AccessLog, Admin, Affinity, Health, Limits, Listen, Log, LogFormat, NodeSettings, Placement,
+    Probe, Release, Settings, Timeouts, Traces, Upstream,
 };
 use super::units::{show_duration, show_size};
 use super::web;
@@ -32,11 +33,9 @@ const MOST_NODES: usize = 1024;
 /// The least of a duration that may not be nothing.
 const SHORTEST: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+pub(super) const KIB: usize = 1024;
+pub(super) const MIB: usize = 1024 * KIB;
 
-const CREATION_FROM: [(&str, CreationFrom); 2] =
-    [("strip", CreationFrom::Strip), ("pass", CreationFrom::Pass)];
 const AFFINITIES: [(&str, Affinity); 2] =
     [("sid", Affinity::Sid), ("client-ip", Affinity::ClientIp)];
 const PLACEMENTS: [(&str, Placement); 4] = [
@@ -53,10 +52,10 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The whole file.
 pub(super) fn settings(root: &Section<'_>) -> Result<Settings, Fault> {
     let listen = listen(&root.need("listen")?)?;
-    let bosh = bosh(&root.section("bosh")?)?;
+    let bosh = bosh::bosh(&root.section("bosh")?)?;
     let nodes = nodes(&root.need("nodes")?)?;
     Ok(Settings {
-        host_attribute: host_attribute(root.get("host_attribute"))?,
+        host_attribute: bosh::host_attribute(root.get("host_attribute"))?,
         affinity: root.choice("affinity", AFFINITY, &AFFINITIES)?,
         affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND)?,
         placement: root.choice("placement", PLACEMENT, &PLACEMENTS)?,
@@ -100,49 +99,6 @@ fn socket_address(value: &Value<'_>) -> Result<SocketAddr, Fault> {
         .text()?
         .parse()
         .map_err(|_| value.must_be("an IP address and a port such as `0.0.0.0:5280`"))
-}
-
-fn bosh(section: &Section<'_>) -> Result<Bosh, Fault> {
-    let default = Bosh::default();
-    Ok(Bosh {
-        paths: match section.get("paths") {
-            Some(value) => paths(&value)?,
-            None => default.paths,
-        },
-        max_body: section.size("max_body", default.max_body, KIB..=16 * MIB)?,
-        max_answer: section.size("max_answer", default.max_answer, KIB..=64 * MIB)?,
-        creation_from: section.choice("creation_from", default.creation_from, &CREATION_FROM)?,
-    })
-}
-
-fn host_attribute(value: Option<Value<'_>>) -> Result<HostAttribute, Fault> {
-    const FORM: &str = "one of strip, pass, or a mapping with `rewrite`";
-    let Some(value) = value else {
-        return Ok(HOST_ATTRIBUTE);
-    };
-    match value.text() {
-        Ok("strip") => return Ok(HostAttribute::Strip),
-        Ok("pass") => return Ok(HostAttribute::Pass),
-        Ok("rewrite") => {
-            let form = "needs a name: write `host_attribute: { rewrite: chat.example.com }`";
-            return Err(value.fault(form));
-        }
-        _ if value.is_null() => return Err(value.fault("has no value")),
-        _ => {}
-    }
-    let section = value.section_or(FORM)?;
-    let name = section.need("rewrite")?;
-    let text = name.text()?;
-    check::host_name(text).map_err(|must| name.must(must))?;
-    Ok(HostAttribute::Rewrite(text.into()))
-}
-
-fn paths(value: &Value<'_>) -> Result<Vec<String>, Fault> {
-    let paths = texts(value, check::path)?;
-    if paths.is_empty() {
-        return Err(value.fault("must have at least one entry"));
-    }
-    Ok(paths)
 }
 
 /// A list of texts that a rule accepts, none of them twice.
