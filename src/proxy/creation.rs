@@ -132,7 +132,7 @@ impl Proxy {
                 job.note.enters(Phase::Answer);
                 self.learn_creation(id, job, answer, connection)
             }
-            Ended::NodeDown if written => Try::Closed,
+            Ended::NodeDown | Ended::Released if written => Try::Closed,
             Ended::NodeDown | Ended::Released => Try::Untouched,
             Ended::Overdue => {
                 attempt::overdue(node);

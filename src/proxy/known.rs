@@ -1,8 +1,8 @@
 //! A request with a sid: it belongs to its session's node.
 //!
-//! The node is the session's until it refuses a connection, closes without an answer and fails a
-//! probe, or is called down; only then the session moves to a survivor. A session without a pin runs here too,
-//! at its rendezvous node, and becomes a pin when the node answers it.
+//! The node is the session's until it refuses a connection, closes on a request and on a probe, or is
+//! called down; only then the session moves to a survivor. A session without a pin runs here too, at
+//! its rendezvous node, and becomes a pin when the node answers it.
 
 pub(super) mod connect;
 
@@ -132,7 +132,11 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
             Step::Reassign
         };
         if let Step::Doubt = step {
-            step = Box::pin(under_way.doubt(id, &job, &past)).await;
+            let doubt = Box::pin(under_way.doubt(id, &job, &past));
+            let Some(next) = release.unless(manner, doubt).await else {
+                break under_way.released(&job);
+            };
+            step = next;
         }
         match step {
             Step::Done(answer) => break answer,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bowline::config::Release;
 use bowline::demo::client::{Client, Pending, Reply};
-use bowline::demo::node::{Ending, Hub, Kind, Manner, Node, Profile, Reaction, Seen};
+use bowline::demo::node::{Ending, Fate, Fault, Hub, Kind, Manner, Node, Profile, Reaction, Seen};
 use bowline::server::{Server, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -289,6 +289,32 @@ async fn a_poll_that_waits_for_a_node_is_released() {
     let proxy = Arc::clone(balancer.proxy());
     eventually("the node is down", || !proxy.cluster.any_up()).await;
     let poll = waiting_poll(&balancer, &mut client).await;
+    let begun = Instant::now();
+    let drained = tokio::spawn(balancer.server.drain());
+    assert_released(&poll.reply().await.unwrap());
+    assert_eq!(drained.await.unwrap(), 0);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_for_a_probe_is_released() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = patient(&nodes);
+    settings.health.timeout = Duration::from_secs(60);
+    let balancer = Balancer::start(&settings).await;
+    let mut client = balancer.session().await;
+    // The node closes on this session, and keeps a probe waiting.
+    let sid = client.sid().to_owned();
+    nodes[0].misbehave(Fault::never_answering());
+    let of = sid.clone();
+    nodes[0].misbehave(Fault::resetting().on(move |seen| seen.sid.as_ref() == Some(&of)));
+    let poll = client.begin_poll().await.unwrap();
+    let asked = |node: &Node| {
+        let probes = node.count(|seen| matches!(seen.fate, Fate::Misbehaved("never_answering")));
+        seen_of(node, &sid).len() == 3 && probes > 0
+    };
+    nodes[0].wait_until(asked).await.unwrap();
     let begun = Instant::now();
     let drained = tokio::spawn(balancer.server.drain());
     assert_released(&poll.reply().await.unwrap());
