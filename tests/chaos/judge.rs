@@ -1,12 +1,15 @@
 //! The invariants: what the clients and the nodes wrote down, held against what really happened.
 
+use std::time::Duration;
+
 use ahash::AHashMap;
 
 use crate::Result;
 use crate::clients::{End, Mishap, Notebook, Story, Trouble};
 use crate::ledger::{Ledger, name};
-use crate::world::World;
+use crate::run::INACTIVITY;
 use crate::world::node::Noted;
+use crate::world::{World, micros};
 
 /// Judges a run; each broken invariant is one line.
 pub(crate) fn judge(book: &Notebook, world: &World, ledger: &Ledger) -> Result<Vec<String>> {
@@ -32,7 +35,9 @@ pub(crate) fn judge(book: &Notebook, world: &World, ledger: &Ledger) -> Result<V
             ));
             continue;
         };
-        broken.extend(judge_end(story, owner, ledger));
+        if !requests.forgotten(story, owner, ledger) {
+            broken.extend(judge_end(story, owner, ledger));
+        }
         broken.extend(requests.judge_route(story, owner, ledger));
     }
     Ok(broken)
@@ -122,6 +127,25 @@ impl Requests {
         let asked = self.creations.get(&story.rid)?;
         let before = asked.iter().rfind(|(at, _)| *at <= story.born);
         before.map(|(_, node)| *node)
+    }
+
+    /// Whether the session's own node ended it because it heard nothing of it for its inactivity:
+    /// while it was cut off, its answer did not reach the balancer, and it counted from that answer.
+    fn forgotten(&self, story: &Story, owner: usize, ledger: &Ledger) -> bool {
+        let Some((end, End::Told(_))) = &story.end else {
+            return false;
+        };
+        let creations = self.creations.get(&story.rid).into_iter().flatten();
+        let others = self.others.get(&story.sid).into_iter().flatten();
+        let asked = creations.chain(others).filter(|(at, _)| at <= end);
+        let mut asked: Vec<_> = asked.copied().collect();
+        asked.sort_unstable();
+        let [.., (before, _), (last, node)] = asked[..] else {
+            return false;
+        };
+        node == owner
+            && last - before >= micros(Duration::from_secs(INACTIVITY.into()))
+            && ledger.was_cut(owner, before, last)
     }
 
     /// No request of a session reaches a second node while its own is well.

@@ -128,6 +128,13 @@ impl Ledger {
         spans.any(|span| span.fault == Fault::Killed && (from..=until).contains(&span.from))
     }
 
+    /// Whether the node was cut off for part of a span of time.
+    pub(crate) fn was_cut(&self, node: usize, from: u64, until: u64) -> bool {
+        let mut spans = self.faults[node].iter();
+        let within = |span: &Span| span.from <= until && from <= span.until;
+        spans.any(|span| span.fault == Fault::CutOff && within(span))
+    }
+
     /// Whether some node was well, and known to be, all that time.
     pub(crate) fn some_well(&self, from: u64, until: u64) -> bool {
         (0..self.faults.len()).any(|node| !self.ailing(node, from, until))

@@ -20,7 +20,7 @@ use crate::world::node::Spec;
 use crate::world::{World, net, now};
 
 /// How long the nodes keep an unused session, in seconds.
-const INACTIVITY: u32 = 5;
+pub(crate) const INACTIVITY: u32 = 5;
 /// How long healed nodes may take to be called up, all of them.
 const HEALING: Duration = Duration::from_secs(30);
 /// With all nodes up, how long until every client has a session.
