@@ -14,11 +14,11 @@ const options = {
   clients: Number(process.env.E2E_CLIENTS ?? 30),
   seconds: Number(process.env.E2E_SECONDS ?? 30),
 };
-// The two failures: what they are called, and what a loaded machine must hold. A quiet one needs 1 s and
-// 3 s at most (docs/operations.md).
+// The two failures: what they are called, and what a loaded machine must hold. A quiet one needs 1 s, and
+// for a frozen server the 5 s of health.silence more (docs/operations.md).
 const FAILURES = {
   killed: { how: 'kill -9', within: 3000, down: ['p1'] },
-  frozen: { how: 'kill -STOP', within: 6000, down: ['p1', 'p2'] },
+  frozen: { how: 'kill -STOP', within: 8500, down: ['p1', 'p2'] },
 };
 
 const skipUnless = (kinds) => (kinds.includes(options.balancer) ? false : `not with ${options.balancer}`);
