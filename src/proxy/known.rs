@@ -33,7 +33,6 @@ pub(super) struct UnderWay {
     pub(super) proxy: Arc<Proxy>,
     pub(super) session: Arc<Session>,
     rid: u64,
-    pause: Option<u32>,
     /// It began after the session was terminated.
     pub(super) late: bool,
     /// Who pays for it, if its session was unproven when it began and stays so.
@@ -45,14 +44,13 @@ impl UnderWay {
     pub(super) const fn new(
         proxy: Arc<Proxy>,
         session: Arc<Session>,
-        (rid, pause): (u64, Option<u32>),
+        rid: u64,
         (late, owing): (bool, Option<Client>),
     ) -> Self {
         Self {
             proxy,
             session,
             rid,
-            pause,
             late,
             owing,
         }
@@ -71,9 +69,7 @@ impl Drop for UnderWay {
             let now = self.proxy.started.elapsed();
             self.proxy.unknown.count(client, now);
         }
-        self.proxy
-            .sessions
-            .end(&self.session, self.pause, self.proxy.now());
+        self.proxy.sessions.end(&self.session, self.proxy.now());
     }
 }
 

@@ -278,15 +278,11 @@ impl Proxy {
         if let Some(addresses) = &self.addresses {
             addresses.renew(ask.client, self.now());
         }
-        match self.begin_known(sid, ask.client) {
+        match self.begin_known(sid, &job) {
             Ok((session, begun)) => {
                 let owing = begun.unproven.then(|| self.clients.client(ask.client));
-                let under_way = known::UnderWay::new(
-                    Arc::clone(self),
-                    session,
-                    (job.rid, job.pause),
-                    (begun.late, owing),
-                );
+                let under_way =
+                    known::UnderWay::new(Arc::clone(self), session, job.rid, (begun.late, owing));
                 Begun::Exchange(Box::pin(known::run(under_way, job)))
             }
             Err((cause, legacy)) => Begun::Answered(refuse(cause, legacy, job.note)),
@@ -327,15 +323,17 @@ impl Proxy {
     fn begin_known(
         &self,
         sid: &str,
-        client: IpAddr,
+        job: &Job,
     ) -> Result<(Arc<Session>, sessions::Begun), (Cause, bool)> {
         // A session can be forgotten between the look-up and its beginning; then it is unknown.
         for _ in 0..3 {
             let session = match self.sessions.find(sid) {
                 Some(session) => session,
-                None => self.unproven(sid, client).map_err(|cause| (cause, false))?,
+                None => self
+                    .unproven(sid, job.client)
+                    .map_err(|cause| (cause, false))?,
             };
-            match session.begin() {
+            match session.begin(job.rid, job.pause) {
                 Ok(begun) => return Ok((session, begun)),
                 Err(Refusal::TooMany) => return Err((Cause::TooMany, session.terms().legacy)),
                 Err(Refusal::Lost) => return Err((Cause::SessionLost, session.terms().legacy)),

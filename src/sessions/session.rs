@@ -43,10 +43,12 @@ pub struct Terms {
 impl Terms {
     /// What is assumed of a session whose creation was not seen. The wait is long, since to cut a
     /// request that the node still holds would lose what it answers.
+    ///
+    /// Its node may have granted a long absence or a long pause, so the pin is kept for both.
     pub const UNSEEN: Self = Self {
         wait: 300,
-        inactivity: 60,
-        maxpause: 0,
+        inactivity: 300,
+        maxpause: 600,
         legacy: false,
     };
 }
@@ -95,10 +97,24 @@ struct State {
     fresh: bool,
     /// Its client has asked for its end.
     leaving: bool,
+    /// The pause that is in force, in seconds; 0 if there is none.
+    paused: u16,
+    /// The rid that asked for it.
+    paused_by: u64,
     queue: Queue,
     /// A connection to the node that has nothing to do. One is enough: while a request is held on
     /// one connection, the others take turns on another.
     idle: Option<Box<Connection>>,
+}
+
+impl State {
+    /// Notes the pause that the request `rid` asks for, or that it ends the one before.
+    fn pause(&mut self, rid: u64, pause: Option<u32>) {
+        if self.paused == 0 || rid >= self.paused_by {
+            let seconds = u16::try_from(pause.unwrap_or(0)).unwrap_or(u16::MAX);
+            (self.paused, self.paused_by) = (seconds, rid);
+        }
+    }
 }
 
 /// Where a session is in its life.
@@ -217,11 +233,13 @@ impl Session {
         self.state().stage == Stage::Unproven
     }
 
-    /// Begins a request: from now until [`Self::end`] the session is not forgotten.
+    /// Begins the request `rid`: from now until [`Self::end`] the session is not forgotten. `pause` is
+    /// what it asks for, in seconds. A pause holds until a request with a higher rid begins
+    /// (XEP-0124 §10), whatever older requests do meanwhile.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn begin(&self) -> Result<Begun, Refusal> {
+    pub fn begin(&self, rid: u64, pause: Option<u32>) -> Result<Begun, Refusal> {
         let mut state = self.state();
         match state.stage {
             Stage::Gone => return Err(Refusal::Gone),
@@ -233,27 +251,30 @@ impl Session {
         }
         state.under_way += 1;
         state.fresh = false;
+        if pause.is_some() || state.paused > 0 {
+            state.pause(rid, pause);
+        }
         Ok(Begun {
             late: state.stage == Stage::Ended,
             unproven: state.stage == Stage::Unproven,
         })
     }
 
-    /// Ends a request. `pause` is what it asked for, in seconds.
-    pub fn end(&self, pause: Option<u32>, now: Time) {
+    /// Ends a request.
+    pub fn end(&self, now: Time) {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);
         let away = match state.stage {
             Stage::Ended | Stage::Lost => return,
-            Stage::Unproven | Stage::Pinned | Stage::Gone => self.may_stay_away(pause),
+            Stage::Unproven | Stage::Pinned | Stage::Gone => self.may_stay_away(state.paused),
         };
         self.expires
             .store((now + away + GRACE).seconds(), Ordering::Relaxed);
     }
 
-    fn may_stay_away(&self, pause: Option<u32>) -> Duration {
-        let pause = pause.unwrap_or(0).min(self.terms.maxpause.into());
-        Duration::from_secs(u64::from(pause.max(self.terms.inactivity.into())))
+    fn may_stay_away(&self, pause: u16) -> Duration {
+        let pause = pause.min(self.terms.maxpause);
+        Duration::from_secs(pause.max(self.terms.inactivity).into())
     }
 
     /// How many requests are under way.
@@ -421,7 +442,7 @@ impl Session {
         state.idle = None;
         state.queue = None;
         state.stage = Stage::Lost;
-        let until = now + self.may_stay_away(Some(u32::MAX)) + GRACE;
+        let until = now + self.may_stay_away(u16::MAX) + GRACE;
         self.expires.store(until.seconds(), Ordering::Relaxed);
         true
     }

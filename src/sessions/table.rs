@@ -205,9 +205,9 @@ impl Sessions {
         moved.is_some()
     }
 
-    /// Ends a request of `session`. `pause` is what the request asked for, in seconds.
-    pub fn end(&self, session: &Session, pause: Option<u32>, now: Time) {
-        session.end(pause, now);
+    /// Ends a request of `session`.
+    pub fn end(&self, session: &Session, now: Time) {
+        session.end(now);
         if session.is_unproven() {
             let gone = |entry: &BySid, (): &()| self.forgotten(&entry.0, false, now);
             self.table.remove_if(session.sid(), gone);

@@ -17,5 +17,6 @@
 mod book;
 mod client;
 mod node;
+mod order;
 mod tests;
 mod world;

@@ -78,10 +78,10 @@ fn no_debug_output_has_a_sid() {
 fn a_long_poll_keeps_its_session() {
     let table = table(10);
     let session = table.insert("a");
-    session.begin().unwrap();
+    session.begin(2, None).unwrap();
     table.sessions.sweep(at(1000));
     assert!(table.sessions.find("a").is_some());
-    table.sessions.end(&session, None, at(1000));
+    table.sessions.end(&session, at(1000));
     table.sessions.sweep(at(1035));
     assert!(
         table.sessions.find("a").is_some(),
@@ -96,8 +96,8 @@ fn a_pause_extends_up_to_maxpause() {
     for (asked, lives) in [(100, 105), (10_000, 125), (5, 35)] {
         let table = table(10);
         let session = table.insert("a");
-        session.begin().unwrap();
-        table.sessions.end(&session, Some(asked), at(0));
+        session.begin(2, Some(asked)).unwrap();
+        table.sessions.end(&session, at(0));
         table.sessions.sweep(at(lives));
         assert!(table.sessions.find("a").is_some(), "pause {asked}");
         table.sessions.sweep(at(lives + 1));
@@ -106,12 +106,34 @@ fn a_pause_extends_up_to_maxpause() {
 }
 
 #[test]
+fn a_pause_holds_until_a_later_request() {
+    let table = table(10);
+    let session = table.insert("a");
+    let lives = |until| {
+        table.sessions.sweep(at(until));
+        table.sessions.find("a").is_some()
+    };
+    session.begin(2, None).unwrap();
+    session.begin(3, Some(100)).unwrap();
+    table.sessions.end(&session, at(1));
+    // The older poll ends after the request that asked for the pause, and is sent once more.
+    table.sessions.end(&session, at(2));
+    session.begin(2, None).unwrap();
+    table.sessions.end(&session, at(3));
+    assert!(lives(3 + 105));
+    session.begin(4, None).unwrap();
+    table.sessions.end(&session, at(110));
+    assert!(lives(110 + 35));
+    assert!(!lives(110 + 36));
+}
+
+#[test]
 fn a_terminated_session_leaves_a_short_tombstone() {
     let table = table(10);
     let session = table.insert("a");
-    session.begin().unwrap();
+    session.begin(2, None).unwrap();
     table.sessions.terminate(&session, "none", at(1));
-    table.sessions.end(&session, None, at(1));
+    table.sessions.end(&session, at(1));
     assert_eq!(table.metrics.sessions_terminated.get(), 1);
     assert_eq!(table.pinned_at(T1), 0);
     table.sessions.sweep(at(11));
@@ -125,8 +147,8 @@ fn a_terminated_session_leaves_a_short_tombstone() {
 fn sessions_that_never_get_past_creation_expire_first_when_the_table_is_nearly_full() {
     let table = table(10);
     let used = table.insert("used");
-    used.begin().unwrap();
-    table.sessions.end(&used, None, at(0));
+    used.begin(2, None).unwrap();
+    table.sessions.end(&used, at(0));
     for number in 0..7 {
         table.insert(&number.to_string());
     }
@@ -150,9 +172,9 @@ fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
     let table = table(10);
     let session = table.insert("a");
     table.sessions.terminate(&session, "none", at(1));
-    assert!(session.begin().unwrap().late);
+    assert!(session.begin(2, None).unwrap().late);
     table.sessions.prove(&session, true);
-    table.sessions.end(&session, None, at(2));
+    table.sessions.end(&session, at(2));
     table.sessions.sweep(at(37));
     assert!(session.is_pinned());
     assert_eq!(table.pinned_at(T1), 1);
@@ -162,7 +184,7 @@ fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
 fn an_answer_to_an_earlier_request_does_not_undo_the_end() {
     let table = table(10);
     let session = table.insert("a");
-    assert!(!session.begin().unwrap().late);
+    assert!(!session.begin(2, None).unwrap().late);
     table.sessions.terminate(&session, "none", at(1));
     table.sessions.prove(&session, false);
     assert!(!session.is_pinned());
@@ -241,28 +263,28 @@ fn an_unproven_session_leaves_no_trace() {
     let first = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
     let second = table.sessions.find_or_unproven("a", T1, at(0)).unwrap();
     assert!(Arc::ptr_eq(&first, &second), "its requests find each other");
-    first.begin().unwrap();
-    second.begin().unwrap();
+    first.begin(2, None).unwrap();
+    second.begin(2, None).unwrap();
     table.sessions.terminate(&first, "none", at(1));
-    table.sessions.end(&first, None, at(1));
+    table.sessions.end(&first, at(1));
     assert!(
         table.sessions.find("a").is_some(),
         "another request is under way"
     );
-    table.sessions.end(&second, None, at(1));
+    table.sessions.end(&second, at(1));
     assert!(table.sessions.is_empty());
     assert_eq!(table.pinned_at(T2), 0);
-    assert_eq!(first.begin(), Err(Refusal::Gone));
+    assert_eq!(first.begin(2, None), Err(Refusal::Gone));
 }
 
 #[test]
 fn a_proven_session_is_a_pin() {
     let table = table(10);
     let session = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
-    session.begin().unwrap();
+    session.begin(2, None).unwrap();
     table.sessions.prove(&session, false);
     table.sessions.prove(&session, false);
-    table.sessions.end(&session, None, at(1));
+    table.sessions.end(&session, at(1));
     assert_eq!((table.pinned_at(T2), table.sessions.len()), (1, 1));
 }
 
@@ -280,9 +302,11 @@ fn only_the_first_of_two_requests_moves_a_session() {
 fn requests_of_one_session_are_bounded() {
     let table = table(10);
     let session = table.insert("a");
-    let begun = (0..100).take_while(|_| session.begin().is_ok()).count();
+    let begun = (0..100)
+        .take_while(|_| session.begin(2, None).is_ok())
+        .count();
     assert!((3..=20).contains(&begun), "{begun}");
-    assert_eq!(session.begin(), Err(Refusal::TooMany));
+    assert_eq!(session.begin(2, None), Err(Refusal::TooMany));
 }
 
 #[test]
@@ -312,10 +336,10 @@ fn a_node_reacts_to_stanzas_by_whichever_answer_comes_first() {
     let table = table(10);
     let session = table.insert("a");
     let second = Duration::from_secs(1);
-    session.begin().unwrap();
+    session.begin(2, None).unwrap();
     session.sent(1, true, at(1));
     assert_eq!(session.reacted(|| at(2)), None, "alone it may be held");
-    session.begin().unwrap();
+    session.begin(2, None).unwrap();
     session.sent(2, false, at(3));
     assert_eq!(session.reacted(|| at(4)), None, "a poll asks for nothing");
     session.sent(3, true, at(5));
@@ -331,7 +355,7 @@ fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
     let now = at(1);
     let later = now + Duration::from_millis(2);
     let send = |rid, expected: Time| {
-        session.begin().unwrap();
+        session.begin(2, None).unwrap();
         match session.turn(rid, now) {
             Turn::At(time) => assert_eq!(time, expected, "rid {rid}"),
             waits @ Turn::After(_) => panic!("{waits:?}"),
@@ -340,7 +364,7 @@ fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
     };
     let answer = || {
         table.sessions.prove(&session, false);
-        table.sessions.end(&session, None, now);
+        table.sessions.end(&session, now);
     };
     send(2, now);
     answer();
@@ -372,7 +396,7 @@ fn a_node_that_lost_its_sessions_loses_those_that_it_had_made_before() {
     let new = table.insert("new");
     assert_eq!(table.sessions.lose(T1, since, at(10)), 1);
     assert!(old.is_lost());
-    assert_eq!(old.begin(), Err(Refusal::Lost));
+    assert_eq!(old.begin(2, None), Err(Refusal::Lost));
     for session in [&moved, &ended, &new] {
         assert!(!session.is_lost());
     }
@@ -391,7 +415,7 @@ fn a_lost_session_that_its_node_knows_after_all_is_a_pin_again() {
     let table = table(10);
     let memory = &table.cluster.node(T1).memory;
     let session = table.insert("a");
-    session.begin().unwrap();
+    session.begin(2, None).unwrap();
     memory.broke(memory.life(), tokio::time::Instant::now());
     assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 1);
     table.sessions.prove(&session, false);
@@ -405,7 +429,7 @@ fn who_waits_for_a_lower_rid_goes_when_the_session_is_over() {
     let table = table(10);
     for lost in [false, true] {
         let session = table.insert(if lost { "a" } else { "b" });
-        session.begin().unwrap();
+        session.begin(2, None).unwrap();
         let Turn::After(mut lower) = session.turn(3, at(1)) else {
             panic!("2 comes first");
         };

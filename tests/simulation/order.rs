@@ -1,0 +1,285 @@
+//! One session in front of one node whose every answer the test decides: rid order, requests that stay
+//! unanswered, and pauses, on virtual time.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bowline::bosh::{self, HTTPBIND};
+use bowline::cluster::Cluster;
+use bowline::config::{NodeSettings, Settings};
+use bowline::edge::{Drain, Edge, fuzzing};
+use bowline::health;
+use bowline::limits::Files;
+use bowline::metrics::Metrics;
+use bowline::proxy::Proxy;
+use bowline::upstream::memory::{Door, Memory, pair, set_door};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::node::read_message;
+
+/// A condition that has not come true by then never will.
+const PATIENCE: Duration = Duration::from_secs(1_000);
+
+const NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5280);
+const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 4000);
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A request as the node read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    rid: u64,
+    at: Instant,
+    connection: usize,
+}
+
+/// The node: it answers creations and probes, and holds everything else until the test answers it.
+#[derive(Default)]
+struct Node {
+    seen: Mutex<Vec<Seen>>,
+    /// The latest copy of each rid that waits for its answer.
+    open: Mutex<BTreeMap<u64, oneshot::Sender<String>>>,
+    changed: Notify,
+    /// Attributes of the answer to a creation.
+    terms: String,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    fn seen(&self) -> Vec<Seen> {
+        locked(&self.seen).clone()
+    }
+
+    fn rids(&self) -> Vec<u64> {
+        self.seen().iter().map(|seen| seen.rid).collect()
+    }
+
+    /// Waits until the node has read so many requests of the session.
+    async fn has_seen(&self, count: usize) -> Vec<Seen> {
+        let wait = async {
+            while self.seen().len() < count {
+                self.changed.notified().await;
+            }
+        };
+        let came = timeout(PATIENCE, wait).await;
+        assert!(came.is_ok(), "{count} requests: {:?}", self.rids());
+        self.seen()
+    }
+
+    /// Answers a request that is open.
+    fn answer(&self, rid: u64) {
+        let open = locked(&self.open).remove(&rid);
+        let open = open.unwrap_or_else(|| panic!("{rid} is not open: {:?}", self.rids()));
+        drop(open.send(format!("<body x='{rid}' xmlns='{HTTPBIND}'/>")));
+    }
+
+    async fn serve(self: Arc<Self>, number: usize, mut connection: Memory) {
+        while let Some((body, _)) = read_message(&mut connection).await {
+            let request = bosh::read_request(&body).expect("Bowline sends good wrappers");
+            let answer = match request.sid.as_deref() {
+                None => format!("<body sid='a' {} xmlns='{HTTPBIND}'/>", self.terms),
+                Some("a") => {
+                    let (sender, receiver) = oneshot::channel();
+                    locked(&self.open).insert(request.rid, sender);
+                    locked(&self.seen).push(Seen {
+                        rid: request.rid,
+                        at: Instant::now(),
+                        connection: number,
+                    });
+                    self.changed.notify_one();
+                    match receiver.await {
+                        Ok(answer) => answer,
+                        // A later copy of the request took its place.
+                        Err(_) => std::future::pending().await,
+                    }
+                }
+                Some(_) => format!(
+                    "<body type='terminate' condition='item-not-found' xmlns='{HTTPBIND}'/>"
+                ),
+            };
+            let length = answer.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            let written = connection.write_all((head + &answer).as_bytes()).await;
+            if written.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// A balancer in front of the node, with one session whose creation had rid 1000.
+struct World {
+    edge: Arc<Edge>,
+    proxy: Arc<Proxy>,
+    node: Arc<Node>,
+    listener: mpsc::UnboundedSender<Memory>,
+    _probes: health::Probes,
+    _accepting: JoinSet<()>,
+}
+
+impl World {
+    async fn start(terms: &str) -> Self {
+        let world = Self::without_session(terms).await;
+        let created = world.post(&format!(
+            "<body rid='1000' to='example.com' wait='60' hold='1' ver='1.6' xmlns='{HTTPBIND}'/>"
+        ));
+        assert!(created.await.expect("no panic").contains("sid='a'"));
+        world
+    }
+
+    async fn without_session(terms: &str) -> Self {
+        let mut settings = Settings::for_nodes(vec![NodeSettings {
+            name: "t1".to_owned(),
+            address: NODE.to_string(),
+            weight: 1,
+            max_sessions: 0,
+            public_url: None,
+        }]);
+        settings.timeouts.connect = Duration::from_secs(20);
+        // The first verdict, and none that the tests do not ask for.
+        settings.health.interval = Duration::from_secs(3600);
+        settings.health.fall = 1000;
+        let (listener, mut accepted) = mpsc::unbounded_channel();
+        set_door(NODE, Door::Open(listener.clone()));
+        let node = Arc::new(Node {
+            terms: terms.to_owned(),
+            ..Node::default()
+        });
+        let mut accepting = JoinSet::new();
+        let own = Arc::clone(&node);
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Some(connection) = accepted.recv().await {
+                let number = connections.len();
+                connections.spawn(Arc::clone(&own).serve(number, connection));
+            }
+        });
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Arc::new(Cluster::new(&settings, &metrics));
+        let proxy = Proxy::new(&settings, Arc::clone(&cluster), Arc::clone(&metrics));
+        let proxy = Arc::new(proxy.expect("no traces are sent"));
+        let probes = health::start(&cluster, &settings, &metrics);
+        cluster.until_up().await;
+        let edge = Edge::new(
+            Arc::clone(&proxy),
+            settings,
+            Arc::new(Drain::default()),
+            Files::raise(1, 1, 1),
+        );
+        Self {
+            edge: Arc::new(edge),
+            proxy,
+            node,
+            listener,
+            _probes: probes,
+            _accepting: accepting,
+        }
+    }
+
+    /// Sends a body on a connection of its own; what is waited for is the answer's body.
+    fn post(&self, body: &str) -> JoinHandle<String> {
+        let (mut near, far) = pair();
+        tokio::spawn(fuzzing::connection(Arc::clone(&self.edge), far, CLIENT));
+        let length = body.len();
+        let request = format!(
+            "POST /http-bind HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        tokio::spawn(async move {
+            let written = near.write_all(request.as_bytes()).await;
+            written.expect("the balancer reads");
+            let answer = read_message(&mut near).await;
+            let (body, _) = answer.expect("the balancer answers");
+            String::from_utf8(body).expect("an answer in UTF-8")
+        })
+    }
+
+    /// Sends a request of the session.
+    fn ask(&self, rid: u64, attributes: &str) -> JoinHandle<String> {
+        self.post(&format!(
+            "<body rid='{rid}' sid='a' {attributes} xmlns='{HTTPBIND}'/>"
+        ))
+    }
+
+    /// The node answers `rid`, and the client gets it.
+    async fn answered(&self, rid: u64, answer: JoinHandle<String>) {
+        self.node.answer(rid);
+        let answer = answer.await.expect("no panic");
+        assert!(answer.contains(&format!("x='{rid}'")), "{rid}: {answer}");
+    }
+
+    fn is_known(&self) -> bool {
+        self.proxy.sessions.find("a").is_some()
+    }
+}
+
+/// A rid that has not come is waited for, and no longer than 5 s.
+#[tokio::test(start_paused = true)]
+async fn a_rid_waits_a_while_for_a_lower_one_that_does_not_come() {
+    let world = World::start("wait='60' hold='1'").await;
+    let begun = Instant::now();
+    let early = world.ask(1002, "");
+    let seen = world.node.has_seen(1).await;
+    let waited = seen[0].at - begun;
+    assert!(
+        waited >= millis(5_000) && waited < millis(5_100),
+        "{waited:?}"
+    );
+    world.answered(1002, early).await;
+    let late = world.ask(1001, "");
+    world.node.has_seen(2).await;
+    world.answered(1001, late).await;
+}
+
+/// The pin of a session with `inactivity` 2 that was paused for 40 s expired after 7 s, when a poll from
+/// before the pause ended after it.
+#[tokio::test(start_paused = true)]
+async fn a_pause_outlasts_the_end_of_an_older_poll() {
+    let world = World::start("wait='60' hold='1' inactivity='2' maxpause='60'").await;
+    let poll = world.ask(1001, "");
+    world.node.has_seen(1).await;
+    sleep(millis(500)).await;
+    let pause = world.ask(1002, "pause='40'");
+    world.node.has_seen(2).await;
+    world.answered(1002, pause).await;
+    world.answered(1001, poll).await;
+    sleep(Duration::from_secs(39)).await;
+    world.proxy.sweep();
+    assert!(world.is_known(), "paused for 40 s");
+    // What comes next ends the pause.
+    let next = world.ask(1003, "");
+    world.node.has_seen(3).await;
+    world.answered(1003, next).await;
+    sleep(Duration::from_secs(9)).await;
+    world.proxy.sweep();
+    assert!(!world.is_known(), "inactivity and the grace are over");
+}
+
+/// A session whose creation was not seen may be one with long terms.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_creation_was_not_seen_has_long_terms() {
+    let world = World::without_session("").await;
+    for (rid, pause, stays) in [(7, "", 300), (8, "pause='600'", 600)] {
+        let request = world.ask(rid, pause);
+        world
+            .node
+            .has_seen(usize::try_from(rid).unwrap_or(0) - 6)
+            .await;
+        world.answered(rid, request).await;
+        sleep(Duration::from_secs(stays)).await;
+        world.proxy.sweep();
+        assert!(world.is_known(), "{stays} s");
+    }
+    sleep(Duration::from_secs(10)).await;
+    world.proxy.sweep();
+    assert!(!world.is_known());
+}
