@@ -108,7 +108,7 @@ impl UnderWay {
             return self.give_up(job);
         }
         // Those with higher rids wait meanwhile.
-        self.session.again(job.rid);
+        self.session.again(&self.place);
         let node = self.proxy.cluster.node(id);
         let mut down = std::pin::pin!(node.went_down.notified());
         down.as_mut().enable();

@@ -5,11 +5,12 @@
 //! its rendezvous node, and becomes a pin when the node answers it.
 
 pub(super) mod connect;
+mod order;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt::{self, Ended, OVERDUE_AFTER};
 use super::deadline::Times;
@@ -21,18 +22,15 @@ use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
 use crate::limits::Client;
 use crate::metrics::Kind;
-use crate::sessions::{SPACING, Session, Turn};
-use crate::timers::Coarse;
+use crate::sessions::{Place, Session};
 use crate::upstream::{self, Connection, Priority};
-
-/// How long a request waits for one with a lower rid that has not been seen.
-const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request of a session, counted as under way there until dropped.
 pub(super) struct UnderWay {
     pub(super) proxy: Arc<Proxy>,
     pub(super) session: Arc<Session>,
-    rid: u64,
+    /// Its place in the order of the session's requests.
+    pub(super) place: Place,
     /// It began after the session was terminated.
     pub(super) late: bool,
     /// Who pays for it, if its session was unproven when it began and stays so.
@@ -44,13 +42,13 @@ impl UnderWay {
     pub(super) const fn new(
         proxy: Arc<Proxy>,
         session: Arc<Session>,
-        rid: u64,
+        place: Place,
         (late, owing): (bool, Option<Client>),
     ) -> Self {
         Self {
             proxy,
             session,
-            rid,
+            place,
             late,
             owing,
         }
@@ -64,12 +62,12 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.session.settle(self.rid);
         if let Some(client) = self.owes() {
             let now = self.proxy.started.elapsed();
             self.proxy.unknown.count(client, now);
         }
-        self.proxy.sessions.end(&self.session, self.proxy.now());
+        let (session, now) = (&self.session, self.proxy.now());
+        self.proxy.sessions.end(session, &self.place, now);
     }
 }
 
@@ -112,7 +110,7 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
     let release = &proxy.release;
     let manner = release::Manner::of(job.note.kind());
     // A poll waits for no lower rid any more once the process stops: its node must see its rid.
-    let turn = under_way.turn(job.rid, job.note.begun());
+    let turn = under_way.turn();
     let _ = release.unless(manner, turn).await;
     let mut past = Past {
         home: Some(under_way.session.node()),
@@ -138,26 +136,26 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
             Step::Done(answer) => break answer,
             Step::Again => {
                 job.note.enters(Phase::Queue);
-                under_way.turn_again(job.rid).await;
+                under_way.turn_again().await;
             }
             Step::Later(pause) => {
                 job.note.enters(Phase::Queue);
-                under_way.session.again(job.rid);
+                under_way.session.again(&under_way.place);
                 if release.unless(manner, sleep(pause)).await.is_none() {
                     break under_way.released(&job);
                 }
-                under_way.turn_again(job.rid).await;
+                under_way.turn_again().await;
             }
             Step::Reassign | Step::Doubt => {
                 job.note.enters(Phase::Queue);
-                under_way.session.again(job.rid);
+                under_way.session.again(&under_way.place);
                 let moved = Box::pin(under_way.reassign(id, &job, &mut past));
                 match release.unless(manner, moved).await {
                     Some(true) => {}
                     Some(false) => break under_way.lost(Cause::SessionLost),
                     None => break under_way.released(&job),
                 }
-                under_way.turn_again(job.rid).await;
+                under_way.turn_again().await;
             }
             Step::Rejected(cause) => break under_way.lost(cause),
         }
@@ -167,45 +165,6 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
 }
 
 impl UnderWay {
-    /// Waits until the request may go to the node: rid order, and a little space (design §5).
-    async fn turn(&self, rid: u64, now: Instant) {
-        let now = self.proxy.time_of(now);
-        match self.session.turn(rid, now) {
-            Turn::At(at) if at <= now => {}
-            turn => Box::pin(self.await_turn(rid, turn)).await,
-        }
-    }
-
-    /// The same before the request is sent once more: what made it fail has most likely met others
-    /// of its session, and they all come back at the same moment. So it first gives those with lower
-    /// rids the time to say so.
-    async fn turn_again(&self, rid: u64) {
-        self.session.again(rid);
-        if self.session.under_way() > 1 {
-            Coarse::after(SPACING).await;
-        }
-        self.turn(rid, Instant::now()).await;
-    }
-
-    async fn await_turn(&self, rid: u64, mut turn: Turn) {
-        let patience = Instant::now() + TURN_PATIENCE;
-        loop {
-            match turn {
-                Turn::At(at) => {
-                    return Coarse::until(self.proxy.started + at.since_start()).await;
-                }
-                Turn::After(lower) => {
-                    turn = tokio::select! {
-                        _ = lower => self.session.turn(rid, self.proxy.now()),
-                        () = sleep_until(patience) => {
-                            self.session.turn_regardless(self.proxy.now())
-                        }
-                    };
-                }
-            }
-        }
-    }
-
     /// One try at the session's node.
     async fn attempt(&self, id: NodeId, job: &Job, past: &mut Past) -> Step {
         let node = self.proxy.cluster.node(id);
@@ -232,14 +191,12 @@ impl UnderWay {
                 }
             }
         };
-        while let Err(at) = self.session.go(self.proxy.now()) {
-            Coarse::until(self.proxy.started + at.since_start()).await;
-        }
+        self.distance(&job.note).await;
         let asks = job.note.kind() == Kind::Send;
         let mut written = false;
         let sent = || {
             written = true;
-            self.session.sent(job.rid, asks, self.proxy.now());
+            self.session.sent(&self.place, asks, self.proxy.now());
             if job.terminate {
                 self.session.leave();
             }

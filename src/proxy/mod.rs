@@ -281,8 +281,12 @@ impl Proxy {
         match self.begin_known(sid, &job) {
             Ok((session, begun)) => {
                 let owing = begun.unproven.then(|| self.clients.client(ask.client));
-                let under_way =
-                    known::UnderWay::new(Arc::clone(self), session, job.rid, (begun.late, owing));
+                let under_way = known::UnderWay::new(
+                    Arc::clone(self),
+                    session,
+                    begun.place,
+                    (begun.late, owing),
+                );
                 Begun::Exchange(Box::pin(known::run(under_way, job)))
             }
             Err((cause, legacy)) => Begun::Answered(refuse(cause, legacy, job.note)),

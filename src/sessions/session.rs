@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::turn::{Queue, Turns};
-use super::{Time, Turn};
+use super::Time;
+use super::turn::{Place, Turn, Turns};
 use crate::cluster::{Life, NodeId};
 use crate::upstream::Connection;
 
@@ -53,9 +53,11 @@ impl Terms {
     };
 }
 
-/// What a session was when a request of it began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A request that has begun, and what its session was then.
+#[derive(Debug)]
 pub struct Begun {
+    /// Its place in the order.
+    pub place: Place,
     /// It had been terminated.
     pub late: bool,
     /// No node had said yet that it knows it.
@@ -101,7 +103,6 @@ struct State {
     paused: u16,
     /// The rid that asked for it.
     paused_by: u64,
-    queue: Queue,
     /// A connection to the node that has nothing to do. One is enough: while a request is held on
     /// one connection, the others take turns on another.
     idle: Option<Box<Connection>>,
@@ -255,15 +256,17 @@ impl Session {
             state.pause(rid, pause);
         }
         Ok(Begun {
+            place: state.turns.begin(rid),
             late: state.stage == Stage::Ended,
             unproven: state.stage == Stage::Unproven,
         })
     }
 
     /// Ends a request.
-    pub fn end(&self, now: Time) {
+    pub fn end(&self, place: &Place, now: Time) {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);
+        state.turns.end(place);
         let away = match state.stage {
             Stage::Ended | Stage::Lost => return,
             Stage::Unproven | Stage::Pinned | Stage::Gone => self.may_stay_away(state.paused),
@@ -282,43 +285,38 @@ impl Session {
         self.state().under_way
     }
 
-    /// Asks for the turn of the request `rid`. A session that is over has no order to keep.
-    pub fn turn(&self, rid: u64, now: Time) -> Turn {
-        let State {
-            turns,
-            queue,
-            stage,
-            ..
-        } = &mut *self.state();
-        match stage {
-            Stage::Ended | Stage::Lost => turns.reserve(now),
-            Stage::Unproven | Stage::Pinned | Stage::Gone => turns.ask(rid, now, queue),
+    /// Asks for the turn of a request as far as the order is concerned; without `patience` it does not
+    /// wait for lower rids that have not come. A session that is over has no order to keep.
+    pub fn turn(&self, place: &Place, patience: bool) -> Turn {
+        let mut state = self.state();
+        match state.stage {
+            Stage::Ended | Stage::Lost => Turn::Now,
+            Stage::Unproven | Stage::Pinned | Stage::Gone => state.turns.ask(place, patience),
         }
     }
 
-    /// A turn without regard to lower rids, for a request that waited long enough for them.
-    pub fn turn_regardless(&self, now: Time) -> Turn {
-        self.state().turns.reserve(now)
+    /// Whether a request whose turn has come may be written now. If so, it has to be: the next one
+    /// keeps its distance from now on.
+    pub fn go(&self, place: &Place, now: Time) -> Turn {
+        let mut state = self.state();
+        match state.stage {
+            Stage::Ended | Stage::Lost => state.turns.go_regardless(now),
+            Stage::Unproven | Stage::Pinned | Stage::Gone => state.turns.go(place, now),
+        }
     }
 
-    /// Whether a request whose turn has come may be written now; else when to ask again.
-    ///
-    /// # Errors
-    /// The time to ask again, which is less than 2 ms away.
-    pub fn go(&self, now: Time) -> Result<(), Time> {
-        self.state().turns.go(now)
+    /// The same without regard to lower rids.
+    pub fn go_regardless(&self, now: Time) -> Turn {
+        self.state().turns.go_regardless(now)
     }
 
-    /// Notes that the request `rid` has been written to the node. `asks` says that it had stanzas:
-    /// if another request is held there, the node answers one of them at once.
-    pub fn sent(&self, rid: u64, asks: bool, now: Time) {
+    /// Notes that a request has been written to the node. `asks` says that it had stanzas: if
+    /// another request is held there, the node answers one of them at once.
+    pub fn sent(&self, place: &Place, asks: bool, now: Time) {
         let State {
-            turns,
-            queue,
-            under_way,
-            ..
+            turns, under_way, ..
         } = &mut *self.state();
-        turns.sent(rid, now, queue);
+        turns.sent(place, now);
         if asks && *under_way > 1 && self.asked.load(Ordering::Relaxed) == 0 {
             self.asked.store(now.micros(), Ordering::Relaxed);
         }
@@ -336,16 +334,10 @@ impl Session {
         }
     }
 
-    /// Notes that the request `rid` has to be written again: it asks for its turn anew, and those
-    /// with higher rids wait for it.
-    pub fn again(&self, rid: u64) {
-        Turns::again(rid, &mut self.state().queue);
-    }
-
-    /// Notes that the request `rid` will not be written again.
-    pub fn settle(&self, rid: u64) {
-        let State { turns, queue, .. } = &mut *self.state();
-        turns.settle(rid, queue);
+    /// Notes that a request has to be written again: it asks for its turn anew, and those with higher
+    /// rids wait for it.
+    pub fn again(&self, place: &Place) {
+        self.state().turns.again(place);
     }
 
     /// An idle connection to the session's node, if it keeps one that is open and quiet.
@@ -394,10 +386,7 @@ impl Session {
     /// moment later another request may have moved it.
     pub(super) fn prove(&self, late: bool) -> Option<NodeId> {
         let mut state = self.state();
-        // The answered request still counts itself.
-        if state.under_way <= 1 {
-            state.turns.all_answered();
-        }
+        state.turns.answered();
         let proved = match state.stage {
             Stage::Unproven => true,
             Stage::Lost => {
@@ -424,7 +413,7 @@ impl Session {
         pinned.then(|| {
             state.stage = Stage::Ended;
             // Who waits for a lower rid need not any longer.
-            state.queue = None;
+            state.turns.let_go();
             self.expires
                 .store((now + TOMBSTONE).seconds(), Ordering::Relaxed);
             self.node()
@@ -440,7 +429,7 @@ impl Session {
             return false;
         }
         state.idle = None;
-        state.queue = None;
+        state.turns.let_go();
         state.stage = Stage::Lost;
         let until = now + self.may_stay_away(u16::MAX) + GRACE;
         self.expires.store(until.seconds(), Ordering::Relaxed);
@@ -463,7 +452,6 @@ impl Session {
             return None;
         }
         state.idle = None;
-        state.queue = None;
         Some(std::mem::replace(&mut state.stage, Stage::Gone))
     }
 

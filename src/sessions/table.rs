@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::Time;
 use super::session::{Session, Stage, Terms};
+use super::{Place, Time};
 use crate::cluster::{Cluster, Life, NodeId, OperatorState};
 use crate::metrics::{Metrics, TableSize};
 
@@ -206,8 +206,8 @@ impl Sessions {
     }
 
     /// Ends a request of `session`.
-    pub fn end(&self, session: &Session, now: Time) {
-        session.end(now);
+    pub fn end(&self, session: &Session, place: &Place, now: Time) {
+        session.end(place, now);
         if session.is_unproven() {
             let gone = |entry: &BySid, (): &()| self.forgotten(&entry.0, false, now);
             self.table.remove_if(session.sid(), gone);

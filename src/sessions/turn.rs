@@ -2,12 +2,16 @@
 //! [`SPACING`] apart while one of them is unanswered.
 //!
 //! XEP-0124 §14.2 has requests processed in rid order; over two client connections they arrive in
-//! any order, and Tigase processes them as they come. Two requests within the same millisecond
-//! are worse: Tigase never answers one of them (measured: 5 of 12 pairs). It keeps the requests
-//! that wait for their answer in a map, by the millisecond of their arrival, so that the second
-//! takes the place of the first. An answered request is out of that map before its answer leaves:
-//! the next one needs no distance from it.
+//! any order, and Tigase processes them as they come. Two requests that come close together are
+//! worse: Tigase never answers one of them. It keeps the requests that wait for their answer in a
+//! map, by the millisecond of their arrival, so that the second takes the place of the first. An
+//! answered request is out of that map before its answer leaves: the next one needs no distance
+//! from it.
+//!
+//! A rid waits for every lower one that is in the balancer, however long that one takes: it has
+//! deadlines of its own. How long it waits for one that has not come is its owner's to decide.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -24,23 +28,46 @@ const WINDOW: u64 = 16;
 /// The answer to a request that wants to go to the node.
 #[derive(Debug)]
 pub enum Turn {
-    /// It may go at this time, which is now or a little later.
+    /// It may go now.
+    Now,
+    /// It may go at this time. Ask again then.
     At(Time),
-    /// A request with a lower rid has not been seen yet. Ask again when this resolves, or go
-    /// without it when the caller's patience ends.
-    After(oneshot::Receiver<()>),
+    /// A request with a lower rid is in the balancer. Ask again when this resolves.
+    Behind(oneshot::Receiver<()>),
+    /// A request with a lower rid has not come yet. Ask again when this resolves, or without
+    /// patience when the caller has none left.
+    Missing(oneshot::Receiver<()>),
 }
 
-/// What is only there while requests overtake each other or are sent again; nearly always nothing.
-pub(super) type Queue = Option<Box<Crossing>>;
+/// A request of a session, from [`Session::begin`](super::Session::begin) to its end.
+#[derive(Debug)]
+pub struct Place {
+    rid: u64,
+    /// It was written to the node, and nobody asked to write it again.
+    at_node: AtomicBool,
+}
 
-/// Requests out of their order.
+impl Place {
+    fn listed(&self) -> u64 {
+        let at_node = self.at_node.load(Ordering::Relaxed);
+        LISTED | if at_node { AT_NODE } else { 0 } | self.rid
+    }
+}
+
+/// The bits of a rid (XEP-0124 §7: at most 2^53 − 1) in a listed request; above them are its flags.
+const RID: u64 = (1 << 53) - 1;
+/// There is a request.
+const LISTED: u64 = 1 << 63;
+/// It was written to the node.
+const AT_NODE: u64 = 1 << 62;
+
+/// What is only there while requests meet; nearly always nothing.
 #[derive(Debug, Default)]
-pub(super) struct Crossing {
-    /// Those that wait for a lower rid.
-    waiting: Vec<(u64, oneshot::Sender<()>)>,
-    /// Rids that were sent once and have to be sent again.
-    again: Vec<u64>,
+struct Crossing {
+    /// Those that wait for a lower rid. Dropping a sender lets its request ask again.
+    waiting: Vec<oneshot::Sender<()>>,
+    /// Requests under way for which `few` has no room.
+    more: Vec<u64>,
 }
 
 /// The order of one session's requests.
@@ -49,11 +76,11 @@ pub(super) struct Turns {
     /// The lowest rid not sent yet; 0 while none has been seen.
     next: u64,
     /// The earliest time for the next request.
-    free_at: Time,
-    /// The earliest time for the next request whatever it was promised before: slots are handed
-    /// out ahead of time, and one that is late for its own (its timer was, or its connection) must
-    /// not meet the next.
     clear_at: Time,
+    /// The requests under way, each in one word; 0 is none. There are two as a rule: one held, one
+    /// sent.
+    few: [u64; 2],
+    crossing: Option<Box<Crossing>>,
 }
 
 impl Turns {
@@ -61,223 +88,134 @@ impl Turns {
     pub(super) fn after_creation(rid: u64) -> Self {
         Self {
             next: rid + 1,
-            free_at: Time::default(),
-            clear_at: Time::default(),
+            ..Self::default()
         }
     }
 
-    /// Notes that no request is at the node any more that it could mix the next one up with.
-    pub(super) fn all_answered(&mut self) {
-        self.free_at = Time::default();
-        self.clear_at = Time::default();
-    }
-
-    /// Asks for the turn of `rid`.
-    pub(super) fn ask(&mut self, rid: u64, now: Time, queue: &mut Queue) -> Turn {
-        if self.must_wait(rid, queue) {
-            let (sender, receiver) = oneshot::channel();
-            let crossing = queue.get_or_insert_default();
-            crossing.waiting.push((rid, sender));
-            return Turn::After(receiver);
+    /// The request `rid` has come.
+    pub(super) fn begin(&mut self, rid: u64) -> Place {
+        let place = Place {
+            rid: rid & RID,
+            at_node: AtomicBool::new(false),
+        };
+        match self.few.iter_mut().find(|one| **one == 0) {
+            Some(free) => *free = place.listed(),
+            None => {
+                let crossing = self.crossing.get_or_insert_default();
+                crossing.more.push(place.listed());
+            }
         }
-        self.reserve(now)
+        place
     }
 
-    fn must_wait(&self, rid: u64, queue: &Queue) -> bool {
-        let overtakes = self.next != 0 && rid > self.next && rid - self.next <= WINDOW;
-        let again = queue.as_ref().map_or(&[][..], |crossing| &crossing.again);
-        overtakes || again.iter().any(|lower| *lower < rid)
+    /// A request is over.
+    pub(super) fn end(&mut self, place: &Place) {
+        let listed = place.listed();
+        if let Some(one) = self.few.iter_mut().find(|one| **one == listed) {
+            *one = 0;
+        } else if let Some(crossing) = &mut self.crossing
+            && let Some(at) = crossing.more.iter().position(|one| *one == listed)
+        {
+            crossing.more.swap_remove(at);
+        }
+        self.let_go();
     }
 
-    /// The next free time, without regard to the order.
-    pub(super) fn reserve(&mut self, now: Time) -> Turn {
-        let at = self.free_at.max(now);
-        self.free_at = at + SPACING;
-        Turn::At(at)
+    /// Asks whether a request may go to the node as far as the order is concerned. Without
+    /// `patience` it does not wait for lower rids that have not come.
+    pub(super) fn ask(&mut self, place: &Place, patience: bool) -> Turn {
+        if self.is_behind(place) {
+            return Turn::Behind(self.wait());
+        }
+        let ahead = place.rid.saturating_sub(self.next);
+        if patience && self.next != 0 && (1..=WINDOW).contains(&ahead) {
+            return Turn::Missing(self.wait());
+        }
+        Turn::Now
     }
 
-    /// Whether a request whose time has come may be written now; else when to ask again.
-    pub(super) fn go(&mut self, now: Time) -> Result<(), Time> {
+    /// Asks whether a request that may go as far as the order was concerned may be written now. A
+    /// lower rid may have come since.
+    pub(super) fn go(&mut self, place: &Place, now: Time) -> Turn {
+        if self.is_behind(place) {
+            return Turn::Behind(self.wait());
+        }
+        self.go_regardless(now)
+    }
+
+    /// The same for a request that has no order to keep, only its distance.
+    pub(super) fn go_regardless(&mut self, now: Time) -> Turn {
         if now < self.clear_at {
-            return Err(self.clear_at);
+            return Turn::At(self.clear_at);
         }
         self.clear_at = now + SPACING;
-        Ok(())
+        Turn::Now
     }
 
-    /// Notes that `rid` was sent and has to be sent again: higher ones wait for it once more.
-    pub(super) fn again(rid: u64, queue: &mut Queue) {
-        let crossing = queue.get_or_insert_default();
-        if !crossing.again.contains(&rid) {
-            crossing.again.push(rid);
+    /// Notes that a request is at the node, and lets those go that waited for it.
+    pub(super) fn sent(&mut self, place: &Place, now: Time) {
+        self.set_at_node(place, true);
+        self.next = self.next.max(place.rid.saturating_add(1));
+        self.clear_at = self.clear_at.max(now + SPACING);
+        self.let_go();
+    }
+
+    /// Notes that a request was sent and has to be sent again: higher rids wait for it once more.
+    pub(super) fn again(&mut self, place: &Place) {
+        self.set_at_node(place, false);
+    }
+
+    /// Notes that a request is answered, though it is not over yet. If it was the only one at the
+    /// node, there is none any more that the node could mix the next one up with.
+    pub(super) fn answered(&mut self) {
+        let at_node = self.requests().filter(|one| one & AT_NODE != 0).count();
+        if at_node <= 1 {
+            self.clear_at = Time::default();
         }
     }
 
-    /// Notes that `rid` is at the node, and lets those go that waited for it.
-    pub(super) fn sent(&mut self, rid: u64, now: Time, queue: &mut Queue) {
-        self.next = self.next.max(rid.saturating_add(1));
-        self.free_at = self.free_at.max(now + SPACING);
-        self.settle(rid, queue);
-    }
-
-    /// Notes that nobody waits for `rid` to be sent (again).
-    pub(super) fn settle(&self, rid: u64, queue: &mut Queue) {
-        let Some(crossing) = queue else {
+    /// Has every request that waits ask again.
+    pub(super) fn let_go(&mut self) {
+        let Some(crossing) = &mut self.crossing else {
             return;
         };
-        crossing.again.retain(|again| *again != rid);
-        let Some(mut crossing) = queue.take() else {
-            return;
-        };
-        let waiting = std::mem::take(&mut crossing.waiting);
-        if !crossing.again.is_empty() {
-            *queue = Some(crossing);
+        crossing.waiting.clear();
+        if crossing.more.is_empty() {
+            self.crossing = None;
         }
-        // A sender that is dropped lets its request ask again.
-        let blocked = waiting
-            .into_iter()
-            .filter(|(rid, sender)| !sender.is_closed() && self.must_wait(*rid, queue));
-        let blocked: Vec<_> = blocked.collect();
-        if !blocked.is_empty() {
-            queue.get_or_insert_default().waiting = blocked;
+    }
+
+    fn set_at_node(&mut self, place: &Place, at_node: bool) {
+        let listed = place.listed();
+        place.at_node.store(at_node, Ordering::Relaxed);
+        let more = self.crossing.iter_mut().flat_map(|all| &mut all.more);
+        let mut all = self.few.iter_mut().chain(more);
+        if let Some(one) = all.find(|one| **one == listed) {
+            *one = place.listed();
         }
+    }
+
+    /// Whether a lower rid is in the balancer and not at the node.
+    fn is_behind(&self, place: &Place) -> bool {
+        let waits = |one: u64| one & (LISTED | AT_NODE) == LISTED;
+        self.requests()
+            .any(|one| waits(one) && one & RID < place.rid)
+    }
+
+    fn requests(&self) -> impl Iterator<Item = u64> {
+        let more = self.crossing.iter().flat_map(|all| &all.more);
+        self.few.iter().chain(more).copied()
+    }
+
+    fn wait(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let crossing = self.crossing.get_or_insert_default();
+        // Who has given up meanwhile takes no room.
+        crossing.waiting.retain(|waiting| !waiting.is_closed());
+        crossing.waiting.push(sender);
+        receiver
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Time {
-        Time::after(Duration::from_millis(millis))
-    }
-
-    fn go(turn: &Turn) -> Time {
-        match turn {
-            Turn::At(time) => *time,
-            Turn::After(_) => panic!("has to wait for a lower rid"),
-        }
-    }
-
-    fn wait(turn: Turn) -> oneshot::Receiver<()> {
-        match turn {
-            Turn::At(time) => panic!("may go at {time:?}"),
-            Turn::After(receiver) => receiver,
-        }
-    }
-
-    #[test]
-    fn the_next_rid_goes_at_once() {
-        let mut turns = Turns::after_creation(100);
-        assert_eq!(go(&turns.ask(101, at(10), &mut None)), at(10));
-    }
-
-    #[test]
-    fn two_unanswered_requests_are_never_within_two_milliseconds() {
-        let mut turns = Turns::after_creation(100);
-        let waiting = &mut None;
-        assert_eq!(go(&turns.ask(101, at(2), waiting)), at(2));
-        turns.sent(101, at(2), waiting);
-        assert_eq!(go(&turns.ask(102, at(3), waiting)), at(4));
-        assert_eq!(
-            go(&turns.ask(102, at(3), waiting)),
-            at(6),
-            "a repeat has a slot of its own"
-        );
-        turns.sent(102, at(6), waiting);
-        turns.all_answered();
-        assert_eq!(go(&turns.ask(103, at(6), waiting)), at(6));
-    }
-
-    #[test]
-    fn requests_that_are_sent_again_keep_their_order_and_their_distance() {
-        let mut turns = Turns::after_creation(100);
-        let queue = &mut None;
-        for rid in [101, 102] {
-            go(&turns.ask(rid, at(rid), queue));
-            turns.sent(rid, at(rid), queue);
-        }
-        // Their node died: the later one comes first, and waits.
-        Turns::again(102, queue);
-        Turns::again(101, queue);
-        let mut later = wait(turns.ask(102, at(500), queue));
-        assert_eq!(go(&turns.ask(101, at(501), queue)), at(501));
-        assert!(later.try_recv() == Err(oneshot::error::TryRecvError::Empty));
-        turns.sent(101, at(501), queue);
-        assert!(later.try_recv() == Err(oneshot::error::TryRecvError::Closed));
-        assert_eq!(go(&turns.ask(102, at(501), queue)), at(503));
-        turns.sent(102, at(503), queue);
-        assert!(queue.is_none());
-        assert_eq!(
-            go(&turns.ask(103, at(600), queue)),
-            at(600),
-            "the next is not held up"
-        );
-    }
-
-    #[test]
-    fn a_request_given_up_holds_nobody_up() {
-        let mut turns = Turns::after_creation(100);
-        let queue = &mut None;
-        turns.sent(101, at(1), queue);
-        turns.sent(102, at(4), queue);
-        Turns::again(101, queue);
-        Turns::again(102, queue);
-        let mut later = wait(turns.ask(102, at(10), queue));
-        turns.settle(101, queue);
-        assert!(later.try_recv() == Err(oneshot::error::TryRecvError::Closed));
-        assert_eq!(go(&turns.ask(102, at(11), queue)), at(11));
-    }
-
-    #[test]
-    fn whoever_is_late_for_a_slot_does_not_meet_the_next() {
-        let mut turns = Turns::after_creation(100);
-        let queue = &mut None;
-        // Two that are sent again have their slots, and their timers end late, both at once.
-        assert_eq!(go(&turns.ask(101, at(10), queue)), at(10));
-        assert_eq!(go(&turns.reserve(at(10))), at(12));
-        assert_eq!(turns.go(at(13)), Ok(()));
-        turns.sent(101, at(13), queue);
-        assert_eq!(turns.go(at(13)), Err(at(15)));
-        assert_eq!(turns.go(at(15)), Ok(()));
-    }
-
-    #[test]
-    fn a_late_send_moves_the_next_slot() {
-        let mut turns = Turns::after_creation(100);
-        let waiting = &mut None;
-        assert_eq!(go(&turns.ask(101, at(10), waiting)), at(10));
-        turns.sent(101, at(50), waiting);
-        assert_eq!(go(&turns.ask(102, at(51), waiting)), at(52));
-    }
-
-    #[test]
-    fn a_rid_that_overtook_waits_for_the_one_before_it() {
-        let mut turns = Turns::after_creation(100);
-        let waiting = &mut None;
-        let mut late = wait(turns.ask(102, at(10), waiting));
-        assert!(late.try_recv().is_err());
-        assert_eq!(go(&turns.ask(101, at(11), waiting)), at(11));
-        assert!(waiting.is_some());
-        turns.sent(101, at(11), waiting);
-        assert!(waiting.is_none(), "the waiting one was let go");
-        assert_eq!(go(&turns.ask(102, at(12), waiting)), at(13));
-    }
-
-    #[test]
-    fn an_old_or_a_wild_rid_is_the_nodes_to_judge() {
-        let mut turns = Turns::after_creation(100);
-        let waiting = &mut None;
-        go(&turns.ask(50, at(10), waiting));
-        go(&turns.ask(100_000, at(20), waiting));
-    }
-
-    #[test]
-    fn the_first_rid_of_an_adopted_session_sets_the_order() {
-        let mut turns = Turns::default();
-        let waiting = &mut None;
-        go(&turns.ask(7, at(1), waiting));
-        turns.sent(7, at(1), waiting);
-        wait(turns.ask(9, at(5), waiting));
-    }
-}
+mod tests;

@@ -111,12 +111,12 @@ fn sid(number: usize) -> String {
 /// What a request does with a pin.
 fn request(sessions: &Sessions, sid: &str, now: Time) -> Result<()> {
     let session = sessions.find(sid).ok_or("a pin is lost")?;
-    session
-        .begin(2, None)
-        .map_err(|refusal| format!("{refusal:?}"))?;
-    session.turn(2, now);
-    session.sent(2, false, now);
-    sessions.end(&session, now);
+    let begun = session.begin(2, None);
+    let place = begun.map_err(|refusal| format!("{refusal:?}"))?.place;
+    session.turn(&place, true);
+    session.go(&place, now);
+    session.sent(&place, false, now);
+    sessions.end(&session, &place, now);
     Ok(())
 }
 

@@ -222,6 +222,29 @@ impl World {
     }
 }
 
+/// 1002 waits for a connection for 7 s, and 1003 comes meanwhile: it used to go without 1002 after 5 s.
+#[tokio::test(start_paused = true)]
+async fn a_rid_waits_for_a_lower_one_that_waits_for_a_connection() {
+    let world = World::start("wait='60' hold='1'").await;
+    let poll = world.ask(1001, "");
+    world.node.has_seen(1).await;
+    set_door(NODE, Door::Swallows);
+    let send = world.ask(1002, "");
+    sleep(millis(100)).await;
+    // Its connection is free for 1003.
+    world.answered(1001, poll).await;
+    let next = world.ask(1003, "");
+    sleep(millis(6_000)).await;
+    assert_eq!(world.node.rids(), [1001], "1002 has no connection yet");
+    set_door(NODE, Door::Open(world.listener.clone()));
+    let seen = world.node.has_seen(3).await;
+    assert_eq!(world.node.rids(), [1001, 1002, 1003]);
+    let apart = seen[2].at - seen[1].at;
+    assert!(apart < millis(10), "{apart:?}");
+    world.answered(1002, send).await;
+    world.answered(1003, next).await;
+}
+
 /// A rid that has not come is waited for, and no longer than 5 s.
 #[tokio::test(start_paused = true)]
 async fn a_rid_waits_a_while_for_a_lower_one_that_does_not_come() {

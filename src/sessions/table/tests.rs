@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::cluster::tests::settings;
 use crate::config::Placement;
-use crate::sessions::{Addresses, Refusal, Turn};
+use crate::sessions::{Addresses, Refusal, SPACING, Turn};
 use tokio::sync::oneshot::error::TryRecvError;
 
 const T1: NodeId = NodeId(0);
@@ -78,10 +78,10 @@ fn no_debug_output_has_a_sid() {
 fn a_long_poll_keeps_its_session() {
     let table = table(10);
     let session = table.insert("a");
-    session.begin(2, None).unwrap();
+    let poll = session.begin(2, None).unwrap().place;
     table.sessions.sweep(at(1000));
     assert!(table.sessions.find("a").is_some());
-    table.sessions.end(&session, at(1000));
+    table.sessions.end(&session, &poll, at(1000));
     table.sessions.sweep(at(1035));
     assert!(
         table.sessions.find("a").is_some(),
@@ -96,8 +96,8 @@ fn a_pause_extends_up_to_maxpause() {
     for (asked, lives) in [(100, 105), (10_000, 125), (5, 35)] {
         let table = table(10);
         let session = table.insert("a");
-        session.begin(2, Some(asked)).unwrap();
-        table.sessions.end(&session, at(0));
+        let pause = session.begin(2, Some(asked)).unwrap().place;
+        table.sessions.end(&session, &pause, at(0));
         table.sessions.sweep(at(lives));
         assert!(table.sessions.find("a").is_some(), "pause {asked}");
         table.sessions.sweep(at(lives + 1));
@@ -113,16 +113,14 @@ fn a_pause_holds_until_a_later_request() {
         table.sessions.sweep(at(until));
         table.sessions.find("a").is_some()
     };
-    session.begin(2, None).unwrap();
-    session.begin(3, Some(100)).unwrap();
-    table.sessions.end(&session, at(1));
+    let begin = |rid, pause| session.begin(rid, pause).unwrap().place;
+    let [poll, pause] = [begin(2, None), begin(3, Some(100))];
+    table.sessions.end(&session, &pause, at(1));
     // The older poll ends after the request that asked for the pause, and is sent once more.
-    table.sessions.end(&session, at(2));
-    session.begin(2, None).unwrap();
-    table.sessions.end(&session, at(3));
+    table.sessions.end(&session, &poll, at(2));
+    table.sessions.end(&session, &begin(2, None), at(3));
     assert!(lives(3 + 105));
-    session.begin(4, None).unwrap();
-    table.sessions.end(&session, at(110));
+    table.sessions.end(&session, &begin(4, None), at(110));
     assert!(lives(110 + 35));
     assert!(!lives(110 + 36));
 }
@@ -131,9 +129,9 @@ fn a_pause_holds_until_a_later_request() {
 fn a_terminated_session_leaves_a_short_tombstone() {
     let table = table(10);
     let session = table.insert("a");
-    session.begin(2, None).unwrap();
+    let request = session.begin(2, None).unwrap().place;
     table.sessions.terminate(&session, "none", at(1));
-    table.sessions.end(&session, at(1));
+    table.sessions.end(&session, &request, at(1));
     assert_eq!(table.metrics.sessions_terminated.get(), 1);
     assert_eq!(table.pinned_at(T1), 0);
     table.sessions.sweep(at(11));
@@ -147,8 +145,8 @@ fn a_terminated_session_leaves_a_short_tombstone() {
 fn sessions_that_never_get_past_creation_expire_first_when_the_table_is_nearly_full() {
     let table = table(10);
     let used = table.insert("used");
-    used.begin(2, None).unwrap();
-    table.sessions.end(&used, at(0));
+    let request = used.begin(2, None).unwrap().place;
+    table.sessions.end(&used, &request, at(0));
     for number in 0..7 {
         table.insert(&number.to_string());
     }
@@ -172,9 +170,10 @@ fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
     let table = table(10);
     let session = table.insert("a");
     table.sessions.terminate(&session, "none", at(1));
-    assert!(session.begin(2, None).unwrap().late);
+    let request = session.begin(2, None).unwrap();
+    assert!(request.late);
     table.sessions.prove(&session, true);
-    table.sessions.end(&session, at(2));
+    table.sessions.end(&session, &request.place, at(2));
     table.sessions.sweep(at(37));
     assert!(session.is_pinned());
     assert_eq!(table.pinned_at(T1), 1);
@@ -263,28 +262,27 @@ fn an_unproven_session_leaves_no_trace() {
     let first = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
     let second = table.sessions.find_or_unproven("a", T1, at(0)).unwrap();
     assert!(Arc::ptr_eq(&first, &second), "its requests find each other");
-    first.begin(2, None).unwrap();
-    second.begin(2, None).unwrap();
+    let [one, other] = [&first, &second].map(|session| session.begin(2, None).unwrap().place);
     table.sessions.terminate(&first, "none", at(1));
-    table.sessions.end(&first, at(1));
+    table.sessions.end(&first, &one, at(1));
     assert!(
         table.sessions.find("a").is_some(),
         "another request is under way"
     );
-    table.sessions.end(&second, at(1));
+    table.sessions.end(&second, &other, at(1));
     assert!(table.sessions.is_empty());
     assert_eq!(table.pinned_at(T2), 0);
-    assert_eq!(first.begin(2, None), Err(Refusal::Gone));
+    assert_eq!(first.begin(3, None).err(), Some(Refusal::Gone));
 }
 
 #[test]
 fn a_proven_session_is_a_pin() {
     let table = table(10);
     let session = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
-    session.begin(2, None).unwrap();
+    let request = session.begin(2, None).unwrap().place;
     table.sessions.prove(&session, false);
     table.sessions.prove(&session, false);
-    table.sessions.end(&session, at(1));
+    table.sessions.end(&session, &request, at(1));
     assert_eq!((table.pinned_at(T2), table.sessions.len()), (1, 1));
 }
 
@@ -306,7 +304,7 @@ fn requests_of_one_session_are_bounded() {
         .take_while(|_| session.begin(2, None).is_ok())
         .count();
     assert!((3..=20).contains(&begun), "{begun}");
-    assert_eq!(session.begin(2, None), Err(Refusal::TooMany));
+    assert_eq!(session.begin(2, None).err(), Some(Refusal::TooMany));
 }
 
 #[test]
@@ -336,14 +334,16 @@ fn a_node_reacts_to_stanzas_by_whichever_answer_comes_first() {
     let table = table(10);
     let session = table.insert("a");
     let second = Duration::from_secs(1);
-    session.begin(2, None).unwrap();
-    session.sent(1, true, at(1));
+    let send = |rid, asks, now| {
+        let place = session.begin(rid, None).unwrap().place;
+        session.sent(&place, asks, now);
+    };
+    send(2, true, at(1));
     assert_eq!(session.reacted(|| at(2)), None, "alone it may be held");
-    session.begin(2, None).unwrap();
-    session.sent(2, false, at(3));
+    send(3, false, at(3));
     assert_eq!(session.reacted(|| at(4)), None, "a poll asks for nothing");
-    session.sent(3, true, at(5));
-    session.sent(4, true, at(6));
+    send(4, true, at(5));
+    send(5, true, at(6));
     assert_eq!(session.reacted(|| at(7)), Some(2 * second));
     assert_eq!(session.reacted(|| at(8)), None);
 }
@@ -353,28 +353,33 @@ fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
     let table = table(10);
     let session = table.insert("a");
     let now = at(1);
-    let later = now + Duration::from_millis(2);
+    let later = now + SPACING;
     let send = |rid, expected: Time| {
-        session.begin(2, None).unwrap();
-        match session.turn(rid, now) {
-            Turn::At(time) => assert_eq!(time, expected, "rid {rid}"),
-            waits @ Turn::After(_) => panic!("{waits:?}"),
-        }
-        session.sent(rid, true, expected);
+        let place = session.begin(rid, None).unwrap().place;
+        assert!(matches!(session.turn(&place, true), Turn::Now), "rid {rid}");
+        let at = match session.go(&place, now) {
+            Turn::At(at) => {
+                assert!(matches!(session.go(&place, at), Turn::Now), "rid {rid}");
+                at
+            }
+            _ => now,
+        };
+        assert_eq!(at, expected, "rid {rid}");
+        session.sent(&place, true, expected);
+        place
     };
-    let answer = || {
+    let answer = |place| {
         table.sessions.prove(&session, false);
-        table.sessions.end(&session, now);
+        table.sessions.end(&session, &place, now);
     };
-    send(2, now);
-    answer();
-    send(3, now);
+    answer(send(2, now));
+    let first = send(3, now);
     // A second one while the first is at its node.
-    send(4, later);
-    answer();
-    send(5, later + Duration::from_millis(2));
-    answer();
-    answer();
+    let second = send(4, later);
+    answer(first);
+    let third = send(5, later + SPACING);
+    answer(second);
+    answer(third);
     send(6, now);
 }
 
@@ -396,7 +401,7 @@ fn a_node_that_lost_its_sessions_loses_those_that_it_had_made_before() {
     let new = table.insert("new");
     assert_eq!(table.sessions.lose(T1, since, at(10)), 1);
     assert!(old.is_lost());
-    assert_eq!(old.begin(2, None), Err(Refusal::Lost));
+    assert_eq!(old.begin(2, None).err(), Some(Refusal::Lost));
     for session in [&moved, &ended, &new] {
         assert!(!session.is_lost());
     }
@@ -429,8 +434,8 @@ fn who_waits_for_a_lower_rid_goes_when_the_session_is_over() {
     let table = table(10);
     for lost in [false, true] {
         let session = table.insert(if lost { "a" } else { "b" });
-        session.begin(2, None).unwrap();
-        let Turn::After(mut lower) = session.turn(3, at(1)) else {
+        let request = session.begin(3, None).unwrap().place;
+        let Turn::Missing(mut lower) = session.turn(&request, true) else {
             panic!("2 comes first");
         };
         if lost {
@@ -444,7 +449,7 @@ fn who_waits_for_a_lower_rid_goes_when_the_session_is_over() {
             lower.try_recv() == Err(TryRecvError::Closed),
             "it may ask again"
         );
-        assert!(matches!(session.turn(3, at(1)), Turn::At(_)));
+        assert!(matches!(session.turn(&request, true), Turn::Now));
     }
 }
 

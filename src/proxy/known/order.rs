@@ -1,0 +1,77 @@
+//! The order and the distance of one session's requests, as they wait for them. What is decided here is
+//! decided in `sessions`.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::super::{Note, Phase, release};
+use super::UnderWay;
+use crate::sessions::Turn;
+use crate::timers::Coarse;
+
+/// How long a request waits for one with a lower rid that has not been seen.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What has to be sent again waits so long for others of its session that meet the same trouble: their
+/// connections end at the same moment, and their tasks are woken one after the other.
+const REGROUP: Duration = Duration::from_millis(2);
+
+impl UnderWay {
+    /// Waits until the request may go to the node as far as rid order is concerned.
+    pub(super) async fn turn(&self) {
+        let ask = |patience| self.session.turn(&self.place, patience);
+        match ask(true) {
+            Turn::Now => {}
+            turn => Box::pin(self.await_turn(turn, ask)).await,
+        }
+    }
+
+    /// The same before the request is sent once more: what made it fail has most likely met others
+    /// of its session, and they all come back at the same moment. So it first gives those with lower
+    /// rids the time to say so.
+    pub(super) async fn turn_again(&self) {
+        self.session.again(&self.place);
+        if self.session.under_way() > 1 {
+            Coarse::after(REGROUP).await;
+        }
+        self.turn().await;
+    }
+
+    /// Waits for what `turn` says, and asks again, until the request may go. What is asked with is
+    /// whether there is patience left for lower rids that have not come.
+    async fn await_turn(&self, mut turn: Turn, ask: impl Fn(bool) -> Turn) {
+        let give_up = Instant::now() + TURN_PATIENCE;
+        let mut patience = true;
+        loop {
+            match turn {
+                Turn::Now => return,
+                Turn::At(at) => {
+                    Coarse::until(self.proxy.started + at.since_start()).await;
+                }
+                // The lower one has deadlines of its own.
+                Turn::Behind(lower) => drop(lower.await),
+                Turn::Missing(lower) => patience = timeout_at(give_up, lower).await.is_ok(),
+            }
+            turn = ask(patience);
+        }
+    }
+
+    /// Waits until the request may be written to the connection that it has: at a distance from the
+    /// session's others (design §5), and behind a lower rid that came while the connection was opened.
+    /// A poll waits for no lower rid any more once the process stops.
+    pub(super) async fn distance(&self, note: &Note) {
+        let go = |_| self.session.go(&self.place, self.proxy.now());
+        let turn = match go(true) {
+            Turn::Now => return,
+            turn => turn,
+        };
+        note.enters(Phase::Queue);
+        let manner = release::Manner::of(note.kind());
+        let ordered = Box::pin(self.await_turn(turn, go));
+        if self.proxy.release.unless(manner, ordered).await.is_none() {
+            let go = |_| self.session.go_regardless(self.proxy.now());
+            Box::pin(self.await_turn(go(true), go)).await;
+        }
+    }
+}
