@@ -5,19 +5,39 @@
 //! turn, the moment until a connection is parked), and nearly all of these waits are given up
 //! before they end. Here such a wait is a push to a list; one task a thread sleeps for all of them.
 //!
-//! Ends a wait up to 2 ms late, never early. Knows nothing of what waits.
+//! Such a wait ends up to 3 ms late, never early. [`exactly`] is for the few that may not be late: it
+//! takes a timer of tokio's. Knows nothing of what waits.
 
 use std::cell::RefCell;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Milliseconds that the wheel spans; a longer wait goes round again.
 const SLOTS: u64 = 64;
+
+/// Waits until `deadline`, never less. On a thread that does nothing else meanwhile, the wait ends
+/// within the whole millisecond from its beginning in which the deadline falls; on others up to 2 ms
+/// late.
+///
+/// Tokio rounds a timer up to its next millisecond, and the thread then sleeps for whole milliseconds
+/// from the one in which it is: a timer of n ms ends after n + 1. So it is asked for one less.
+pub async fn exactly(deadline: Instant) {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        let whole = Duration::from_millis(millis(left - Duration::from_nanos(1)));
+        // A little more than a whole number, so that there is something to wait for below 1 ms.
+        sleep(whole + Duration::from_nanos(1)).await;
+    }
+}
 
 /// A wait until a point in time.
 #[derive(Debug)]
@@ -97,6 +117,10 @@ struct Wheel {
     turned: u64,
     waits: usize,
     driven: bool,
+    /// The millisecond that the driver sleeps for.
+    next: u64,
+    /// Wakes the driver, for a wait that ends before that.
+    driver: Option<Waker>,
 }
 
 impl Wheel {
@@ -107,6 +131,8 @@ impl Wheel {
             turned: 0,
             waits: 0,
             driven: false,
+            next: 0,
+            driver: None,
         }
     }
 
@@ -124,7 +150,13 @@ impl Wheel {
         self.slots[(due % SLOTS) as usize].push(entry);
         self.waits += 1;
         if !std::mem::replace(&mut self.driven, true) {
+            self.next = due;
             tokio::spawn(drive());
+        } else if due < self.next {
+            self.next = due;
+            if let Some(driver) = self.driver.take() {
+                driver.wake();
+            }
         }
     }
 
@@ -143,8 +175,18 @@ impl Wheel {
             self.driven = false;
             return None;
         }
-        let next = (self.turned + 1..).find(|due| !self.slots[(due % SLOTS) as usize].is_empty());
-        next.map(|due| epoch + Duration::from_millis(due))
+        let mut due = self.turned + 1..;
+        self.next = due.find(|due| !self.slots[(due % SLOTS) as usize].is_empty())?;
+        Some(epoch + Duration::from_millis(self.next))
+    }
+
+    /// Whether the driver, woken or not, is to sleep until `next` still.
+    fn sleeps_until(&mut self, next: Instant, driver: &Waker) -> bool {
+        let earlier = self
+            .epoch
+            .is_some_and(|epoch| epoch + Duration::from_millis(self.next) < next);
+        self.driver = (!earlier).then(|| driver.clone());
+        !earlier
     }
 }
 
@@ -166,7 +208,16 @@ async fn drive() {
     let mut over = Vec::new();
     while let Some(next) = WHEEL.with_borrow_mut(|wheel| wheel.turn(&mut over)) {
         end(&mut over);
-        sleep_until(next).await;
+        let mut sleep = pin!(sleep_until(next));
+        poll_fn(|context| {
+            let sleeps = WHEEL.with_borrow_mut(|wheel| wheel.sleeps_until(next, context.waker()));
+            if sleeps {
+                sleep.as_mut().poll(context)
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
     }
     end(&mut over);
     std::mem::forget(driving);
@@ -199,6 +250,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_exact_wait_ends_with_its_millisecond() {
+        for (span, most) in [(0, 0), (1, 1_000), (999, 1_000), (1_000, 1_000)] {
+            for begin in [0, 1, 500, 999] {
+                tokio::time::advance(Duration::from_micros(begin)).await;
+                let begun = Instant::now();
+                exactly(begun + Duration::from_micros(span)).await;
+                let took = begun.elapsed();
+                assert!(took >= Duration::from_micros(span), "{span} µs: {took:?}");
+                assert!(took <= Duration::from_micros(most), "{span} µs: {took:?}");
+            }
+        }
+        let begun = Instant::now();
+        exactly(begun + Duration::from_millis(5)).await;
+        assert_eq!(begun.elapsed(), Duration::from_millis(5));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn waits_end_in_their_order_within_two_milliseconds() {
         let begun = Instant::now();
         let waits = [30_u64, 5, 200, 5, 64, 128, 1, 2].map(|span| async move {
@@ -218,6 +286,24 @@ mod tests {
         }
         assert!(ended.is_sorted(), "{ended:?}");
         assert!(WHEEL.with_borrow(|wheel| wheel.waits == 0 && !wheel.driven));
+    }
+
+    /// The driver slept for the wait of 40 ms, and the one of 3 ms ended with that.
+    #[tokio::test(start_paused = true)]
+    async fn a_short_wait_does_not_wait_for_a_long_one() {
+        let long = tokio::spawn(Coarse::after(Duration::from_millis(40)));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for short in [20, 3, 1] {
+            let begun = Instant::now();
+            Coarse::after(Duration::from_millis(short)).await;
+            let took = begun.elapsed();
+            assert!(
+                took <= Duration::from_millis(short + 2),
+                "{short}: {took:?}"
+            );
+        }
+        assert!(!long.is_finished());
+        long.await.unwrap();
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ async fn a_session_stays_with_the_node_that_made_it() {
     }
     for node in &nodes {
         assert_eq!(node.sessions().len(), 2, "round robin over {}", node.name());
-        assert!(node.count(|seen| matches!(seen.fate, Fate::SameMillisecond)) == 0);
+        assert!(node.count(|seen| matches!(seen.fate, Fate::TooClose)) == 0);
     }
     assert_eq!(balancer.metric("bowline_sessions_created_total{"), 6);
 }
@@ -92,7 +92,9 @@ async fn a_terminate_ends_the_session_while_a_poll_is_held() {
 
 #[tokio::test]
 async fn requests_of_one_session_go_up_in_rid_order_and_never_within_two_milliseconds() {
-    let nodes = tigase_nodes(1).await;
+    // Narrow, so that a node that is slow to read does not take two for one pair.
+    let profile = Profile::tigase("t1").collision(Some(Duration::from_millis(2)));
+    let nodes = [Node::start(profile).await.unwrap()];
     let balancer = Balancer::before(&nodes).await;
     let mut client = balancer.session().await;
     let (sid, rid) = (client.sid().to_owned(), client.rid());
@@ -116,7 +118,7 @@ async fn requests_of_one_session_go_up_in_rid_order_and_never_within_two_millise
             pair[0].rid,
             pair[1].rid
         );
-        assert_ne!(pair[1].fate, Fate::SameMillisecond);
+        assert_ne!(pair[1].fate, Fate::TooClose);
     }
     client.adopt(&sid, rid + 40);
     assert_goes_on(&client.ping("after").await.unwrap());

@@ -230,7 +230,7 @@ async fn a_trusted_client_s_trace_goes_on() {
             .iter()
             .filter(|span| span.parent_span_id == root.span_id);
         let names: Vec<&str> = children.map(|span| span.name.as_str()).collect();
-        // The poll goes over the creation's connection; it may have waited for 2 ms.
+        // The poll goes over the creation's connection; it may have waited for 5 ms.
         match kind {
             "creation" => assert_eq!(names, ["connect", "exchange"]),
             _ => assert_eq!(names.last(), Some(&"exchange"), "{names:?}"),
@@ -263,7 +263,7 @@ async fn a_wait_for_a_turn_and_a_failure_have_their_spans() {
     settings.health = patient(&nodes).health;
     let balancer = Balancer::start(&settings).await;
     let mut client = balancer.session().await;
-    // Two of a session go up 2 ms apart at least.
+    // Two of a session go up 5 ms apart at least.
     let poll = client.begin_poll().await.unwrap();
     nodes[0].misbehave(Fault::answering_rubbish("SSH-2.0-x\r\n").once());
     client.ping("1").await.unwrap();

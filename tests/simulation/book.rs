@@ -324,7 +324,7 @@ impl Book {
         }
     }
 
-    /// A request comes 2 ms behind every one that is unanswered at the same node.
+    /// A request comes 5 ms behind every one that is unanswered at the same node.
     fn judge_distance(&self, sid: &str, arrivals: &[Arrival]) {
         for (place, later) in arrivals.iter().enumerate() {
             let open = |one: &&Arrival| {
@@ -333,7 +333,7 @@ impl Book {
             let before = arrivals.get(..place).unwrap_or_default();
             for one in before.iter().filter(open) {
                 let apart = later.at.saturating_sub(one.at);
-                if apart < Duration::from_millis(2) {
+                if apart < Duration::from_millis(5) {
                     let (one, other) = (one.rid, later.rid);
                     self.broken(&format!("{sid}: {one} and {other} are {apart:?} apart"));
                 }

@@ -30,7 +30,7 @@ pub(super) struct Rules {
     pub(super) maxpause: u32,
     /// How long a sid is still known after `terminate`.
     pub(super) lingers: Duration,
-    /// Two requests of a session closer than this: the second is never answered.
+    /// A request of a session that comes so soon behind one that is unanswered is never answered.
     pub(super) collision: Option<Duration>,
     /// How long stanzas are collected before they are sent.
     pub(super) batching: Duration,
@@ -56,7 +56,7 @@ impl Rules {
             polling: 10,
             maxpause: 10,
             lingers: Duration::from_millis(500),
-            collision: Some(Duration::from_millis(1)),
+            collision: Some(Duration::from_millis(5)),
             batching: Duration::ZERO,
             ties_sockets: true,
             notices_gone: true,

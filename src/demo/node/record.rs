@@ -31,8 +31,8 @@ pub enum Fate {
     Refused,
     /// Recognised as a repetition; its stanzas were not run again.
     Repeated,
-    /// Arrived within a millisecond of another one of its session: run, and never answered.
-    SameMillisecond,
+    /// Arrived too soon behind an unanswered one of its session: run, and never answered.
+    TooClose,
     /// Met by the named misbehaviour before the session saw it.
     Misbehaved(&'static str),
 }

@@ -251,7 +251,7 @@ impl Session {
         }
         self.flush(now, acts);
         match (collides, run) {
-            (true, _) => Fate::SameMillisecond,
+            (true, _) => Fate::TooClose,
             (false, true) => Fate::Served,
             (false, false) => Fate::Repeated,
         }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::{Note, Phase, release};
 use super::UnderWay;
 use crate::sessions::Turn;
-use crate::timers::Coarse;
+use crate::timers::{self, Coarse};
 
 /// How long a request waits for one with a lower rid that has not been seen.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
@@ -46,9 +46,7 @@ impl UnderWay {
         loop {
             match turn {
                 Turn::Now => return,
-                Turn::At(at) => {
-                    Coarse::until(self.proxy.started + at.since_start()).await;
-                }
+                Turn::At(at) => timers::exactly(self.proxy.started + at.since_start()).await,
                 // The lower one has deadlines of its own.
                 Turn::Behind(lower) => drop(lower.await),
                 Turn::Missing(lower) => patience = timeout_at(give_up, lower).await.is_ok(),

@@ -322,7 +322,7 @@ async fn of_two_pipelined_requests_one_is_answered() {
     let results = result("p11") + &result("p12");
     let answer = wrapper(&format!(" ack=\"1001\">{results}</body>"));
     assert_eq!(plain(&wire.hear().await), answer);
-    assert_eq!(node.count(|seen| seen.fate == Fate::SameMillisecond), 1);
+    assert_eq!(node.count(|seen| seen.fate == Fate::TooClose), 1);
     assert_eq!(node.held(), 0);
 }
 
@@ -407,6 +407,6 @@ async fn the_same_millisecond() {
     assert!(second.is_silent());
     assert_eq!(
         node.record().last().map(|seen| seen.fate),
-        Some(Fate::SameMillisecond)
+        Some(Fate::TooClose)
     );
 }
