@@ -292,7 +292,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_short_wait_does_not_wait_for_a_long_one() {
         let long = tokio::spawn(Coarse::after(Duration::from_millis(40)));
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
         for short in [20, 3, 1] {
             let begun = Instant::now();
             Coarse::after(Duration::from_millis(short)).await;

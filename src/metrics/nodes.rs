@@ -68,6 +68,9 @@ pub struct NodeMetrics {
     pub answer_seconds: Timing,
     /// Exchanges that failed after the connection was open.
     pub exchange_failures: Counter,
+    /// Requests that the node left unanswered beside another one of their session, and that were sent
+    /// again.
+    pub resent_unanswered: Counter,
     /// Bytes of requests sent, heads included.
     pub sent_bytes: Counter,
     /// Bytes of answers received, without their heads.
@@ -126,6 +129,7 @@ pub(super) struct NodeFamilies {
     answers: Counters<NodeLabels>,
     answer_seconds: Family<NodeLabels, Timing, fn() -> Timing>,
     exchange_failures: Counters<NodeLabels>,
+    resent: Counters<NodeReason>,
     sent_bytes: Counters<NodeLabels>,
     received_bytes: Counters<NodeLabels>,
     probe_seconds: Histograms,
@@ -173,6 +177,9 @@ impl NodeFamilies {
             answers: self.answers.get_or_create_owned(&node),
             answer_seconds: self.answer_seconds.get_or_create_owned(&node),
             exchange_failures: self.exchange_failures.get_or_create_owned(&node),
+            resent_unanswered: self
+                .resent
+                .get_or_create_owned(&NodeReason::new(name, "unanswered")),
             sent_bytes: self.sent_bytes.get_or_create_owned(&node),
             received_bytes: self.received_bytes.get_or_create_owned(&node),
             probe_seconds: self.probe_seconds.get_or_create_owned(&node),
@@ -209,6 +216,7 @@ impl NodeFamilies {
             answers: Family::default(),
             answer_seconds: Family::new_with_constructor(|| Timing::new(ANSWERS)),
             exchange_failures: Family::default(),
+            resent: Family::default(),
             sent_bytes: Family::default(),
             received_bytes: Family::default(),
             probe_seconds: Family::new_with_constructor(connect_times),
@@ -330,6 +338,11 @@ impl NodeFamilies {
             "upstream_failures",
             "Exchanges that failed after the connection was open",
             self.exchange_failures.clone(),
+        );
+        registry.register(
+            "upstream_resent",
+            "Requests sent to the node again though nothing failed, by reason",
+            self.resent.clone(),
         );
         registry.register_with_unit(
             "upstream_sent",

@@ -2,6 +2,8 @@
 //! (or the connection's end), the deadline, and the verdict that the node is down.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -39,6 +41,8 @@ pub(super) enum Ended {
     NodeDown,
     /// With the stop of the process, and no answer.
     Released,
+    /// Without a byte of an answer, since its node has lost the request.
+    Lost,
 }
 
 /// A request counted as held at its node, until dropped.
@@ -156,8 +160,8 @@ impl Proxy {
         Err(Error::Local(source))
     }
 
-    /// Sends `request` and waits for its answer. `sent` is called when the request has left;
-    /// at `nudge` without an answer a probe goes out, and the waiting goes on. It ends when the
+    /// Sends `request` and waits for its answer. `sent` is called when the request has left; when `lost`
+    /// is ready and no byte has come, the node has lost it. At `nudge` without an answer a probe goes out, and the waiting goes on. It ends when the
     /// node goes down; a creation, which has no session to lose, also when the node falls silent.
     pub(super) async fn exchange(
         &self,
@@ -165,6 +169,7 @@ impl Proxy {
         connection: &mut Connection,
         request: &[u8],
         sent: impl FnOnce(),
+        lost: impl Future<Output = ()> + Send,
         times: &Times,
     ) -> Ended {
         let held = Held::at(node);
@@ -182,11 +187,18 @@ impl Proxy {
             connection.watch();
         }
         let half_close = HalfClose::default();
+        let is_lost = AtomicBool::new(false);
         let mut talk = std::pin::pin!(async {
             connection.send(request, SEND_LIMIT).await?;
             sent();
+            let mut lost = std::pin::pin!(lost);
+            let give_up = |context: &mut Context<'_>| {
+                let lost = lost.as_mut().poll(context);
+                is_lost.store(lost.is_ready(), Ordering::Relaxed);
+                lost
+            };
             connection
-                .receive_or_release(self.max_answer, FINISH_LIMIT, &half_close)
+                .receive_or_release(self.max_answer, FINISH_LIMIT, &half_close, give_up)
                 .await
         });
         let mut timer = Deadline::of(times, &self.release);
@@ -198,6 +210,7 @@ impl Proxy {
                         count(&node.metrics, request, &answer);
                         Ended::Answered(answer)
                     }
+                    Err(_) if is_lost.load(Ordering::Relaxed) => Ended::Lost,
                     Err(error) if half_close.is_silent() && gave_way(&error, times) => {
                         Ended::Released
                     }

@@ -3,6 +3,7 @@
 //! Nothing ties it to a node yet, so any node that fails is left for the next one in placement
 //! order. An orphan that this may leave at a node expires there by itself.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ impl Proxy {
         let mut written = false;
         let sent = || written = true;
         let ended = self
-            .exchange(node, &mut connection, &job.request, sent, &times)
+            .exchange(node, &mut connection, &job.request, sent, pending(), &times)
             .await;
         let took = stay.end();
         match ended {
@@ -133,7 +134,7 @@ impl Proxy {
                 self.learn_creation(id, job, answer, connection)
             }
             Ended::NodeDown | Ended::Released if written => Try::Closed,
-            Ended::NodeDown | Ended::Released => Try::Untouched,
+            Ended::NodeDown | Ended::Released | Ended::Lost => Try::Untouched,
             Ended::Overdue => {
                 attempt::overdue(node);
                 Try::Garbage
@@ -181,6 +182,7 @@ impl Proxy {
                 wait: super::seconds(wrapper.wait.unwrap_or(job.wait.into())),
                 inactivity: super::seconds(wrapper.inactivity.unwrap_or(60)),
                 maxpause: super::seconds(wrapper.maxpause.unwrap_or(0)),
+                hold: u8::try_from(wrapper.hold.unwrap_or(1)).unwrap_or(u8::MAX),
                 legacy: job.legacy,
             };
             match self.sessions.insert(sid, id, terms, job.rid, self.now()) {

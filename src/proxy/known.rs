@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use order::Lost;
+
 use super::attempt::{self, Ended, OVERDUE_AFTER};
 use super::deadline::Times;
 use super::failed::Broken;
@@ -82,6 +84,8 @@ pub(super) struct Past {
     pub(super) writes: Writes,
     /// It has been sent again on a fresh connection.
     pub(super) repeated: bool,
+    /// It goes on a fresh connection next, for no fault of its node.
+    renew: bool,
     /// How often its node answered with an error of HTTP.
     pub(super) errors: u8,
     /// Its answer was overdue once.
@@ -97,6 +101,8 @@ pub(super) enum Step {
     Done(Answer),
     Rejected(Cause),
     Again,
+    /// Again, on a new connection: its node has lost it.
+    Lost,
     /// Again, after a pause.
     Later(Duration),
     /// Again, here or elsewhere or never, as a probe of the node says.
@@ -138,6 +144,11 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
                 job.note.enters(Phase::Queue);
                 under_way.turn_again().await;
             }
+            Step::Lost => {
+                job.note.enters(Phase::Queue);
+                under_way.session.resend(&under_way.place);
+                past.renew = true;
+            }
             Step::Later(pause) => {
                 job.note.enters(Phase::Queue);
                 under_way.session.again(&under_way.place);
@@ -170,7 +181,7 @@ impl UnderWay {
         let node = self.proxy.cluster.node(id);
         job.note.goes_to(id);
         let patience = Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER;
-        let idle = if past.repeated {
+        let idle = if std::mem::take(&mut past.renew) || past.repeated {
             None
         } else {
             self.session.take_idle()
@@ -204,12 +215,16 @@ impl UnderWay {
         let stay = job.note.at_node();
         let times = Times::new(job.note.begun(), stay.begun(), patience)
             .released(release::Manner::of(job.note.kind()));
+        let lost = Lost::watch(self, &times);
         let ended = self
             .proxy
-            .exchange(node, &mut connection, &job.request, sent, &times)
+            .exchange(node, &mut connection, &job.request, sent, lost, &times)
             .await;
         let took = stay.end();
-        if written || matches!(&ended, Ended::Failed(error) if error.request_left()) {
+        // A request that its node does not answer hurts no node.
+        let was_lost = matches!(ended, Ended::Lost);
+        if !was_lost && (written || matches!(&ended, Ended::Failed(error) if error.request_left()))
+        {
             past.writes.add(id);
         }
         match ended {
@@ -230,6 +245,10 @@ impl UnderWay {
                 } else {
                     Step::Again
                 }
+            }
+            Ended::Lost => {
+                node.metrics.resent_unanswered.inc();
+                Step::Lost
             }
             Ended::Released => Step::Done(self.released(job)),
             Ended::Failed(error) => {
@@ -312,6 +331,7 @@ impl UnderWay {
             {
                 memory.knows(made);
             }
+            self.place.answered();
             sessions.prove(&self.session, self.late);
             if answer.reusable {
                 self.session.keep_idle(connection, id);

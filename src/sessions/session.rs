@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use super::Time;
-use super::turn::{Place, Turn, Turns};
+use super::turn::{Look, Place, Turn, Turns};
 use crate::cluster::{Life, NodeId};
 use crate::upstream::Connection;
 
@@ -35,6 +36,8 @@ pub struct Terms {
     pub inactivity: u16,
     /// How long the client may pause.
     pub maxpause: u16,
+    /// How many requests the node holds.
+    pub hold: u8,
     /// The client named no `ver`: it expects HTTP status codes in place of conditions
     /// (XEP-0124 §5).
     pub legacy: bool,
@@ -49,6 +52,7 @@ impl Terms {
         wait: 300,
         inactivity: 300,
         maxpause: 600,
+        hold: 1,
         legacy: false,
     };
 }
@@ -266,7 +270,7 @@ impl Session {
     pub fn end(&self, place: &Place, now: Time) {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);
-        state.turns.end(place);
+        state.turns.end(place, self.terms.hold <= 1, now);
         let away = match state.stage {
             Stage::Ended | Stage::Lost => return,
             Stage::Unproven | Stage::Pinned | Stage::Gone => self.may_stay_away(state.paused),
@@ -338,6 +342,23 @@ impl Session {
     /// rids wait for it.
     pub fn again(&self, place: &Place) {
         self.state().turns.again(place);
+    }
+
+    /// Looks at a request that waits for its node's answer. A node that holds one request of the session
+    /// never keeps two.
+    pub fn look(&self, place: &Place, now: Time, waker: &Waker) -> Look {
+        let mut state = self.state();
+        match state.stage {
+            Stage::Unproven | Stage::Pinned if self.terms.hold <= 1 => {
+                state.turns.look(place, now, waker)
+            }
+            _ => Look::Fine,
+        }
+    }
+
+    /// Notes that a request that its node has lost has to be written again; no other one waits for it.
+    pub fn resend(&self, place: &Place) {
+        self.state().turns.resend(place);
     }
 
     /// An idle connection to the session's node, if it keeps one that is open and quiet.

@@ -228,11 +228,14 @@ impl Connection {
         finish: Duration,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + '_ {
         static NEVER: HalfClose = HalfClose(AtomicU8::new(0));
-        self.receive_or_release(max_answer, finish, &NEVER)
+        self.receive_or_release(max_answer, finish, &NEVER, |_| Poll::Pending)
     }
 
     /// The same, and half-closes the connection when `half_close` asks for it and no byte of the
     /// answer has come. The answer may still come; it is the last one here.
+    ///
+    /// When `give_up` is ready while no byte has come and the connection is whole, it ends with `Closed`,
+    /// and the connection is spent. It is asked whenever the future is polled and there is nothing to read.
     ///
     /// # Errors
     /// Those of [`receive`](Self::receive).
@@ -241,6 +244,7 @@ impl Connection {
         max_answer: usize,
         finish: Duration,
         half_close: &'a HalfClose,
+        mut give_up: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'a,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + 'a {
         let mut released = false;
         let given_up = self.state == State::Answering;
@@ -269,6 +273,10 @@ impl Connection {
                 let again = std::mem::replace(&mut polled, true);
                 if again && self.opened.is_some_and(|opened| opened.elapsed() >= YOUNG) {
                     self.watch();
+                }
+                if self.state == State::Sent && !released && give_up(cx).is_ready() {
+                    self.state = State::Spent;
+                    return Poll::Ready(Err(Error::Closed(None)));
                 }
                 return Poll::Pending;
             };

@@ -21,6 +21,7 @@ const TERMS: Terms = Terms {
     wait: 60,
     inactivity: 60,
     maxpause: 120,
+    hold: 1,
     legacy: false,
 };
 

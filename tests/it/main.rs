@@ -26,6 +26,7 @@ mod monitoring;
 mod narration;
 mod node_list;
 mod operator;
+mod order;
 mod parking;
 mod probing;
 mod process;

@@ -217,6 +217,12 @@ impl World {
         assert!(answer.contains(&format!("x='{rid}'")), "{rid}: {answer}");
     }
 
+    /// Requests sent again since their node left them unanswered.
+    fn resent(&self) -> u64 {
+        let metrics = &self.proxy.cluster.nodes()[0].metrics;
+        metrics.resent_unanswered.get()
+    }
+
     fn is_known(&self) -> bool {
         self.proxy.sessions.find("a").is_some()
     }
@@ -305,4 +311,124 @@ async fn a_session_whose_creation_was_not_seen_has_long_terms() {
     sleep(Duration::from_secs(10)).await;
     world.proxy.sweep();
     assert!(!world.is_known());
+}
+
+/// What the node keeps of two requests, it keeps for the newer one: the older is sent again after 0.3 s,
+/// and the newer after another 0.3 s if it stays open. Each once, and the node is not blamed.
+#[tokio::test(start_paused = true)]
+async fn of_two_requests_that_stay_open_each_is_sent_again_once() {
+    let world = World::start("wait='60' hold='1'").await;
+    let older = world.ask(1001, "");
+    world.node.has_seen(1).await;
+    sleep(millis(2_000)).await;
+    let newer = world.ask(1002, "");
+    let seen = world.node.has_seen(3).await;
+    assert_eq!(world.node.rids(), [1001, 1002, 1001]);
+    let took = seen[2].at - seen[1].at;
+    assert!(took >= millis(300) && took <= millis(305), "{took:?}");
+    assert_ne!(seen[2].connection, seen[0].connection);
+    world.answered(1001, older).await;
+    let seen = world.node.has_seen(4).await;
+    assert_eq!(world.node.rids(), [1001, 1002, 1001, 1002]);
+    let took = seen[3].at - seen[2].at;
+    assert!(took >= millis(300) && took <= millis(305), "{took:?}");
+    assert_ne!(seen[3].connection, seen[1].connection);
+    // It is alone now, and held: nothing more is done about it.
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.node.seen().len(), 4);
+    world.answered(1002, newer).await;
+    assert_eq!(world.resent(), 2);
+    assert_eq!(world.proxy.cluster.nodes()[0].metrics.failures(), 0);
+    assert!(world.proxy.cluster.nodes()[0].last_failure().is_none());
+}
+
+/// Two that stay open although both were sent again are left alone.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_answers_neither_gets_each_once_more() {
+    let world = World::start("wait='60'").await;
+    let older = world.ask(1001, "");
+    let newer = world.ask(1002, "");
+    let seen = world.node.has_seen(4).await;
+    let took = seen[3].at - seen[0].at;
+    assert!(took < millis(650), "{took:?}");
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.node.rids(), [1001, 1002, 1001, 1002]);
+    for pair in world.node.seen().windows(2) {
+        assert!(pair[1].at - pair[0].at >= millis(5), "{pair:?}");
+    }
+    world.answered(1001, older).await;
+    world.answered(1002, newer).await;
+}
+
+/// The node answers the newer of two alone: it has lost the older one, which has no other beside it.
+#[tokio::test(start_paused = true)]
+async fn a_request_is_sent_again_when_a_later_one_was_answered() {
+    let world = World::start("wait='60' hold='1'").await;
+    let older = world.ask(1001, "");
+    world.node.has_seen(1).await;
+    sleep(millis(2_000)).await;
+    let newer = world.ask(1002, "");
+    world.node.has_seen(2).await;
+    let answered = Instant::now();
+    world.answered(1002, newer).await;
+    let seen = world.node.has_seen(3).await;
+    assert_eq!(seen[2].rid, 1001);
+    let took = seen[2].at - answered;
+    assert!(took >= millis(300) && took <= millis(305), "{took:?}");
+    world.answered(1001, older).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_may_hold_is_not_sent_again() {
+    // Two requests at a node that holds two, and one at a node that holds one.
+    for (hold, rids) in [("hold='2'", [1001, 1002].as_slice()), ("hold='1'", &[1001])] {
+        let world = World::start(hold).await;
+        let asked: Vec<_> = rids.iter().map(|rid| world.ask(*rid, "")).collect();
+        world.node.has_seen(rids.len()).await;
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(world.node.rids(), rids);
+        for (rid, asked) in rids.iter().zip(asked) {
+            world.answered(*rid, asked).await;
+        }
+    }
+}
+
+/// The older one is answered within 0.3 s, as it should be.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_answers_the_older_request_in_time_gets_nothing_again() {
+    let world = World::start("wait='60' hold='1'").await;
+    let older = world.ask(1001, "");
+    world.node.has_seen(1).await;
+    let newer = world.ask(1002, "");
+    world.node.has_seen(2).await;
+    sleep(millis(250)).await;
+    world.answered(1001, older).await;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.node.rids(), [1001, 1002]);
+    world.answered(1002, newer).await;
+}
+
+/// The one that is sent again has no connection yet, and the node has read it before.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_sent_again_holds_no_later_one_up() {
+    let world = World::start("wait='60' hold='1'").await;
+    let older = world.ask(1001, "");
+    world.node.has_seen(1).await;
+    let newer = world.ask(1002, "");
+    world.node.has_seen(2).await;
+    set_door(NODE, Door::Swallows);
+    sleep(millis(350)).await;
+    world.answered(1002, newer).await;
+    let asked = Instant::now();
+    let next = world.ask(1003, "");
+    let seen = world.node.has_seen(3).await;
+    assert_eq!(seen[2].rid, 1003);
+    let took = seen[2].at - asked;
+    assert!(took <= millis(10), "{took:?}");
+    set_door(NODE, Door::Open(world.listener.clone()));
+    let seen = world.node.has_seen(4).await;
+    assert_eq!(seen[3].rid, 1001);
+    assert_eq!(world.resent(), 1);
+    world.answered(1001, older).await;
+    world.answered(1003, next).await;
 }

@@ -1,13 +1,16 @@
-//! The order and the distance of one session's requests, as they wait for them. What is decided here is
-//! decided in `sessions`.
+//! The order and the distance of one session's requests, as they wait for them, and the look at those
+//! that a node leaves unanswered. What is decided here is decided in `sessions`.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use super::super::deadline::Times;
 use super::super::{Note, Phase, release};
 use super::UnderWay;
-use crate::sessions::Turn;
+use crate::sessions::{Look, Turn};
 use crate::timers::{self, Coarse};
 
 /// How long a request waits for one with a lower rid that has not been seen.
@@ -70,6 +73,59 @@ impl UnderWay {
         if self.proxy.release.unless(manner, ordered).await.is_none() {
             let go = |_| self.session.go_regardless(self.proxy.now());
             Box::pin(self.await_turn(go(true), go)).await;
+        }
+    }
+}
+
+/// Ready when the node of a request has lost it. It looks at nothing the first time, since most answers
+/// come at once: as with the deadline of an exchange, a later poll is sure to come (`attempt`).
+pub(super) struct Lost<'a> {
+    under_way: &'a UnderWay,
+    fresh: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a> Lost<'a> {
+    /// For a request that is about to be sent.
+    pub(super) fn watch(under_way: &'a UnderWay, times: &Times) -> Self {
+        Self {
+            under_way,
+            fresh: !times.late,
+            timer: None,
+        }
+    }
+}
+
+impl Future for Lost<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.fresh, false) {
+            return Poll::Pending;
+        }
+        let UnderWay {
+            proxy,
+            session,
+            place,
+            ..
+        } = self.under_way;
+        loop {
+            let at = match session.look(place, proxy.now(), context.waker()) {
+                Look::Fine => {
+                    self.timer = None;
+                    return Poll::Pending;
+                }
+                Look::Lost => return Poll::Ready(()),
+                Look::Until(at) => proxy.started + at.since_start(),
+            };
+            match &mut self.timer {
+                Some(timer) if timer.deadline() == at => {}
+                Some(timer) => timer.as_mut().reset(at),
+                None => self.timer = Some(Box::pin(sleep_until(at))),
+            }
+            if let Some(timer) = &mut self.timer {
+                ready!(timer.as_mut().poll(context));
+            }
         }
     }
 }

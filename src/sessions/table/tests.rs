@@ -17,6 +17,7 @@ const TERMS: Terms = Terms {
     wait: 60,
     inactivity: 30,
     maxpause: 120,
+    hold: 1,
     legacy: false,
 };
 

@@ -58,10 +58,10 @@ fn two_unanswered_requests_are_never_close_together() {
     assert_eq!(third, at(2) + 2 * SPACING, "a repeat keeps its distance");
     for place in [&first, &second] {
         turns.answered();
-        turns.end(place);
+        turns.end(place, true, at(0));
     }
     turns.answered();
-    turns.end(&again);
+    turns.end(&again, true, at(0));
     let next = turns.begin(103);
     assert_eq!(send(&mut turns, &next, third), third);
 }
@@ -110,7 +110,7 @@ fn a_request_given_up_holds_no_other_one_up() {
     turns.again(&first);
     turns.again(&second);
     let mut later = behind(turns.ask(&second, true));
-    turns.end(&first);
+    turns.end(&first, true, at(0));
     assert!(!waits(&mut later));
     assert_eq!(send(&mut turns, &second, at(21)), at(21));
 }
@@ -120,7 +120,7 @@ fn one_of_two_copies_that_ends_leaves_the_place_of_the_other() {
     let mut turns = Turns::after_creation(100);
     let [held, copy, higher] = [101, 101, 102].map(|rid| turns.begin(rid));
     send(&mut turns, &held, at(1));
-    turns.end(&held);
+    turns.end(&held, true, at(0));
     let mut waiting = behind(turns.ask(&higher, true));
     assert!(waits(&mut waiting));
     send(&mut turns, &copy, at(20));
@@ -169,7 +169,7 @@ fn an_old_or_a_wild_rid_is_the_nodes_to_judge() {
     for rid in [50, 100_000] {
         let place = turns.begin(rid);
         send(&mut turns, &place, at(rid));
-        turns.end(&place);
+        turns.end(&place, true, at(0));
     }
 }
 
@@ -189,7 +189,7 @@ fn the_list_of_requests_takes_as_many_as_there_are() {
         send(&mut turns, place, at(now * 100));
     }
     for place in places {
-        turns.end(&place);
+        turns.end(&place, true, at(0));
     }
     assert!(turns.crossing.is_none() && turns.few == [0, 0]);
 }

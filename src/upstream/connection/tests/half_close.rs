@@ -8,7 +8,8 @@ async fn released(
     half_close: &HalfClose,
     node: impl Future<Output = ()>,
 ) -> Result<Answer, Error> {
-    let mut answer = Box::pin(connection.receive_or_release(MAX, LONG, half_close));
+    let mut answer =
+        Box::pin(connection.receive_or_release(MAX, LONG, half_close, |_| Poll::Pending));
     assert!(is_pending(&mut answer).await);
     half_close.ask();
     assert!(is_pending(&mut answer).await);
@@ -51,4 +52,21 @@ async fn an_answer_that_has_begun_is_left_to_end() {
     assert!(answer.await.unwrap().reusable);
     assert!(!half_close.is_silent());
     assert!(connection.is_quiet());
+}
+
+#[tokio::test]
+async fn an_exchange_is_given_up_only_while_no_byte_has_come() {
+    let half_close = HalfClose::default();
+    let (mut connection, _node) = asked().await;
+    let answer = connection.receive_or_release(MAX, LONG, &half_close, |_| Poll::Ready(()));
+    let error = soon(answer).await.unwrap_err();
+    assert!(matches!(error, Error::Closed(None)), "{error:?}");
+    assert!(!connection.is_quiet());
+    let (mut connection, mut node) = asked().await;
+    begin(&connection, &mut node).await;
+    let answer = connection.receive_or_release(MAX, LONG, &half_close, |_| Poll::Ready(()));
+    let mut answer = Box::pin(answer);
+    assert!(is_pending(&mut answer).await);
+    node.write_all(&OK[20..]).await.unwrap();
+    assert_eq!(&soon(answer).await.unwrap().body[..], b"ok");
 }
