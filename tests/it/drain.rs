@@ -353,19 +353,13 @@ async fn stop_with(count: usize) -> Duration {
     took
 }
 
+/// 500 polls, or `STOP_POLLS` of them. The target is 10,000; 9,500 fit below a limit of 20,000 open
+/// files in each process, and need an optimised build: `STOP_POLLS=9500 cargo test --profile tools`.
 #[tokio::test]
 async fn a_stop_with_many_held_polls_is_short() {
-    let took = stop_with(500).await;
-    assert!(took < Duration::from_secs(2), "{took:?}");
-}
-
-/// The target is 10,000; this many fit below a limit of 20,000 open files in each process.
-#[tokio::test]
-#[ignore = "needs 20,000 open files and an optimised build: `cargo test --profile tools --test it -- --ignored \
-            --nocapture a_stop_with_thousands`"]
-async fn a_stop_with_thousands_of_held_polls_takes_less_than_two_seconds() {
-    let took = stop_with(9_500).await;
-    println!("9,500 held polls: {took:?}");
+    let polls = std::env::var("STOP_POLLS").map_or(500, |text| text.parse().expect("a number"));
+    let took = stop_with(polls).await;
+    println!("{polls} held polls: {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
