@@ -27,6 +27,9 @@ use crate::metrics::Kind;
 use crate::sessions::{Place, Session};
 use crate::upstream::{self, Connection, Priority};
 
+/// How long a request waits for a node to come up when no node is known to have its session.
+const UNPROVEN_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A request of a session, counted as under way there until dropped.
 pub(super) struct UnderWay {
     pub(super) proxy: Arc<Proxy>,
@@ -241,7 +244,7 @@ impl UnderWay {
                 attempt::overdue(node);
                 past.repeated = true;
                 if std::mem::replace(&mut past.overdue, true) {
-                    Step::Rejected(Cause::SessionLost)
+                    self.give_up(job)
                 } else {
                     Step::Again
                 }
@@ -409,7 +412,11 @@ impl UnderWay {
             return true;
         }
         past.tried.clear();
-        let patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
+        let mut patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
+        if self.session.is_unproven() {
+            // Its terms are long because they are not known.
+            patience = patience.min(UNPROVEN_PATIENCE);
+        }
         let until = past
             .homeless_until
             .get_or_insert_with(|| Instant::now() + patience);

@@ -386,7 +386,7 @@ async fn does_not_answer_in_time_the_request_is_sent_again_and_then_given_up() {
 
 /// Found by the chaos suite: the second time nothing ever ended the wait.
 #[tokio::test]
-async fn does_not_answer_twice_the_session_is_given_up() {
+async fn does_not_answer_twice_the_request_is_given_up_and_the_session_stays() {
     let profile = Profile::tigase("t1").inactivity(60);
     let nodes = [Node::start(profile).await.unwrap()];
     let balancer = Balancer::start(&patient(&nodes)).await;
@@ -394,9 +394,13 @@ async fn does_not_answer_twice_the_session_is_given_up() {
     client.create().await.unwrap();
     nodes[0].misbehave(Fault::never_answering().on(|seen| seen.kind == Kind::Poll));
     let asked = Instant::now();
-    assert_item_not_found(&client.poll().await.unwrap());
+    assert_goes_on(&client.poll().await.unwrap());
     let took = asked.elapsed();
     assert!((20..24).contains(&took.as_secs()), "twice 10 s: {took:?}");
+    let causes = "bowline_rejects_total{cause=\"request_failed\"}";
+    assert_eq!(balancer.metric(causes), 1);
+    nodes[0].behave();
+    assert_goes_on(&client.ping("still-there").await.unwrap());
 }
 
 #[tokio::test]
