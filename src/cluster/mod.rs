@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
 pub use memory::{Life, Memory};
-pub use node::{Failure, Node, NodeId, Placed, Share, Verdict};
+pub use node::{Failure, Node, NodeId, Passed, Placed, Share, Verdict};
 pub use operator::{LastNode, OperatorState};
 
 use crate::config::{NodeSettings, Settings};

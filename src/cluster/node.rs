@@ -97,6 +97,15 @@ pub struct Failure {
     pub when: SystemTime,
 }
 
+/// A probe that a node has passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Passed {
+    /// When it was sent.
+    pub asked: Instant,
+    /// When its answer was there.
+    pub answered: Instant,
+}
+
 /// One node of the cluster.
 #[derive(Debug)]
 pub struct Node {
@@ -173,6 +182,7 @@ struct Told {
     until: Option<SystemTime>,
     state_since: Option<SystemTime>,
     last_failure: Option<Failure>,
+    passed: Option<Passed>,
 }
 
 impl Node {
@@ -204,6 +214,7 @@ impl Node {
                 until: None,
                 state_since: None,
                 last_failure: None,
+                passed: None,
             }),
         }
     }
@@ -366,6 +377,16 @@ impl Node {
     /// Notes a failure that says nothing about the verdict, as when its name is not resolved.
     pub fn note_failure(&self, what: String, now: SystemTime) {
         self.told().last_failure = Some(Failure { what, when: now });
+    }
+
+    /// Notes a probe that the node has passed (the probe task only).
+    pub fn set_passed(&self, passed: Passed) {
+        self.told().passed = Some(passed);
+    }
+
+    /// The last probe that the node has passed.
+    pub fn passed(&self) -> Option<Passed> {
+        self.told().passed
     }
 
     /// Notes that a probe ended, and whether it found the node gone: refused, or closed without an

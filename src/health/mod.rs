@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Cluster, Node, NodeId, Verdict};
+use crate::cluster::{Cluster, Node, NodeId, Passed, Verdict};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use failure::Failure;
@@ -197,7 +197,11 @@ impl Watch {
     fn take(&mut self, result: Result<(), Failure>, asked: Instant) -> bool {
         let when = SystemTime::now();
         let outcome = match result {
-            Ok(()) => Outcome::Passed,
+            Ok(()) => {
+                let answered = Instant::now();
+                self.node().set_passed(Passed { asked, answered });
+                Outcome::Passed
+            }
             Err(failure) => {
                 let node = self.node();
                 tracing::debug!(node = %node.name, %failure, "probe failed");

@@ -174,7 +174,7 @@ impl Proxy {
     ) -> Ended {
         let held = Held::at(node);
         let (leaves, stays): (_, fn(&Node) -> bool) = if times.creation {
-            (&node.left_up, Node::is_up)
+            (&node.left_up, Node::takes_new)
         } else {
             (&node.went_down, Node::serves)
         };

@@ -17,4 +17,4 @@ pub use addresses::Addresses;
 pub use session::{Begun, Refusal, Session, Terms};
 pub use table::{Insert, Sessions};
 pub use time::Time;
-pub use turn::{Look, Place, SPACING, Turn, UNANSWERED};
+pub use turn::{Look, Place, Proof, SPACING, Turn, UNANSWERED};

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Time;
-use super::turn::{Look, Place, Turn, Turns};
+use super::turn::{Look, Place, Proof, Turn, Turns};
 use crate::cluster::{Life, NodeId};
 use crate::upstream::Connection;
 
@@ -345,12 +345,18 @@ impl Session {
     }
 
     /// Looks at a request that waits for its node's answer. A node that holds one request of the session
-    /// never keeps two.
-    pub fn look(&self, place: &Place, now: Time, waker: &Waker) -> Look {
+    /// never keeps two. `alive` is the last probe that the node has passed.
+    pub fn look(
+        &self,
+        place: &Place,
+        now: Time,
+        alive: impl FnOnce() -> Option<Proof>,
+        waker: &Waker,
+    ) -> Look {
         let mut state = self.state();
         match state.stage {
             Stage::Unproven | Stage::Pinned if self.terms.hold <= 1 => {
-                state.turns.look(place, now, waker)
+                state.turns.look(place, now, alive, waker)
             }
             _ => Look::Fine,
         }

@@ -10,7 +10,8 @@
 //!
 //! For the rest there is a second look: a node that holds one request of a session (`hold='1'`) never
 //! keeps two, so of two that stay open for [`UNANSWERED`] it has lost one (XEP-0124 §11). The older one
-//! is sent again, and then the newer one if it still stays open; each once at most.
+//! is sent again, and then the newer one if it still stays open; each once at most. A node that
+//! pauses keeps both as well, so it must have answered a probe that was sent after them.
 //!
 //! A rid waits for every lower one that is in the balancer, however long that one takes: it has
 //! deadlines of its own. How long it waits for one that has not come is its owner's to decide.
@@ -30,6 +31,22 @@ pub const SPACING: Duration = Duration::from_millis(5);
 /// How long two requests of a session may be open at a node that holds one. Measured with Tigase 8.4: 95
 /// of 95 requests that it had left unanswered were served when they were sent again after this time.
 pub const UNANSWERED: Duration = Duration::from_millis(300);
+
+/// How soon a node is asked again that did not pass a probe since two requests of a session are open.
+const PROBED_AGAIN: Duration = Duration::from_millis(50);
+
+/// After a pause a node answers a probe and the requests that came before it at about the same time:
+/// so much later their answers are there.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// A probe that the node has passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Proof {
+    /// When it was sent.
+    pub asked: Time,
+    /// When its answer was there.
+    pub answered: Time,
+}
 
 /// A rid further ahead than this is no request that overtook another, but a client that counts
 /// on its own; its node judges it.
@@ -65,6 +82,8 @@ pub enum Look {
     Fine,
     /// Wait until then, and look again.
     Until(Time),
+    /// The same, and ask for a probe: the node may only pause.
+    Probe(Time),
     /// Its node has lost it: close its connection and send it again.
     Lost,
 }
@@ -122,6 +141,8 @@ pub(super) struct Turns {
     few: [u64; 2],
     /// When a request was last sent, or doubted, beside another one.
     met_at: Time,
+    /// When the node was known to be alive after that.
+    proved_at: Time,
     /// Wakes the task of a request that has no reason to look at itself.
     lone: Option<Waker>,
     crossing: Option<Box<Crossing>>,
@@ -187,7 +208,13 @@ impl Turns {
     }
 
     /// Looks at a request that is at a node which holds one request of the session at most.
-    pub(super) fn look(&mut self, place: &Place, now: Time, waker: &Waker) -> Look {
+    pub(super) fn look(
+        &mut self,
+        place: &Place,
+        now: Time,
+        alive: impl FnOnce() -> Option<Proof>,
+        waker: &Waker,
+    ) -> Look {
         let this = self.requests().find(|one| place.is(*one)).unwrap_or(0);
         if this & LOST != 0 {
             return Look::Lost;
@@ -205,6 +232,16 @@ impl Turns {
         let due = self.met_at + UNANSWERED;
         if returns || now < due {
             return Look::Until(if returns { now + UNANSWERED } else { due });
+        }
+        if self.proved_at < self.met_at {
+            let Some(proof) = alive().filter(|proof| proof.asked >= self.met_at) else {
+                return Look::Probe(now + PROBED_AGAIN);
+            };
+            self.proved_at = proof.answered;
+        }
+        let settled = self.proved_at + SETTLED;
+        if now < settled {
+            return Look::Until(settled);
         }
         self.met_at = now;
         for one in self.listed() {

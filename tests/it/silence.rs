@@ -5,7 +5,7 @@ use std::time::Duration;
 use bowline::cluster::Verdict;
 use bowline::config::{Placement, Settings};
 use bowline::demo::client::{Client, Pending};
-use bowline::demo::node::{Ending, Fault, Node};
+use bowline::demo::node::{Ending, Fault, Node, Profile};
 use tokio::time::{Instant, sleep};
 
 use crate::balancer::*;
@@ -268,4 +268,24 @@ async fn after_a_time_with_no_node_a_session_does_not_wait_for_one_that_refuses(
         "{:?}",
         asked.elapsed()
     );
+}
+
+/// Found by the chaos suite: of two requests at a node that paused, the older was sent again after
+/// 0.3 s, and the node met both of them twice when it went on.
+#[tokio::test]
+async fn two_requests_at_a_node_that_pauses_are_not_sent_again() {
+    let nodes = [Node::start(Profile::prosody("p1")).await.unwrap()];
+    let balancer = Balancer::start(&defaults(&nodes)).await;
+    let mut clients = holding(&balancer, &nodes, 1).await;
+    let (mut client, poll) = clients.pop().unwrap();
+    nodes[0].freeze();
+    let since = Instant::now();
+    let sent = client.begin("", "<message/>").await.unwrap();
+    sleep(Duration::from_millis(1500).saturating_sub(since.elapsed())).await;
+    nodes[0].thaw();
+    assert_goes_on(&poll.reply().await.unwrap());
+    assert!(nodes[0].push(client.sid(), "<message/>"), "it is alive");
+    assert_goes_on(&sent.reply().await.unwrap());
+    assert_eq!(seen_of(&nodes[0], client.sid()).len(), 2);
+    assert_eq!(balancer.metric("bowline_upstream_resent_total"), 0);
 }

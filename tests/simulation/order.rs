@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(1_000);
 const NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5280);
 const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 4000);
 
+/// 0.3 s, a probe that shows that the node is alive, and the time that its answers need after a pause.
+const RESENT_WITHIN: Duration = Duration::from_millis(520);
+
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -325,13 +328,13 @@ async fn of_two_requests_that_stay_open_each_is_sent_again_once() {
     let seen = world.node.has_seen(3).await;
     assert_eq!(world.node.rids(), [1001, 1002, 1001]);
     let took = seen[2].at - seen[1].at;
-    assert!(took >= millis(300) && took <= millis(305), "{took:?}");
+    assert!(took >= millis(300) && took <= RESENT_WITHIN, "{took:?}");
     assert_ne!(seen[2].connection, seen[0].connection);
     world.answered(1001, older).await;
     let seen = world.node.has_seen(4).await;
     assert_eq!(world.node.rids(), [1001, 1002, 1001, 1002]);
     let took = seen[3].at - seen[2].at;
-    assert!(took >= millis(300) && took <= millis(305), "{took:?}");
+    assert!(took >= millis(300) && took <= RESENT_WITHIN, "{took:?}");
     assert_ne!(seen[3].connection, seen[1].connection);
     // It is alone now, and held: nothing more is done about it.
     sleep(Duration::from_secs(20)).await;
@@ -350,7 +353,7 @@ async fn a_node_that_answers_neither_gets_each_once_more() {
     let newer = world.ask(1002, "");
     let seen = world.node.has_seen(4).await;
     let took = seen[3].at - seen[0].at;
-    assert!(took < millis(650), "{took:?}");
+    assert!(took < RESENT_WITHIN * 2 + millis(50), "{took:?}");
     sleep(Duration::from_secs(20)).await;
     assert_eq!(world.node.rids(), [1001, 1002, 1001, 1002]);
     for pair in world.node.seen().windows(2) {
@@ -374,7 +377,7 @@ async fn a_request_is_sent_again_when_a_later_one_was_answered() {
     let seen = world.node.has_seen(3).await;
     assert_eq!(seen[2].rid, 1001);
     let took = seen[2].at - answered;
-    assert!(took >= millis(300) && took <= millis(305), "{took:?}");
+    assert!(took >= millis(300) && took <= RESENT_WITHIN, "{took:?}");
     world.answered(1001, older).await;
 }
 

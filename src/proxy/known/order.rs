@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use super::super::deadline::Times;
 use super::super::{Note, Phase, release};
 use super::UnderWay;
-use crate::sessions::{Look, Turn};
+use crate::sessions::{Look, Proof, Turn};
 use crate::timers::{self, Coarse};
 
 /// How long a request waits for one with a lower rid that has not been seen.
@@ -110,13 +110,25 @@ impl Future for Lost<'_> {
             ..
         } = self.under_way;
         loop {
-            let at = match session.look(place, proxy.now(), context.waker()) {
+            let node = proxy.cluster.node(session.node());
+            let alive = || {
+                let passed = node.passed()?;
+                Some(Proof {
+                    asked: proxy.time_of(passed.asked),
+                    answered: proxy.time_of(passed.answered),
+                })
+            };
+            let at = match session.look(place, proxy.now(), alive, context.waker()) {
                 Look::Fine => {
                     self.timer = None;
                     return Poll::Pending;
                 }
                 Look::Lost => return Poll::Ready(()),
                 Look::Until(at) => proxy.started + at.since_start(),
+                Look::Probe(at) => {
+                    node.probe_now.notify_one();
+                    proxy.started + at.since_start()
+                }
             };
             match &mut self.timer {
                 Some(timer) if timer.deadline() == at => {}
