@@ -335,7 +335,7 @@ impl UnderWay {
                 memory.knows(made);
             }
             self.place.answered();
-            sessions.prove(&self.session, self.late);
+            sessions.prove(&self.session, id, self.late);
             if answer.reusable {
                 self.session.keep_idle(connection, id);
             }
@@ -403,7 +403,11 @@ impl UnderWay {
         if !past.tried.contains(&from) {
             past.tried.push(from);
         }
-        if let Some(to) = self.proxy.cluster.place(job.client, &past.tried) {
+        // A node that the session moved to may fail before it answers. Then the node that knew the
+        // session is the better choice, if it is back.
+        let owner = self.session.owner().filter(|owner| *owner != from);
+        let owner = owner.filter(|owner| cluster.node(*owner).serves());
+        if let Some(to) = owner.or_else(|| cluster.place(job.client, &past.tried)) {
             if self.proxy.sessions.reassign(&self.session, from, to)
                 && let Some(addresses) = &self.proxy.addresses
             {

@@ -99,6 +99,9 @@ struct State {
     turns: Turns,
     stage: Stage,
     under_way: u8,
+    /// The node that made it, or that last answered it as one that it knows. The session may have
+    /// moved since, to a node that has not answered.
+    owner: Option<NodeId>,
     /// No request has come since its creation.
     fresh: bool,
     /// Its client has asked for its end.
@@ -158,6 +161,7 @@ impl Session {
         let state = State {
             turns: Turns::after_creation(rid),
             stage: Stage::Pinned,
+            owner: Some(node),
             fresh: true,
             ..State::default()
         };
@@ -210,6 +214,11 @@ impl Session {
     pub fn is_young(&self, now: Time) -> bool {
         let end = self.expires.load(Ordering::Relaxed);
         (now + GRACE + Duration::from_secs(1)).seconds() <= end
+    }
+
+    /// The node that is known to have had it last, whichever it is pinned to now.
+    pub fn owner(&self) -> Option<NodeId> {
+        self.state().owner
     }
 
     /// Whether its node was found to have lost it.
@@ -408,11 +417,12 @@ impl Session {
         Some(state.stage == Stage::Pinned)
     }
 
-    /// Its node has shown that it knows the session, in answer to a request that began `late`,
+    /// The node `at` has shown that it knows the session, in answer to a request that began `late`,
     /// after the session was terminated, or not. Says where, if it is a pin only from now on: a
     /// moment later another request may have moved it.
-    pub(super) fn prove(&self, late: bool) -> Option<NodeId> {
+    pub(super) fn prove(&self, at: NodeId, late: bool) -> Option<NodeId> {
         let mut state = self.state();
+        state.owner = Some(at);
         state.turns.answered();
         let proved = match state.stage {
             Stage::Unproven => true,

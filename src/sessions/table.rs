@@ -151,10 +151,10 @@ impl Sessions {
         }
     }
 
-    /// The session's node has answered a request of it with something else than its end. `late`
+    /// The node `at` has answered a request of the session with something else than its end. `late`
     /// says that the request began after the session's end: then the node knows better.
-    pub fn prove(&self, session: &Session, late: bool) {
-        if let Some(node) = session.prove(late) {
+    pub fn prove(&self, session: &Session, at: NodeId, late: bool) {
+        if let Some(node) = session.prove(at, late) {
             let metrics = &self.cluster.node(node).metrics;
             metrics.sessions.inc();
             if !late {

@@ -207,6 +207,15 @@ impl Turns {
         }
     }
 
+    /// The node may pause. When it goes on it reads all of them at the same moment, and may lose one.
+    fn doubt_all(&mut self) {
+        for one in self.listed() {
+            if *one & (AT_NODE | RESENT) == AT_NODE {
+                *one |= DOUBTED;
+            }
+        }
+    }
+
     /// Looks at a request that is at a node which holds one request of the session at most.
     pub(super) fn look(
         &mut self,
@@ -235,6 +244,7 @@ impl Turns {
         }
         if self.proved_at < self.met_at {
             let Some(proof) = alive().filter(|proof| proof.asked >= self.met_at) else {
+                self.doubt_all();
                 return Look::Probe(now + PROBED_AGAIN);
             };
             self.proved_at = proof.answered;

@@ -289,3 +289,37 @@ async fn two_requests_at_a_node_that_pauses_are_not_sent_again() {
     assert_eq!(seen_of(&nodes[0], client.sid()).len(), 2);
     assert_eq!(balancer.metric("bowline_upstream_resent_total"), 0);
 }
+
+/// Found by the chaos suite: a session whose node was silent for too long moved to a node that failed
+/// as well, and from there to a third one, although its own node was back.
+#[tokio::test]
+async fn a_session_goes_back_to_its_node_when_the_next_one_fails() {
+    let nodes = tigase_nodes(3).await;
+    let balancer = Balancer::start(&quick(&nodes, Duration::from_millis(200))).await;
+    let mut client = balancer.session().await;
+    let own = home(&nodes, &client);
+    let poll = client.begin_poll().await.unwrap();
+    nodes[own]
+        .wait_until(|node| node.held() == 1)
+        .await
+        .unwrap();
+    // Every other node keeps the session's requests to itself.
+    let sid = client.sid().to_owned();
+    for node in nodes.iter().filter(|node| !node.owns(&sid)) {
+        let of = sid.clone();
+        node.misbehave(Fault::never_answering().on(move |seen| seen.sid.as_ref() == Some(&of)));
+    }
+    nodes[own].freeze();
+    let at = || (0..3).find(|at| *at != own && !seen_of(&nodes[*at], &sid).is_empty());
+    eventually("it has moved", || at().is_some()).await;
+    let next = at().unwrap();
+    nodes[own].thaw();
+    until_verdict(&balancer, own, Verdict::Up).await;
+    nodes[next].kill(Ending::Eof).await;
+    // The request was at two nodes: it has an empty answer, and its client goes on.
+    assert_goes_on(&poll.reply().await.unwrap());
+    assert_answered_at_once(&mut client).await;
+    assert!(seen_of(&nodes[own], &sid).len() > 1, "it is back");
+    let third = 3 - own - next;
+    assert_eq!(seen_of(&nodes[third], &sid).len(), 0);
+}

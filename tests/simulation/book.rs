@@ -223,7 +223,7 @@ impl Book {
     }
 
     /// A node has read a request.
-    pub(super) fn arrived(&self, node: usize, sid: &str, rid: u64) {
+    pub(super) fn arrived(&self, node: usize, sid: &str, rid: u64) -> usize {
         self.trace(&format!("node {node} got {sid} {rid}"));
         let at = self.now();
         let arrival = Arrival {
@@ -236,15 +236,15 @@ impl Book {
         written.requests += 1;
         let arrivals = written.arrivals.entry(sid.to_owned()).or_default();
         arrivals.push(arrival);
+        arrivals.len() - 1
     }
 
-    /// A node writes the answer to a request.
-    pub(super) fn answers(&self, node: usize, sid: &str, rid: u64) {
+    /// A node writes the answer to the request that was the `arrival`th of its session.
+    pub(super) fn answers(&self, sid: &str, arrival: usize) {
         let now = self.now();
         let mut written = self.written();
-        let arrivals = written.arrivals.entry(sid.to_owned()).or_default();
-        let of = |arrival: &&mut Arrival| arrival.node == node && arrival.rid == rid;
-        if let Some(arrival) = arrivals.iter_mut().rev().find(of) {
+        let arrivals = written.arrivals.get_mut(sid);
+        if let Some(arrival) = arrivals.and_then(|arrivals| arrivals.get_mut(arrival)) {
             arrival.answered = Some(now);
         }
     }

@@ -149,11 +149,8 @@ impl Node {
             if sid.as_ref().is_none_or(|sid| sid.starts_with('s')) {
                 self.book.came(self.index, sid.as_deref());
             }
-            if let Some(sid) = &sid
-                && sid.starts_with('s')
-            {
-                self.book.arrived(self.index, sid, told.rid);
-            }
+            let of = of.filter(|sid| sid.starts_with('s'));
+            let arrival = of.map(|sid| (self.book.arrived(self.index, &sid, told.rid), sid));
             let frozen = *self.stopped.borrow();
             if frozen {
                 self.awake().await;
@@ -173,8 +170,8 @@ impl Node {
                 break;
             };
             self.awake().await;
-            if let Some(sid) = of {
-                self.book.answers(self.index, &sid, told.rid);
+            if let Some((arrival, sid)) = arrival {
+                self.book.answers(&sid, arrival);
             }
             let length = answer.len();
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");

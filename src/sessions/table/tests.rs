@@ -175,7 +175,7 @@ fn a_node_that_answers_late_requests_knows_better_than_a_tombstone() {
     table.sessions.terminate(&session, "none", at(1));
     let request = session.begin(2, None).unwrap();
     assert!(request.late);
-    table.sessions.prove(&session, true);
+    table.sessions.prove(&session, session.node(), true);
     table.sessions.end(&session, &request.place, at(2));
     table.sessions.sweep(at(37));
     assert!(session.is_pinned());
@@ -188,7 +188,7 @@ fn an_answer_to_an_earlier_request_does_not_undo_the_end() {
     let session = table.insert("a");
     assert!(!session.begin(2, None).unwrap().late);
     table.sessions.terminate(&session, "none", at(1));
-    table.sessions.prove(&session, false);
+    table.sessions.prove(&session, session.node(), false);
     assert!(!session.is_pinned());
     assert_eq!(table.pinned_at(T1), 0);
 }
@@ -283,8 +283,8 @@ fn a_proven_session_is_a_pin() {
     let table = table(10);
     let session = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
     let request = session.begin(2, None).unwrap().place;
-    table.sessions.prove(&session, false);
-    table.sessions.prove(&session, false);
+    table.sessions.prove(&session, session.node(), false);
+    table.sessions.prove(&session, session.node(), false);
     table.sessions.end(&session, &request, at(1));
     assert_eq!((table.pinned_at(T2), table.sessions.len()), (1, 1));
 }
@@ -361,7 +361,7 @@ fn a_lost_session_that_its_node_knows_after_all_is_a_pin_again() {
     session.begin(2, None).unwrap();
     memory.broke(memory.life(), tokio::time::Instant::now());
     assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 1);
-    table.sessions.prove(&session, false);
+    table.sessions.prove(&session, session.node(), false);
     assert!(session.is_pinned());
     assert_eq!(table.pinned_at(T1), 1);
     assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 0);
@@ -448,6 +448,6 @@ fn a_session_that_moves_while_it_is_proven_is_counted_once() {
     counted_after(
         false,
         |sessions, session| assert!(sessions.reassign(session, T1, T2)),
-        |sessions, session| sessions.prove(session, false),
+        |sessions, session| sessions.prove(session, session.node(), false),
     );
 }

@@ -54,7 +54,7 @@ fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
         place
     };
     let answer = |place| {
-        table.sessions.prove(&session, false);
+        table.sessions.prove(&session, session.node(), false);
         table.sessions.end(&session, &place, now);
     };
     answer(send(2, now));
