@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{complain, exit};
+use super::{exit, refuse};
 use crate::config::{self, Settings};
 
 /// Says on stdout that the file is right and what it asks for, or on stderr what is wrong with it.
@@ -18,10 +18,7 @@ pub fn check(file: &Path) -> ExitCode {
                 Err(_) => exit::IO.into(),
             }
         }
-        Err(error) => {
-            complain(&error);
-            exit::CONFIG.into()
-        }
+        Err(errors) => refuse(&errors),
     }
 }
 

@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use ask::Whom;
 
 use crate::cluster::OperatorState;
-use crate::config::one_line;
+use crate::config::{ConfigErrors, one_line};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -147,6 +147,12 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
 /// there is.
 fn complain(what: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "{}", one_line(&what.to_string()));
+}
+
+/// Says on stderr what is wrong with a configuration, in lines that are plain already.
+fn refuse(errors: &ConfigErrors) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{errors}");
+    exit::CONFIG.into()
 }
 
 /// Prints help, the version, or what is wrong with the arguments.

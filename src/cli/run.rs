@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::logging::{self, LoggingError};
-use super::{complain, exit, notify};
+use super::{complain, exit, notify, refuse};
 use crate::config::{self, Settings};
 use crate::server::{Server, StartError};
 
@@ -18,10 +18,7 @@ use crate::server::{Server, StartError};
 pub fn run(config: &Path) -> ExitCode {
     let settings = match config::load(config) {
         Ok(settings) => settings,
-        Err(error) => {
-            complain(&error);
-            return exit::CONFIG.into();
-        }
+        Err(errors) => return refuse(&errors),
     };
     // Until the end: its end writes what still waits.
     let _flush = match logging::init(&settings.log) {

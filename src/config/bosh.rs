@@ -3,52 +3,45 @@
 
 use super::check;
 use super::defaults::HOST_ATTRIBUTE;
-use super::read::{Fault, Section, Value};
-use super::sections::{KIB, MIB, texts};
+use super::read::{Section, Value};
+use super::sections::{KIB, MIB, MOST_ENTRIES, texts};
 use super::settings::{Bosh, CreationFrom, HostAttribute};
 
 const CREATION_FROM: [(&str, CreationFrom); 2] =
     [("strip", CreationFrom::Strip), ("pass", CreationFrom::Pass)];
 
-pub(super) fn bosh(section: &Section<'_>) -> Result<Bosh, Fault> {
+pub(super) fn bosh(section: &Section<'_>) -> Bosh {
     let default = Bosh::default();
-    Ok(Bosh {
-        paths: match section.get("paths") {
-            Some(value) => paths(&value)?,
-            None => default.paths,
-        },
-        max_body: section.size("max_body", default.max_body, KIB..=16 * MIB)?,
-        max_answer: section.size("max_answer", default.max_answer, KIB..=64 * MIB)?,
-        creation_from: section.choice("creation_from", default.creation_from, &CREATION_FROM)?,
-    })
+    let paths = section.get("paths");
+    Bosh {
+        paths: paths.map_or(default.paths, |value| {
+            texts(&value, 1..=MOST_ENTRIES, check::path)
+        }),
+        max_body: section.size("max_body", default.max_body, KIB..=16 * MIB),
+        max_answer: section.size("max_answer", default.max_answer, KIB..=64 * MIB),
+        creation_from: section.choice("creation_from", default.creation_from, &CREATION_FROM),
+    }
 }
 
-pub(super) fn host_attribute(value: Option<Value<'_>>) -> Result<HostAttribute, Fault> {
-    const FORM: &str = "one of strip, pass, or a mapping with `rewrite`";
+/// None if it is refused.
+pub(super) fn host_attribute(value: Option<Value<'_>>) -> Option<HostAttribute> {
     let Some(value) = value else {
-        return Ok(HOST_ATTRIBUTE);
+        return Some(HOST_ATTRIBUTE);
     };
-    match value.text() {
-        Ok("strip") => return Ok(HostAttribute::Strip),
-        Ok("pass") => return Ok(HostAttribute::Pass),
-        Ok("rewrite") => {
-            let form = "needs a name: write `host_attribute: { rewrite: chat.example.com }`";
-            return Err(value.fault(form));
-        }
-        _ if value.is_null() => return Err(value.fault("has no value")),
-        _ => {}
+    if value.is_word("strip") {
+        return Some(HostAttribute::Strip);
     }
-    let section = value.section_or(FORM)?;
-    let name = section.need("rewrite")?;
-    let text = name.text()?;
-    check::host_name(text).map_err(|must| name.must(must))?;
-    Ok(HostAttribute::Rewrite(text.into()))
-}
-
-fn paths(value: &Value<'_>) -> Result<Vec<String>, Fault> {
-    let paths = texts(value, check::path)?;
-    if paths.is_empty() {
-        return Err(value.fault("must have at least one entry"));
+    if value.is_word("pass") {
+        return Some(HostAttribute::Pass);
     }
-    Ok(paths)
+    if value.is_word("rewrite") {
+        let form = "needs a name: write `host_attribute: { rewrite: chat.example.com }`";
+        return value.refuse(form);
+    }
+    if value.is_null() {
+        return value.refuse("has no value");
+    }
+    let section = value.section_or("one of strip, pass, or a mapping with `rewrite`")?;
+    let name = section.need("rewrite")?.ruled(check::host_name)?;
+    Some(HostAttribute::Rewrite(name.into()))
 }

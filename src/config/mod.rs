@@ -5,15 +5,15 @@
 //!
 //! ```text
 //! text ── tree ──> untyped tree ── read + sections ──> Settings
-//!                       └── on a fault: tree::line_of finds its line ──> ConfigError
+//!                       └── faults ── tree::offset, excerpt ──> ConfigErrors
 //! ```
 
 mod bosh;
 mod check;
 mod defaults;
 mod error;
+mod excerpt;
 mod keys;
-mod nearest;
 mod parse;
 mod read;
 mod sections;
@@ -22,8 +22,8 @@ mod tree;
 mod units;
 mod web;
 
-pub use error::ConfigError;
 pub(crate) use error::one_line;
+pub use error::{ConfigError, ConfigErrors};
 pub use keys::keys;
 pub use parse::{MAX_FILE, load, parse};
 pub use settings::*;

@@ -1,14 +1,15 @@
-//! From a file's bytes to settings, and from a fault to the line it stands on.
+//! From a file's bytes to settings, and from a fault to its place in the text.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::error::{ConfigError, Source, one_line};
-use super::read::{Fault, Value};
+use super::error::{ConfigError, ConfigErrors, Source, one_line};
+use super::excerpt::{Excerpt, masked};
+use super::read::{Fault, Faults, MOST_FAULTS, Value};
 use super::sections;
 use super::settings::Settings;
-use super::tree::{self, Tree, Unreadable};
+use super::tree::{self, ALIASES, Node, TAGS, Tree, Unreadable};
 
 /// The largest configuration file, in bytes: 256 KiB, enough for 1024 nodes twice over. The YAML
 /// library's time grows with the square of how deep brackets nest, and this bounds it.
@@ -17,28 +18,25 @@ pub const MAX_FILE: usize = 256 * 1024;
 /// Reads the configuration file at `path`.
 ///
 /// # Errors
-/// The first fault found: the file cannot be read, is no YAML, or says something that it may not.
-pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+/// All that is wrong with it, up to 20 errors: it cannot be read, is no YAML, or says what it may not.
+pub fn load(path: &Path) -> Result<Settings, ConfigErrors> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| ConfigError {
-            reason: format!("cannot be read: {error}"),
-            source: Some(Source::Io(error)),
-            ..whole_file(&name)
+        .map_err(|error| {
+            let errors = one(&name, format!("cannot be read: {error}"), None);
+            ConfigErrors {
+                source: Some(Source::Io(error)),
+                ..errors
+            }
         })?;
     check_size(bytes.len(), &name)?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &name),
         Err(error) => {
-            let before = &bytes[..error.valid_up_to()];
-            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-            Err(ConfigError {
-                line: Some(line),
-                reason: "is not UTF-8".to_owned(),
-                ..whole_file(&name)
-            })
+            let place = Excerpt::at(&String::from_utf8_lossy(&bytes), error.valid_up_to());
+            Err(one(&name, "is not UTF-8".to_owned(), Some(place)))
         }
     }
 }
@@ -46,70 +44,96 @@ pub fn load(path: &Path) -> Result<Settings, ConfigError> {
 /// Reads a configuration from its text; `name` stands for the file in messages.
 ///
 /// # Errors
-/// The first fault found, with the line it stands on.
-pub fn parse(text: &str, name: &str) -> Result<Settings, ConfigError> {
+/// All that is wrong with it, up to 20 errors. What is no YAML has one.
+pub fn parse(text: &str, name: &str) -> Result<Settings, ConfigErrors> {
     check_size(text.len(), name)?;
     // The YAML library counts a byte order mark as a column, and then finds the indent wrong.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let tree = tree::read(text).map_err(|unreadable| not_yaml(unreadable, name))?;
-    if tree == Tree::Null {
-        return Err(ConfigError {
-            reason: "is empty: `listen` and `nodes` are required".to_owned(),
-            ..whole_file(name)
-        });
+    let tree = tree::read(text).map_err(|unreadable| not_yaml(unreadable, text, name))?;
+    if tree.tree == Tree::Null {
+        let reason = "is empty: `listen` and `nodes` are required";
+        return Err(one(name, reason.to_owned(), None));
     }
-    Value::root(&tree)
-        .section()
-        .and_then(|root| sections::settings(&root))
-        .map_err(|fault| located(fault, text, name))
+    let faults = Faults::default();
+    let root = Value::root(&tree, &faults).section();
+    let settings = root.map(|root| sections::settings(&root));
+    let faults = faults.into_inner();
+    match settings {
+        Some(settings) if faults.is_empty() => Ok(settings),
+        _ => Err(located(faults, &tree, text, name)),
+    }
 }
 
-fn located(fault: Fault, text: &str, name: &str) -> ConfigError {
-    let line = if fault.way.is_empty() {
-        None
-    } else {
-        tree::line_of(text, &fault.way, fault.side)
+fn located(faults: Vec<Fault>, tree: &Node, text: &str, name: &str) -> ConfigErrors {
+    let stopped = faults.len() == MOST_FAULTS;
+    let place = |fault: Fault| {
+        // The file as a whole has no line.
+        let offset = (fault.number > 0).then(|| tree::offset(text, tree, fault.number));
+        (offset.flatten(), fault)
     };
-    ConfigError {
-        line,
+    let mut faults: Vec<_> = faults.into_iter().map(place).collect();
+    faults.sort_by_key(|(offset, _)| *offset);
+    let error = |(offset, fault): (Option<usize>, Fault)| ConfigError {
+        file: name.to_owned(),
         key: fault.key,
         reason: fault.reason,
-        ..whole_file(name)
+        excerpt: offset.map(|offset| Excerpt::at(text, offset)),
+    };
+    ConfigErrors {
+        errors: faults.into_iter().map(error).collect(),
+        stopped,
+        source: None,
     }
 }
 
-fn not_yaml(unreadable: Unreadable, name: &str) -> ConfigError {
+fn not_yaml(unreadable: Unreadable, text: &str, name: &str) -> ConfigErrors {
     match unreadable {
-        Unreadable::Yaml(error) => ConfigError {
-            line: error.location().map(|location| location.line()),
-            reason: one_line(&format!("cannot be read as YAML: {error}")),
-            source: Some(Source::Yaml(error)),
-            ..whole_file(name)
-        },
-        Unreadable::Documents(line) => ConfigError {
-            line,
-            reason: "a second YAML document begins here; one is allowed".to_owned(),
-            ..whole_file(name)
-        },
+        Unreadable::Yaml(error) => {
+            let location = error.location();
+            let place = location.map(|at| Excerpt::of_line(text, at.index(), at.line()));
+            let reason = format!("cannot be read as YAML: {}", told(&error));
+            let errors = one(name, one_line(&reason), place);
+            ConfigErrors {
+                source: Some(Source::Yaml(error)),
+                ..errors
+            }
+        }
+        Unreadable::Documents(offset) => {
+            let reason = "a second YAML document begins here; one is allowed";
+            one(
+                name,
+                reason.to_owned(),
+                offset.map(|offset| Excerpt::at(text, offset)),
+            )
+        }
     }
 }
 
-fn check_size(bytes: usize, name: &str) -> Result<(), ConfigError> {
+/// The library's words without what may be a secret: a path has keys in it as they stand.
+fn told(error: &serde_yaml::Error) -> String {
+    let told = error.to_string();
+    let own = [ALIASES, TAGS].iter().find_map(|own| told.find(own));
+    let (path, words) = told.split_at(own.unwrap_or(0));
+    format!("{}{words}", masked(path))
+}
+
+fn check_size(bytes: usize, name: &str) -> Result<(), ConfigErrors> {
     if bytes <= MAX_FILE {
         return Ok(());
     }
-    Err(ConfigError {
-        reason: "is larger than 256KiB".to_owned(),
-        ..whole_file(name)
-    })
+    Err(one(name, "is larger than 256KiB".to_owned(), None))
 }
 
-fn whole_file(name: &str) -> ConfigError {
-    ConfigError {
-        file: name.to_owned(),
-        line: None,
-        key: String::new(),
-        reason: String::new(),
+/// One error of the file as a whole.
+fn one(name: &str, reason: String, excerpt: Option<Excerpt>) -> ConfigErrors {
+    ConfigErrors {
+        errors: vec![ConfigError {
+            file: name.to_owned(),
+            key: String::new(),
+            reason,
+            excerpt,
+        }],
+        stopped: false,
         source: None,
     }
 }
@@ -124,8 +148,13 @@ mod tests {
     const LISTEN: &str = "listen: [{ address: '127.0.0.1:0' }]\n";
     const NODES: &str = "nodes: [{ name: t1, address: 't1:5280' }]\n";
 
+    fn first(errors: &ConfigErrors) -> &ConfigError {
+        errors.iter().next().expect("an error")
+    }
+
     fn message(text: &str) -> String {
-        parse(text, "f").expect_err("a fault").to_string()
+        let errors = parse(text, "f").expect_err("a fault");
+        first(&errors).to_string()
     }
 
     #[test]
@@ -170,22 +199,23 @@ mod tests {
                     }
                 },
             };
-            let error = parse(&text, "f").expect_err(&key);
-            let found = error.key().replace("[0]", "[]");
-            assert!(found.starts_with(&key), "{key}: {text}: {error}");
+            let errors = parse(&text, "f").expect_err(&key);
+            let error = |error: &ConfigError| error.key().replace("[0]", "[]").starts_with(&key);
+            assert!(errors.iter().any(error), "{key}: {text}: {errors}");
         }
     }
 
     #[test]
     fn a_fault_has_file_line_key_and_reason() {
-        let error = parse(&format!("{LISTEN}{NODES}health:\n  rise: 0\n"), "f").expect_err("0");
+        let errors = parse(&format!("{LISTEN}{NODES}health:\n  rise: 0\n"), "f").expect_err("0");
+        let error = first(&errors);
         assert_eq!(error.file(), "f");
-        assert_eq!(error.line(), Some(4));
+        assert_eq!((error.line(), error.column()), (Some(4), Some(9)));
         assert_eq!(error.key(), "health.rise");
         assert_eq!(error.reason(), "must be at least 1, is 0");
         assert_eq!(
             error.to_string(),
-            "f:4: health.rise: must be at least 1, is 0"
+            "f:4:9: health.rise: must be at least 1, is 0"
         );
     }
 
@@ -204,7 +234,7 @@ mod tests {
         let text = format!("{LISTEN}{NODES}---\n{LISTEN}");
         assert_eq!(
             message(&text),
-            "f:4: a second YAML document begins here; one is allowed"
+            "f:4:1: a second YAML document begins here; one is allowed"
         );
     }
 
@@ -239,7 +269,7 @@ mod tests {
             assert!(told.contains("aliases stand for more"), "{told}");
         }
         // A file that is as full as can be without any.
-        let full = format!("a: [{}]", "x,".repeat(MAX_FILE / 2 - 10));
+        let full = format!("{LISTEN}{NODES}a: [{}]", "x,".repeat(MAX_FILE / 2 - 60));
         assert!(message(&full).contains("unknown key `a`"));
     }
 
@@ -253,6 +283,82 @@ mod tests {
     }
 
     #[test]
+    fn all_errors_are_told_at_once_in_the_order_of_the_file() {
+        let text = format!(
+            "health:\n  fall: 0\n{LISTEN}{NODES}threads: x\nlimits:\n  exempt: [a, 10.0.0.1, b]\n  burst: 1\n"
+        );
+        let errors = parse(&text, "f").expect_err("four errors");
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let network = "must be an IP address or a network such as `10.0.0.0/8`, is";
+        let expected = [
+            "f:2:9: health.fall: must be at least 1, is 0".to_owned(),
+            "f:5:10: threads: must be a whole number, is `x`".to_owned(),
+            format!("f:7:12: limits.exempt[0]: {network} `a`"),
+            format!("f:7:25: limits.exempt[2]: {network} `b`"),
+        ];
+        assert_eq!(told[..4], expected);
+        assert!(told[4].starts_with("f:8:3: limits: unknown key `burst`"));
+        assert!(errors.to_string().ends_with("\n5 errors in f"), "{errors}");
+    }
+
+    /// What follows from a refused value alone is not an error of its own.
+    #[test]
+    fn one_cause_is_one_error() {
+        let nodes = "nodes: [{ name: t1, adress: 't1:5280', public_url: 'http://t1' }]\n";
+        for text in [
+            format!("{LISTEN}{NODES}health: {{ interval: 5, timeout: 3s, fast_interval: 2s }}"),
+            format!("{LISTEN}{NODES}health: {{ timeout: 1, silence: 20ms }}"),
+            format!("{LISTEN}{NODES}health: {{ penalty_max: 1, penalty: 20m }}"),
+            format!("{LISTEN}{NODES}health: {{ probe: htpp, path: /x }}"),
+            format!("{LISTEN}{NODES}cors: {{ origins: [x], credentials: true }}"),
+            format!("{LISTEN}{NODES}admin: {{ address: '[::]:1', token_file: '' }}"),
+            format!("{LISTEN}{nodes}node_list: {{ path: /n }}"),
+            format!("{LISTEN}nodes: x\nnode_list: {{ path: /n }}"),
+            format!("{LISTEN}nodes: [x]\nnode_list: {{ path: /n }}"),
+            format!("lisen: x\n{NODES}"),
+            format!("{LISTEN}nodes: [{{ name: t1, address: x }}, {{ name: t2, address: 't2:1' }}]"),
+        ] {
+            let errors = parse(&text, "f").expect_err(&text);
+            assert_eq!(errors.iter().count(), 1, "{errors}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_errors_is_bounded() {
+        let keys: String = (0..1000).map(|i| format!("k{i}:\n")).collect();
+        let errors = parse(&format!("{LISTEN}{NODES}{keys}"), "f").expect_err("unknown keys");
+        assert_eq!(errors.iter().count(), 20);
+        assert!(errors.to_string().ends_with("\n20 errors or more in f"));
+    }
+
+    #[test]
+    fn no_error_shows_a_secret() {
+        let secret = "5ec4e700000000000000000000000000f";
+        for log in [
+            format!("log:\n  session_key: {secret}"),
+            format!("log:\n  session_key: '{secret}'\n  format: x"),
+            format!("log: {{ session_key: '{secret}', format: x }}"),
+            format!("log: {{ format: x, session_key: '{secret}' }}"),
+            format!("log:\n  session_key:\n    {secret}"),
+            format!("log:\n  sesion_key: {secret}"),
+            format!("log:\n  session_key {secret}\n  format: text"),
+            format!("log:\n  session_key {secret}"),
+            format!("log:\n  session_key:{secret}"),
+            format!("log: {{ session_key {secret}: x }}"),
+            format!("log: {{ session_key: [{secret}] }}"),
+            format!("log:\n\tsession_key: {secret}"),
+            format!("log:\n  session_key: '{secret}"),
+            format!("admin: {{ token: {secret} }}"),
+            format!("admin: {{ token: {secret}, address: x }}"),
+            format!("session_key: {secret}"),
+            format!("log: {{ session_key {secret}: !x y }}"),
+        ] {
+            let errors = parse(&format!("{LISTEN}{NODES}{log}"), "f").expect_err(&log);
+            assert!(!errors.to_string().contains("5ec4e7"), "{log}: {errors}");
+        }
+    }
+
+    #[test]
     fn nodes_are_bounded() {
         let node = |i| format!("  - {{ name: t{i}, address: 't{i}:5280' }}\n");
         let nodes = |count: usize| (0..count).map(node).collect::<String>();
@@ -260,7 +366,7 @@ mod tests {
         assert_eq!(parse(&most, "f").expect("good").nodes.len(), 1024);
         assert_eq!(
             message(&format!("{LISTEN}nodes:\n{}", nodes(1025))),
-            "f:2: nodes: must have at most 1024 entries, has 1025"
+            "f:2:1: nodes: must have at most 1024 entries, has 1025"
         );
     }
 
@@ -345,8 +451,8 @@ mod tests {
         fn a_range_fault_names_its_own_line(before in 0usize..20, flow: bool) {
             let notes = "# note\n".repeat(before);
             let health = if flow { "health: {\n rise: 1,\n fall: 0 }" } else { "health:\n rise: 1\n fall: 0" };
-            let error = parse(&format!("{notes}{LISTEN}{NODES}{health}"), "f").expect_err("0");
-            prop_assert_eq!(error.line(), Some(before + 5));
+            let errors = parse(&format!("{notes}{LISTEN}{NODES}{health}"), "f").expect_err("0");
+            prop_assert_eq!(first(&errors).line(), Some(before + 5));
         }
     }
 }

@@ -1,84 +1,106 @@
 //! Takes typed values out of the tree. Each read names its key, its default and its range in one
-//! line, and a fault knows the way to its place.
+//! line. A value that is refused leaves a fault, and the reading goes on, so that one look at a file
+//! finds everything that is wrong with it.
 
+use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::one_line;
-use super::keys;
-use super::nearest::nearest;
-use super::tree::{Side, Tree};
+use super::excerpt::masked;
+use super::keys::{self, nearest};
+use super::tree::{Entry, Node, Tree};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// The longest stay of anything, and so the upper bound of every duration.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most faults that are kept: to find the place of each, the text is read once more.
+pub(super) const MOST_FAULTS: usize = 20;
+
+/// Of how many entries a key may be the slip for one that is missing.
+const MOST_SLIPS: usize = 100;
 
 /// What is wrong, and where.
 #[derive(Debug, PartialEq)]
 pub(super) struct Fault {
     /// The key as the message shows it; may name a key that is absent.
     pub(super) key: String,
-    /// The way through the tree: positions among entries.
-    pub(super) way: Vec<usize>,
-    /// Which side of the last step is meant.
-    pub(super) side: Side,
+    /// The number of the node at which it stands; 0 for the file as a whole.
+    pub(super) number: usize,
     /// The words for it.
     pub(super) reason: String,
 }
 
-/// A value and the way to it.
+/// The faults found so far, at most [`MOST_FAULTS`].
+#[derive(Debug, Default)]
+pub(super) struct Faults(RefCell<Vec<Fault>>);
+
+impl Faults {
+    fn add(&self, fault: Fault) {
+        let mut faults = self.0.borrow_mut();
+        // Rules that look at two sections read one of them again.
+        if faults.len() < MOST_FAULTS && !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.borrow().len() >= MOST_FAULTS
+    }
+
+    /// All of them, in the order in which they were found.
+    pub(super) fn into_inner(self) -> Vec<Fault> {
+        self.0.into_inner()
+    }
+}
+
+/// A value, its key, and where its faults go.
 #[derive(Debug, Clone)]
 pub(super) struct Value<'t> {
     tree: &'t Tree,
     key: String,
-    way: Vec<usize>,
-    in_list: bool,
+    /// The node at which a fault of the value stands.
+    number: usize,
+    faults: &'t Faults,
 }
 
-/// A mapping whose keys are all known and given once.
-#[derive(Debug)]
+/// A mapping of which unknown keys and repeated keys have been refused.
+#[derive(Debug, Clone)]
 pub(super) struct Section<'t> {
     value: Value<'t>,
-    entries: &'t [(String, Tree)],
-    keys: &'static [&'static str],
+    entries: &'t [Entry],
+    keys: Vec<&'static str>,
 }
 
 impl<'t> Value<'t> {
     /// The whole file.
-    pub(super) fn root(tree: &'t Tree) -> Self {
+    pub(super) fn root(node: &'t Node, faults: &'t Faults) -> Self {
         Self {
-            tree,
+            tree: &node.tree,
             key: String::new(),
-            way: Vec::new(),
-            in_list: false,
+            number: node.number,
+            faults,
         }
     }
 
-    /// A fault of this value. It is placed at the value itself if that is one word, at its key if it
-    /// spans several lines.
-    pub(super) fn fault(&self, reason: impl Into<String>) -> Fault {
-        let spans = matches!(self.tree, Tree::Map(_) | Tree::List(_) | Tree::Null);
-        let side = if spans && !self.in_list {
-            Side::Key
-        } else {
-            Side::Value
-        };
-        Fault {
+    /// Refuses the value. Returns none of anything, for the caller to return.
+    pub(super) fn refuse<T>(&self, reason: impl Into<String>) -> Option<T> {
+        self.faults.add(Fault {
             key: self.key.clone(),
-            way: self.way.clone(),
-            side,
+            number: self.number,
             reason: reason.into(),
-        }
+        });
+        None
     }
 
-    /// A fault that says what the value must be, and what it is.
-    pub(super) fn must_be(&self, what: &str) -> Fault {
-        self.fault(format!("must be {what}, is {}", self.shown()))
+    /// Refuses the value and says what it must be, and what it is.
+    pub(super) fn must_be<T>(&self, what: &str) -> Option<T> {
+        self.must(&format!("be {what}"))
     }
 
-    /// A fault that says what the value must do: `must` is the end of that sentence.
-    pub(super) fn must(&self, must: &str) -> Fault {
-        self.fault(format!("must {must}, is {}", self.shown()))
+    /// Refuses the value and says what it must do: `must` is the end of that sentence.
+    pub(super) fn must<T>(&self, must: &str) -> Option<T> {
+        self.refuse(format!("must {must}, is {}", self.shown()))
     }
 
     /// The value as a message shows it.
@@ -94,15 +116,20 @@ impl<'t> Value<'t> {
         }
     }
 
+    /// The key as messages show it.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// True for `false` and for the word `off`: YAML 1.1 and YAML 1.2 read the bare word
     /// differently.
     pub(super) fn is_off(&self) -> bool {
-        matches!(self.tree, Tree::Bool(false)) || *self.tree == Tree::Text("off".to_owned())
+        matches!(self.tree, Tree::Bool(false)) || self.is_word("off")
     }
 
     /// True for `true` and for the word `on`, as [`Value::is_off`].
     pub(super) fn is_on(&self) -> bool {
-        matches!(self.tree, Tree::Bool(true)) || *self.tree == Tree::Text("on".to_owned())
+        matches!(self.tree, Tree::Bool(true)) || self.is_word("on")
     }
 
     /// True for a key with nothing after it.
@@ -110,104 +137,139 @@ impl<'t> Value<'t> {
         *self.tree == Tree::Null
     }
 
-    /// The value as text. Numbers are not taken for text: YAML has already changed how they read.
-    pub(super) fn text(&self) -> Result<&'t str, Fault> {
+    /// True for this text.
+    pub(super) fn is_word(&self, word: &str) -> bool {
+        self.word() == Some(word)
+    }
+
+    /// The text, if the value is one. Refuses nothing.
+    pub(super) fn word(&self) -> Option<&'t str> {
         match self.tree {
-            Tree::Text(text) => Ok(text),
-            Tree::Int(_) | Tree::Float(_) | Tree::Bool(_) => Err(self.fault(format!(
+            Tree::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value as text. Numbers are not taken for text: YAML has already changed how they read.
+    pub(super) fn text(&self) -> Option<&'t str> {
+        match self.tree {
+            Tree::Text(text) => Some(text),
+            Tree::Int(_) | Tree::Float(_) | Tree::Bool(_) => self.refuse(format!(
                 "must be text, is {}: put it in quotes",
                 self.shown()
-            ))),
-            Tree::Null => Err(self.fault("has no value")),
-            Tree::List(_) | Tree::Map(_) => Err(self.must_be("text")),
+            )),
+            Tree::Null | Tree::List(_) | Tree::Map(_) => self.wrong("text"),
         }
     }
 
-    /// The value as a list of at most `most` entries.
-    pub(super) fn list(&self, most: usize) -> Result<Vec<Value<'t>>, Fault> {
-        let items = match self.tree {
-            Tree::List(items) => items,
-            Tree::Null => return Err(self.fault("has no value")),
-            _ => return Err(self.must_be("a list")),
+    /// The value as text that keeps a rule; a refusal is the end of the sentence that begins "must".
+    pub(super) fn ruled(&self, rule: fn(&str) -> Result<(), &'static str>) -> Option<&'t str> {
+        let text = self.text()?;
+        match rule(text) {
+            Ok(()) => Some(text),
+            Err(must) => self.must(must),
+        }
+    }
+
+    /// The value as a list with so many entries; none if it is refused.
+    pub(super) fn list(&self, range: RangeInclusive<usize>) -> Vec<Value<'t>> {
+        let Tree::List(items) = self.tree else {
+            return self.wrong("a list").unwrap_or_default();
         };
-        if items.len() > most {
-            let count = items.len();
-            return Err(self.fault(format!("must have at most {most} entries, has {count}")));
-        }
-        Ok(items
-            .iter()
-            .enumerate()
-            .map(|(position, tree)| self.entry(position, tree))
-            .collect())
-    }
-
-    fn entry(&self, position: usize, tree: &'t Tree) -> Value<'t> {
-        Value {
-            tree,
+        let (count, most) = (items.len(), range.end());
+        let refused: Option<()> = if count < *range.start() {
+            self.refuse("must have at least one entry")
+        } else if count > *most {
+            self.refuse(format!("must have at most {most} entries, has {count}"))
+        } else {
+            Some(())
+        };
+        let kept = refused.map_or(&[][..], |()| items);
+        let entry = |(position, node): (usize, &'t Node)| Value {
+            tree: &node.tree,
             key: format!("{}[{position}]", self.key),
-            way: stepped(&self.way, position),
-            in_list: true,
-        }
+            number: node.number,
+            faults: self.faults,
+        };
+        kept.iter().enumerate().map(entry).collect()
     }
 
     /// The value as a mapping; no value is an empty one.
-    pub(super) fn section(self) -> Result<Section<'t>, Fault> {
+    pub(super) fn section(self) -> Option<Section<'t>> {
         self.section_or("a mapping")
     }
 
     /// As [`Value::section`], in the words for a key that takes something else too.
-    pub(super) fn section_or(self, what: &str) -> Result<Section<'t>, Fault> {
+    pub(super) fn section_or(self, what: &str) -> Option<Section<'t>> {
+        let keys = keys::at(&self.key);
         let entries = match self.tree {
             Tree::Map(entries) => entries.as_slice(),
             Tree::Null => &[],
-            _ => return Err(self.must_be(what)),
+            _ => return self.must_be(what),
         };
-        let keys = keys::at(&place(&self.key));
         let section = Section {
+            keys,
             value: self,
             entries,
-            keys,
         };
-        section.check_keys()?;
-        Ok(section)
+        section.check_keys();
+        Some(section)
+    }
+
+    /// Refuses a value that is not of its kind.
+    fn wrong<T>(&self, what: &str) -> Option<T> {
+        if self.is_null() {
+            self.refuse("has no value")
+        } else {
+            self.must_be(what)
+        }
     }
 }
 
 impl<'t> Section<'t> {
-    fn check_keys(&self) -> Result<(), Fault> {
-        for (position, (key, _)) in self.entries.iter().enumerate() {
-            let fault = |at: String, reason: String| Fault {
-                key: at,
-                way: stepped(&self.value.way, position),
-                side: Side::Key,
-                reason,
+    fn check_keys(&self) {
+        for (position, Entry { key, number, .. }) in self.entries.iter().enumerate() {
+            if self.value.faults.is_full() {
+                return;
+            }
+            let fault = |at: String, reason: String| {
+                self.value.faults.add(Fault {
+                    key: at,
+                    number: *number,
+                    reason,
+                });
             };
             if !self.keys.contains(&key.as_str()) {
-                return Err(fault(self.value.key.clone(), self.unknown(key)));
-            }
-            if self.entries[..position].iter().any(|(seen, _)| seen == key) {
-                return Err(fault(self.name(key), "is given twice".to_owned()));
+                fault(self.value.key.clone(), self.unknown(key));
+            } else if self.entries[..position].iter().any(|seen| seen.key == *key) {
+                fault(self.name(key), "is given twice".to_owned());
             }
         }
-        Ok(())
     }
 
-    /// The words for an unknown key: the nearest known one here, or else the same word elsewhere,
-    /// or else what is known here.
+    /// The known key that an unknown one was probably meant as, and the words for it.
+    fn meant(&self, key: &str) -> Option<(&'static str, String)> {
+        let near = |near| {
+            let unknown = quoted(key);
+            (
+                near,
+                format!("unknown key {unknown}, did you mean `{near}`?"),
+            )
+        };
+        nearest(key, &self.keys).map(near)
+    }
+
+    /// The words for an unknown key: the one that was meant, or else the same word elsewhere, or else
+    /// what is known here.
     fn unknown(&self, key: &str) -> String {
-        let unknown = format!("unknown key {}", quoted(key));
-        if let Some(near) = nearest(key, self.keys) {
-            return format!("{unknown}, did you mean `{near}`?");
+        if let Some((_, words)) = self.meant(key) {
+            return words;
         }
+        let unknown = format!("unknown key {}", quoted(key));
         if let Some(path) = keys::elsewhere(key) {
             return format!("{unknown}, did you mean `{path}`?");
         }
         format!("{unknown}, known here: {}", self.keys.join(", "))
-    }
-
-    /// A fault of the section as a whole.
-    pub(super) fn fault(&self, reason: impl Into<String>) -> Fault {
-        self.value.fault(reason)
     }
 
     /// The value of a key, if the section has it.
@@ -216,66 +278,90 @@ impl<'t> Section<'t> {
             self.keys.contains(&key),
             "{key} is not in the table of keys"
         );
-        let position = self.entries.iter().position(|(name, _)| name == key)?;
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        let Node { number, tree } = &entry.value;
+        // What may span several lines is refused at its key.
+        let spans = matches!(tree, Tree::Map(_) | Tree::List(_) | Tree::Null);
         Some(Value {
-            tree: &self.entries[position].1,
+            tree,
             key: self.name(key),
-            way: stepped(&self.value.way, position),
-            in_list: false,
+            number: if spans { entry.number } else { *number },
+            faults: self.value.faults,
         })
     }
 
-    /// The value of a key that must be there.
-    pub(super) fn need(&self, key: &'static str) -> Result<Value<'t>, Fault> {
-        self.get(key).ok_or_else(|| {
-            let mut fault = self.fault("is required");
-            fault.key = self.name(key);
-            fault
+    /// The value of a key that must be there. If an unknown key was meant as this one, its refusal is
+    /// enough.
+    pub(super) fn need(&self, key: &'static str) -> Option<Value<'t>> {
+        let is_slip = |entry: &Entry| {
+            let unknown = !self.keys.contains(&entry.key.as_str());
+            unknown
+                && self
+                    .meant(&entry.key)
+                    .is_some_and(|(meant, _)| meant == key)
+        };
+        self.get(key).or_else(|| {
+            let slipped = self.entries.iter().take(MOST_SLIPS).any(is_slip);
+            let absent = self.absent(key);
+            (!slipped).then(|| absent.refuse("is required")).flatten()
         })
     }
 
-    /// The section under a key; an empty one if it is not there.
-    pub(super) fn section(&self, key: &'static str) -> Result<Section<'t>, Fault> {
-        self.get(key)
-            .unwrap_or_else(|| Value {
-                tree: &Tree::Null,
-                key: self.name(key),
-                way: Vec::new(),
-                in_list: false,
-            })
-            .section()
+    /// The section under a key; an empty one if it is not there or refused.
+    pub(super) fn section(&self, key: &'static str) -> Section<'t> {
+        let value = self.get(key).unwrap_or_else(|| self.absent(key));
+        let name = value.key.clone();
+        value.section().unwrap_or_else(|| Section {
+            keys: keys::at(&name),
+            value: self.absent(key),
+            entries: &[],
+        })
+    }
+
+    fn absent(&self, key: &'static str) -> Value<'t> {
+        Value {
+            tree: &Tree::Null,
+            key: self.name(key),
+            ..self.value.clone()
+        }
+    }
+
+    /// Refuses the value of a key, if the section has it and it is not refused already.
+    pub(super) fn refuse(&self, key: &'static str, reason: impl Into<String>) {
+        if let Some(value) = self.get(key).filter(|_| self.is_sound(key)) {
+            value.refuse::<()>(reason);
+        }
+    }
+
+    /// False if the value of a key, or a part of it, was refused: what is compared with it would be compared with its
+    /// default.
+    pub(super) fn is_sound(&self, key: &'static str) -> bool {
+        let name = self.name(key);
+        let faults = self.value.faults.0.borrow();
+        let is_below = |fault: &Fault| {
+            let below = fault.key.strip_prefix(&name);
+            below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
+        };
+        !faults.iter().any(is_below)
     }
 
     /// A whole number in a range.
-    pub(super) fn count<T>(
-        &self,
-        key: &'static str,
-        default: T,
-        range: RangeInclusive<T>,
-    ) -> Result<T, Fault>
+    pub(super) fn count<T>(&self, key: &'static str, default: T, range: RangeInclusive<T>) -> T
     where
         T: TryFrom<i128> + TryInto<i128> + Copy,
     {
-        let Some(value) = self.get(key) else {
-            return Ok(default);
+        let wide = |bound: &T| (*bound).try_into().unwrap_or(i128::MAX);
+        let range = wide(range.start())..=wide(range.end());
+        let number = |tree: &Tree| match tree {
+            Tree::Int(number) => Some(*number),
+            _ => None,
         };
-        let Tree::Int(number) = *value.tree else {
-            return Err(value.scalar_fault("a whole number"));
-        };
-        let bound = |limit: T| limit.try_into().unwrap_or(i128::MAX);
-        let (least, most) = (bound(*range.start()), bound(*range.end()));
-        value.within(number, least, most, |bound| bound.to_string())?;
-        T::try_from(number).map_err(|_| value.must_be("a smaller number"))
-    }
-
-    /// A switch: `true` or `false`, or the words `on` and `off`.
-    pub(super) fn flag(&self, key: &'static str, default: bool) -> Result<bool, Fault> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) if value.is_on() => Ok(true),
-            Some(value) if value.is_off() => Ok(false),
-            Some(value) => Err(value.scalar_fault("`true` or `false`")),
-        }
+        let count = self.ranged(key, "a whole number", number, range, |bound| {
+            bound.to_string()
+        });
+        count
+            .and_then(|count| T::try_from(count).ok())
+            .unwrap_or(default)
     }
 
     /// A size in bytes, in a range.
@@ -284,22 +370,18 @@ impl<'t> Section<'t> {
         key: &'static str,
         default: usize,
         range: RangeInclusive<usize>,
-    ) -> Result<usize, Fault> {
-        let Some(value) = self.get(key) else {
-            return Ok(default);
-        };
-        let parsed = match value.tree {
+    ) -> usize {
+        let what = "a size such as `256KiB`, `1MiB` or a number of bytes";
+        let bytes = |tree: &Tree| match tree {
             Tree::Int(number) => Some(*number),
             Tree::Text(text) => parse_size(text).map(i128::from),
             _ => None,
         };
-        let what = "a size such as `256KiB`, `1MiB` or a number of bytes";
-        let bytes = parsed.ok_or_else(|| value.scalar_fault(what))?;
-        let (least, most) = (*range.start() as i128, *range.end() as i128);
-        value.within(bytes, least, most, |bound| {
-            u64::try_from(bound).map_or_else(|_| bound.to_string(), show_size)
-        })?;
-        usize::try_from(bytes).map_err(|_| value.must_be("a smaller size"))
+        let show = |bytes: i128| u64::try_from(bytes).map_or_else(|_| bytes.to_string(), show_size);
+        let range = *range.start() as i128..=*range.end() as i128;
+        let size = self.ranged(key, what, bytes, range, show);
+        size.and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(default)
     }
 
     /// A duration from `least` to [`LONGEST`].
@@ -308,27 +390,47 @@ impl<'t> Section<'t> {
         key: &'static str,
         default: Duration,
         least: Duration,
-    ) -> Result<Duration, Fault> {
-        let Some(value) = self.get(key) else {
-            return Ok(default);
-        };
-        let parsed = match value.tree {
+    ) -> Duration {
+        let what = "a whole number with the unit ms, s, m or h, such as `2s`";
+        let duration = |tree: &Tree| match tree {
             Tree::Text(text) => parse_duration(text),
             _ => None,
         };
-        let what = "a whole number with the unit ms, s, m or h, such as `2s`";
-        let duration = parsed.ok_or_else(|| value.scalar_fault(what))?;
-        let bound = |limit: &str, at: Duration| {
-            let (at, is) = (show_duration(at), show_duration(duration));
-            Err(value.fault(format!("must be at {limit} {at}, is {is}")))
+        let duration = self.ranged(key, what, duration, least..=LONGEST, show_duration);
+        duration.unwrap_or(default)
+    }
+
+    /// The value of a key as `parse` reads it, in a range; none if it is absent or refused.
+    fn ranged<T: PartialOrd + Copy>(
+        &self,
+        key: &'static str,
+        what: &str,
+        parse: impl Fn(&Tree) -> Option<T>,
+        range: RangeInclusive<T>,
+        show: impl Fn(T) -> String,
+    ) -> Option<T> {
+        let value = self.get(key)?;
+        let Some(is) = parse(value.tree) else {
+            return value.wrong(what);
         };
-        if duration < least {
-            return bound("least", least);
+        let (limit, bound) = if is < *range.start() {
+            ("least", *range.start())
+        } else if is > *range.end() {
+            ("most", *range.end())
+        } else {
+            return Some(is);
+        };
+        let (bound, is) = (show(bound), show(is));
+        value.refuse(format!("must be at {limit} {bound}, is {is}"))
+    }
+
+    /// A switch: `true` or `false`, or the words `on` and `off`.
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
+        match self.get(key) {
+            None => default,
+            Some(value) if value.is_on() || value.is_off() => value.is_on(),
+            Some(value) => value.wrong("`true` or `false`").unwrap_or(default),
         }
-        if duration > LONGEST {
-            return bound("most", LONGEST);
-        }
-        Ok(duration)
     }
 
     /// One of a few words.
@@ -337,78 +439,39 @@ impl<'t> Section<'t> {
         key: &'static str,
         default: T,
         words: &[(&'static str, T)],
-    ) -> Result<T, Fault> {
+    ) -> T {
         let Some(value) = self.get(key) else {
-            return Ok(default);
+            return default;
         };
+        let chosen = words.iter().find(|(name, _)| value.is_word(name));
+        if let Some((_, chosen)) = chosen {
+            return *chosen;
+        }
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let what = format!("one of {}", names.join(", "));
-        let Tree::Text(text) = value.tree else {
-            return Err(value.scalar_fault(&what));
+        let refused = match value.word().and_then(|word| nearest(word, &names)) {
+            Some(near) => {
+                let is = value.shown();
+                value.refuse(format!("must be {what}, is {is}, did you mean `{near}`?"))
+            }
+            None => value.wrong(&what),
         };
-        if let Some((_, chosen)) = words.iter().find(|(name, _)| name == text) {
-            return Ok(*chosen);
-        }
-        let mut fault = value.must_be(&what);
-        if let Some(near) = nearest(text, &names) {
-            fault.reason = format!("{}, did you mean `{near}`?", fault.reason);
-        }
-        Err(fault)
+        refused.unwrap_or(default)
     }
 
     fn name(&self, key: &str) -> String {
-        if self.value.key.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.value.key)
-        }
+        keys::join(&self.value.key, key)
     }
 }
 
-impl Value<'_> {
-    /// The fault of a value that is not of its kind.
-    fn scalar_fault(&self, what: &str) -> Fault {
-        if self.is_null() {
-            self.fault("has no value")
-        } else {
-            self.must_be(what)
-        }
-    }
-
-    fn within(
-        &self,
-        number: i128,
-        least: i128,
-        most: i128,
-        show: impl Fn(i128) -> String,
-    ) -> Result<(), Fault> {
-        let (limit, bound) = if number < least {
-            ("least", least)
-        } else if number > most {
-            ("most", most)
-        } else {
-            return Ok(());
-        };
-        let (bound, number) = (show(bound), show(number));
-        Err(self.fault(format!("must be at {limit} {bound}, is {number}")))
-    }
-}
-
-/// Text in back quotes, without control characters and not without end.
+/// Text in back quotes, without control characters, without what may be a secret, and not without
+/// end.
 pub(super) fn quoted(text: &str) -> String {
     const MOST: usize = 80;
-    let mut shown = one_line(&text.chars().take(MOST).collect::<String>());
+    let start: String = text.chars().take(MOST).collect();
+    let mut shown = one_line(&masked(&start));
     if text.chars().nth(MOST).is_some() {
         shown.push_str("...");
     }
     format!("`{shown}`")
-}
-
-/// A key's path with its list positions taken out: `nodes[3]` is the place `nodes[]`.
-fn place(key: &str) -> String {
-    key.chars().filter(|c| !c.is_ascii_digit()).collect()
-}
-
-fn stepped(way: &[usize], position: usize) -> Vec<usize> {
-    way.iter().copied().chain([position]).collect()
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use bowline::config::{
-    self, AccessLog, Affinity, CreationFrom, HostAttribute, LogFormat, Origins, Placement, Probe,
-    Settings,
+    self, AccessLog, Affinity, ConfigError, CreationFrom, HostAttribute, LogFormat, Origins,
+    Placement, Probe, Settings,
 };
 
 fn root() -> &'static Path {
@@ -88,28 +88,39 @@ fn odd_but_good_files_are_read() {
     }
 }
 
+/// An error as the bad files have it: its line, its key and its reason.
+fn said(error: &ConfigError) -> String {
+    let line = error.line().map(|line| format!("{line}: "));
+    let key = Some(error.key()).filter(|key| !key.is_empty());
+    let key = key.map(|key| format!("{key}: "));
+    let (line, key) = (line.unwrap_or_default(), key.unwrap_or_default());
+    format!("{line}{key}{}", error.reason())
+}
+
 #[test]
-fn every_bad_file_gets_its_message_to_the_letter() {
+fn every_bad_file_gets_its_messages_to_the_letter() {
     let paths = yaml_below("tests/config/invalid");
     assert!(paths.len() >= 35, "{paths:?}");
+    let mut with_several = 0;
     for path in paths {
         let aside = path.with_extension("txt");
-        let expected = if aside.exists() {
-            read(&aside).trim_end().to_owned()
+        let expected: Vec<String> = if aside.exists() {
+            vec![read(&aside).trim_end().to_owned()]
         } else {
             let text = read(&path);
-            let first = text.lines().next().unwrap_or_default();
-            let expected = first.strip_prefix("# error: ");
-            expected.expect("the first line says the error").to_owned()
+            let errors = text
+                .lines()
+                .map_while(|line| line.strip_prefix("# error: "));
+            errors.map(str::to_owned).collect()
         };
-        let with_line = expected.starts_with(|c: char| c.is_ascii_digit());
-        let gap = if with_line { ":" } else { ": " };
-        let message = match config::load(&path) {
-            Ok(_) => panic!("{} is taken", path.display()),
-            Err(error) => error.to_string(),
+        let Err(errors) = config::load(&path) else {
+            panic!("{} is taken", path.display());
         };
-        assert_eq!(message, format!("{}{gap}{expected}", path.display()));
+        let errors: Vec<String> = errors.iter().map(said).collect();
+        assert_eq!(errors, expected, "{}", path.display());
+        with_several += usize::from(errors.len() > 1);
     }
+    assert!(with_several >= 3, "{with_several}");
 }
 
 #[test]
@@ -210,7 +221,8 @@ fn traces_are_for_a_build_that_has_them() {
         assert_eq!(traces.endpoint, "http://[::1]:4318/v1/traces");
         assert_eq!(traces.sample, 1);
     } else {
-        let reason = traces.expect_err("no feature").reason().to_owned();
+        let errors = traces.expect_err("no feature");
+        let reason = errors.iter().next().expect("an error").reason();
         assert_eq!(
             reason,
             "needs a Bowline that was built with `--features otlp`"
@@ -243,7 +255,7 @@ fn what_cannot_be_read_is_told_without_a_line() {
     let missing = root().join("config/no-such-file.yaml");
     for path in [missing.as_path(), root()] {
         let error = config::load(path).expect_err("nothing to read");
-        assert_eq!(error.line(), None);
+        assert!(error.iter().all(|error| error.line().is_none()));
         let start = format!("{}: cannot be read: ", path.display());
         assert!(error.to_string().starts_with(&start), "{error}");
         assert!(std::error::Error::source(&error).is_some());
@@ -268,8 +280,37 @@ fn check_says_on_stderr_what_is_wrong() {
     assert_eq!(text(&output.stdout), "");
     assert_eq!(
         text(&output.stderr),
-        "tests/config/invalid/health_rise_0.yaml:8: health.rise: must be at least 1, is 0\n"
+        "tests/config/invalid/health_rise_0.yaml:8:9: health.rise: must be at least 1, is 0\n   \
+            8 |   rise: 0\n     |         ^\n"
     );
+}
+
+#[test]
+fn check_says_all_that_is_wrong_with_lines_and_carets() {
+    let file = "tests/config/invalid/several_errors.yaml";
+    let output = bowline(&["check", file]);
+    assert_eq!(output.status.code(), Some(78));
+    let report = format!(
+        "\
+{file}:11:5: nodes[0]: unknown key `wieght`, did you mean `weight`?
+  11 |     wieght: 2
+     |     ^^^^^^
+{file}:13:12: health.penalty: must be at most `penalty_max`, which is 1m, is 2m
+  13 |   penalty: 2m
+     |            ^^
+{file}:15:1: unknown key `limit`, did you mean `limits`?
+  15 | limit: {{ sessions: 0 }}
+     | ^^^^^
+{file}:18:16: log.session_key: must be 32 hexadecimal digits in quotes
+  18 |   session_key: ***********
+     |                ^^^^^^^^^^^
+{file}:19:11: log.format: must be one of text, json, is `yaml`
+  19 |   format: yaml
+     |           ^^^^
+5 errors in {file}
+"
+    );
+    assert_eq!(text(&output.stderr), report);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bowline::config::{HostAttribute, Probe, Settings, parse};
+use bowline::config::{ConfigErrors, HostAttribute, Probe, Settings, parse};
 
 /// Holds it for one text.
 pub fn check(input: &[u8]) {
@@ -21,30 +21,45 @@ pub fn check(input: &[u8]) {
     }
     match read {
         Ok(settings) => check_ranges(&settings),
-        Err(error) => {
-            let message = error.to_string();
-            assert!(message.starts_with("f:"), "{message}");
-            let plain = !message.contains(char::is_control);
-            assert!(plain, "more than one plain line: {message:?}");
-            assert!(!error.reason().is_empty(), "{message}");
-            let lines = text
-                .matches(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
-                .count()
-                + 1;
-            match error.line() {
-                // What is not there at the end of the text is missed in the line behind it.
-                Some(line) => assert!((1..=lines + 1).contains(&line), "{lines} lines: {message}"),
-                // What is wrong with the file as a whole has no line; anything else has one.
-                None => {
-                    let whole = [
-                        "required",
-                        "is empty",
-                        "must be a mapping",
-                        "cannot be read",
-                    ];
-                    let whole = whole.iter().any(|words| error.reason().contains(words));
-                    assert!(whole, "no line: {message}");
-                }
+        Err(errors) => check_errors(&errors, text),
+    }
+}
+
+fn check_errors(errors: &ConfigErrors, text: &str) {
+    let lines = text
+        .matches(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
+        .count()
+        + 1;
+    let report = errors.to_string();
+    for line in report.split('\n') {
+        assert!(!line.contains(char::is_control), "control: {line:?}");
+    }
+    let count = errors.iter().count();
+    assert!((1..=20).contains(&count), "{count} errors");
+    let places: Vec<_> = errors
+        .iter()
+        .map(|error| (error.line(), error.column()))
+        .collect();
+    assert!(places.is_sorted(), "not in the order of the file: {report}");
+    for error in errors.iter() {
+        let message = error.to_string();
+        assert!(message.starts_with("f:"), "{message}");
+        let plain = !message.contains(char::is_control);
+        assert!(plain, "more than one plain line: {message:?}");
+        assert!(!error.reason().is_empty(), "{message}");
+        match error.line() {
+            // What is not there at the end of the text is missed in the line behind it.
+            Some(line) => assert!((1..=lines + 1).contains(&line), "{lines} lines: {message}"),
+            // What is wrong with the file as a whole has no line; anything else has one.
+            None => {
+                let whole = [
+                    "required",
+                    "is empty",
+                    "must be a mapping",
+                    "cannot be read",
+                ];
+                let whole = whole.iter().any(|words| error.reason().contains(words));
+                assert!(whole, "no line: {message}");
             }
         }
     }
