@@ -11,6 +11,18 @@ pub(super) fn is_node_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
+/// What an address must do of which [`is_bare_ipv6`] is true. Without quotes its brackets would begin a
+/// list in YAML.
+pub(super) const BARE_IPV6: &str =
+    "have the IPv6 address in brackets and the whole in quotes, such as `'[2001:db8::1]:5280'`";
+
+/// True for what looks like an IPv6 address with a port and has no brackets.
+pub(super) fn is_bare_ipv6(text: &str) -> bool {
+    let (host, _) = text.rsplit_once(':').unwrap_or_default();
+    let fits = |b: u8| b.is_ascii_hexdigit() || b":.".contains(&b);
+    host.contains(':') && host.bytes().all(fits)
+}
+
 /// Checks `host:port`; an IPv6 address stands in brackets, the port is 1 to 65535.
 pub(super) fn host_port(text: &str) -> Result<(), &'static str> {
     if text.contains("://") {
@@ -19,8 +31,8 @@ pub(super) fn host_port(text: &str) -> Result<(), &'static str> {
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err("be host:port such as `t1.example.com:5280`");
     };
-    if host.contains(':') && !host.starts_with('[') {
-        return Err("have an IPv6 address in brackets, such as `[2001:db8::1]:5280`");
+    if is_bare_ipv6(text) {
+        return Err(BARE_IPV6);
     }
     if !is_host(host) {
         return Err("name a host or an IP address before its port");
@@ -324,6 +336,22 @@ mod tests {
             "[fe80::1%eth0]:80",
         ] {
             assert!(host_port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bare_ipv6_addresses() {
+        for bare in [
+            "::1:5280",
+            ":::5280",
+            "2001:db8::1:80",
+            "::ffff:10.0.0.1:80",
+        ] {
+            assert!(is_bare_ipv6(bare), "{bare}");
+            assert_eq!(host_port(bare), Err(BARE_IPV6), "{bare}");
+        }
+        for other in ["", "t1:80", "[::1]:80", "t1:80:90", "10.0.0.1:80"] {
+            assert!(!is_bare_ipv6(other), "{other}");
         }
     }
 

@@ -13,6 +13,7 @@ mod check;
 mod defaults;
 mod error;
 mod excerpt;
+mod hints;
 mod keys;
 mod parse;
 mod read;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::error::{ConfigError, ConfigErrors, Source, one_line};
 use super::excerpt::{Excerpt, masked};
+use super::hints::hint;
 use super::read::{Fault, Faults, MOST_FAULTS, Value};
 use super::sections;
 use super::settings::Settings;
@@ -90,8 +91,14 @@ fn not_yaml(unreadable: Unreadable, text: &str, name: &str) -> ConfigErrors {
     match unreadable {
         Unreadable::Yaml(error) => {
             let location = error.location();
-            let place = location.map(|at| Excerpt::of_line(text, at.index(), at.line()));
-            let reason = format!("cannot be read as YAML: {}", told(&error));
+            let hinted = location.as_ref().and_then(|at| hint(text, at.index()));
+            let (place, reason) = match hinted {
+                Some((offset, reason)) => (Some(Excerpt::at(text, offset)), reason),
+                None => {
+                    let place = location.map(|at| Excerpt::of_line(text, at.index(), at.line()));
+                    (place, format!("cannot be read as YAML: {}", told(&error)))
+                }
+            };
             let errors = one(name, one_line(&reason), place);
             ConfigErrors {
                 source: Some(Source::Yaml(error)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::error::one_line;
 use super::excerpt::masked;
+use super::hints::missing;
 use super::keys::{self, nearest};
 use super::tree::{Entry, Node, Tree};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -205,7 +206,10 @@ impl<'t> Value<'t> {
         let entries = match self.tree {
             Tree::Map(entries) => entries.as_slice(),
             Tree::Null => &[],
-            _ => return self.must_be(what),
+            _ => match self.word().and_then(|text| missing(text, &keys)) {
+                Some((_, fix)) => return self.refuse(fix),
+                None => return self.must_be(what),
+            },
         };
         let section = Section {
             keys,
@@ -256,7 +260,7 @@ impl<'t> Section<'t> {
                 format!("unknown key {unknown}, did you mean `{near}`?"),
             )
         };
-        nearest(key, &self.keys).map(near)
+        missing(key, &self.keys).or_else(|| nearest(key, &self.keys).map(near))
     }
 
     /// The words for an unknown key: the one that was meant, or else the same word elsewhere, or else

@@ -103,6 +103,7 @@ fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {
     let text = value.text()?;
     match text.parse() {
         Ok(address) => Some(address),
+        Err(_) if check::is_bare_ipv6(text) => value.must(check::BARE_IPV6),
         Err(_) => value.must_be("an IP address and a port such as `0.0.0.0:5280`"),
     }
 }
