@@ -9,19 +9,20 @@
 //! (docs/architecture.md; `tests/it/layout.rs` holds it):
 //!
 //! ```text
-//! 7  cli        run, check, demo, status, drain; exit codes, logging
-//! 6  demo       a cluster in one process; the simulated node
-//! 5  server     starts everything; owns the drain
-//! 4  admin      health, metrics and nodes over HTTP
-//! 4  digest     sums of moved sessions and of the balancer's own answers, for the log
-//! 4  edge       accept, connections, who the client is, limits, CORS
-//! 3  proxy      one request: read, route, turn, send, learn, answer
-//! 2  health     probes, rise and fall
-//! 2  sessions   pins, turns, expiry
-//! 2  limits     rates of clients, unknown sids, connections, open files
-//! 1  cluster    nodes, their states, placement
-//! 1  traces     spans for an OpenTelemetry collector, with a cargo feature
-//! 0  upstream   one HTTP/1.1 exchange with a node
+//! 8  cli        run, check, demo, status, drain; exit codes, logging
+//! 7  demo       a cluster in one process; the simulated node
+//! 6  server     starts everything; owns the drain
+//! 5  admin      health, metrics and nodes over HTTP
+//! 5  digest     sums of moved sessions and of the balancer's own answers, for the log
+//! 5  edge       accept, connections, who the client is, limits, CORS
+//! 4  proxy      one request: read, route, turn, send, learn, answer
+//! 3  health     probes, rise and fall
+//! 3  sessions   pins, turns, expiry
+//! 3  limits     rates of clients, unknown sids, connections, open files
+//! 2  cluster    nodes, their states, placement
+//! 2  traces     spans for an OpenTelemetry collector, with a cargo feature
+//! 1  upstream   one HTTP/1.1 exchange with a node
+//! 0  http1      heads, framing and chunks of HTTP/1.1, as bytes
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
 //! 0  metrics    counters and gauges
@@ -55,6 +56,7 @@ pub mod digest;
 pub mod edge;
 pub mod events;
 pub mod health;
+pub mod http1;
 pub mod limits;
 pub mod log;
 pub mod metrics;

@@ -7,7 +7,7 @@
 //! a connection on which the two readings could part is done with. In a head all but the lines of two
 //! fields are searched for their ends only; a body with a length is not looked at.
 
-use crate::upstream::Chunked;
+use crate::http1::Chunked;
 
 /// What is read.
 #[derive(Debug)]

@@ -5,8 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::Error;
-use super::chunked::Chunked;
-use super::head::{Framing, Head, Scan};
+use crate::http1::{Chunked, Framing, HeadEnd, ResponseHead};
 
 /// The most interim answers (1xx) before the real one.
 const MAX_INTERIM: u8 = 8;
@@ -49,8 +48,8 @@ impl fmt::Debug for Answer {
 /// but a single `chunked`, and that one beside a `Content-Length` or in HTTP/1.0; a
 /// `Content-Encoding` other than `identity`; 101; statuses outside 100 to 599.
 ///
-/// Bounds: a head of [`MAX_HEAD`](super::MAX_HEAD) bytes and
-/// [`MAX_FIELDS`](super::MAX_FIELDS) fields, a body as the caller says, 16 KiB each of chunk
+/// Bounds: a head of [`MAX_HEAD`](crate::http1::MAX_HEAD) bytes and
+/// [`MAX_FIELDS`](crate::http1::MAX_FIELDS) fields, a body as the caller says, 16 KiB each of chunk
 /// extensions and of trailers.
 #[derive(Debug)]
 pub struct Reader {
@@ -63,13 +62,13 @@ pub struct Reader {
 #[derive(Debug)]
 enum Phase {
     /// In a head: its bytes so far.
-    Head(Scan, Vec<u8>),
+    Head(HeadEnd, Vec<u8>),
     /// In a body that ends by its length.
-    Length(Head, Vec<u8>, usize),
+    Length(ResponseHead, Vec<u8>, usize),
     /// In a chunked body.
-    Chunked(Head, Vec<u8>, Chunked),
+    Chunked(ResponseHead, Vec<u8>, Chunked),
     /// In a body that the end of the connection ends.
-    UntilClose(Head, Vec<u8>),
+    UntilClose(ResponseHead, Vec<u8>),
     /// The answer was handed out, or a fault was found.
     Over,
 }
@@ -80,13 +79,13 @@ impl Reader {
         Self {
             max_body,
             interim: 0,
-            phase: Phase::Head(Scan::new(), Vec::new()),
+            phase: Phase::Head(HeadEnd::of_answer(), Vec::new()),
         }
     }
 
     /// Whether a part of the answer has arrived; a whole interim answer is no part of it.
     pub const fn has_begun(&self) -> bool {
-        !matches!(&self.phase, Phase::Head(scan, _) if scan.is_fresh())
+        !matches!(&self.phase, Phase::Head(end, _) if end.is_fresh())
     }
 
     /// Takes what has arrived; says the answer if it is complete now. Bytes behind the answer
@@ -98,8 +97,8 @@ impl Reader {
     pub fn push(&mut self, mut input: &[u8]) -> Result<Option<Answer>, Error> {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {
-                Phase::Head(scan, kept) => {
-                    let Some((head, rest)) = self.head(scan, kept, input)? else {
+                Phase::Head(end, kept) => {
+                    let Some((head, rest)) = self.head(end, kept, input)? else {
                         return Ok(None);
                     };
                     input = rest;
@@ -125,9 +124,7 @@ impl Reader {
     pub fn end(self) -> Result<Answer, Error> {
         match self.phase {
             Phase::UntilClose(head, body) => Ok(Answer::of(head, body.into_boxed_slice().into())),
-            Phase::Head(scan, _) if scan.is_fresh() && self.interim == 0 => {
-                Err(Error::Closed(None))
-            }
+            Phase::Head(end, _) if end.is_fresh() && self.interim == 0 => Err(Error::Closed(None)),
             _ => Err(Error::Cut(None)),
         }
     }
@@ -136,21 +133,21 @@ impl Reader {
     /// copied.
     fn head<'a>(
         &mut self,
-        mut scan: Scan,
+        mut end: HeadEnd,
         mut kept: Vec<u8>,
         input: &'a [u8],
-    ) -> Result<Option<(Head, &'a [u8])>, Error> {
-        let Some(end) = scan.find_end(input)? else {
+    ) -> Result<Option<(ResponseHead, &'a [u8])>, Error> {
+        let Some(at) = end.find(input)? else {
             kept.extend_from_slice(input);
-            self.phase = Phase::Head(scan, kept);
+            self.phase = Phase::Head(end, kept);
             return Ok(None);
         };
-        let (last, rest) = input.split_at(end);
+        let (last, rest) = input.split_at(at);
         let head = if kept.is_empty() {
-            Head::parse(last)?
+            ResponseHead::parse(last)?
         } else {
             kept.extend_from_slice(last);
-            Head::parse(&kept)?
+            ResponseHead::parse(&kept)?
         };
         Ok(Some((head, rest)))
     }
@@ -161,13 +158,13 @@ impl Reader {
         if self.interim > MAX_INTERIM {
             return Err(Error::Invalid("too many interim answers"));
         }
-        self.phase = Phase::Head(Scan::new(), Vec::new());
+        self.phase = Phase::Head(HeadEnd::of_answer(), Vec::new());
         Ok(())
     }
 
     /// Enters the body that `head` announces; says the answer if the body is all there, and takes
     /// it off `input`.
-    fn begin(&mut self, head: Head, input: &mut &[u8]) -> Result<Option<Answer>, Error> {
+    fn begin(&mut self, head: ResponseHead, input: &mut &[u8]) -> Result<Option<Answer>, Error> {
         let length = match head.framing {
             Framing::Empty => 0,
             Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
@@ -231,7 +228,7 @@ impl Reader {
 }
 
 impl Answer {
-    fn of(head: Head, body: Bytes) -> Self {
+    fn of(head: ResponseHead, body: Bytes) -> Self {
         Self {
             status: head.status,
             content_type: head.content_type,

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::http1;
+
 /// Why an exchange with a node did not end with an answer.
 #[derive(Debug)]
 pub enum Error {
@@ -124,6 +126,17 @@ impl fmt::Display for Error {
             Self::NotHttp => f.write_str("the answer is not HTTP"),
             Self::Invalid(rule) => write!(f, "the answer is invalid: {rule}"),
             Self::TooLarge => f.write_str("the answer is too large"),
+        }
+    }
+}
+
+impl From<http1::Error> for Error {
+    fn from(error: http1::Error) -> Self {
+        match error {
+            http1::Error::NotHttp => Self::NotHttp,
+            http1::Error::Invalid(rule) => Self::Invalid(rule),
+            http1::Error::TooLarge => Self::TooLarge,
+            http1::Error::TooManyFields => Self::Invalid("more than 100 header fields"),
         }
     }
 }

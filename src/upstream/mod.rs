@@ -13,15 +13,13 @@
 //! reading goes through a buffer on the stack of the thread that polls, and only an answer that
 //! comes in pieces takes memory before it is whole.
 //!
-//! The readers of bytes (answers, heads, chunks) do no I/O and read no clock. What they
-//! refuse is listed at [`Reader`]; in doubt they refuse, for a connection whose next byte is in
-//! doubt could show one session's stanzas to its next request.
+//! The reader of answers stands on `http1`, does no I/O and reads no clock. What it refuses is listed
+//! at [`Reader`]; in doubt it refuses, for a connection whose next byte is in doubt could show one
+//! session's stanzas to its next request.
 
 mod answer;
-mod chunked;
 mod connection;
 mod error;
-mod head;
 mod heard;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -32,10 +30,8 @@ mod request;
 mod stream;
 
 pub use answer::{Answer, Reader};
-pub use chunked::Chunked;
 pub use connection::{Connection, HalfClose, PARK_AFTER, YOUNG};
 pub use error::Error;
-pub use head::{MAX_FIELDS, MAX_HEAD};
 pub use heard::Heard;
 pub use pace::{Pace, Priority, Turn};
 pub use race::Candidates;

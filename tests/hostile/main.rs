@@ -23,5 +23,6 @@ mod leaks;
 mod lenses;
 mod node;
 mod nodes;
+mod parsers;
 mod threats;
 mod world;

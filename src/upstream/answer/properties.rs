@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::tests::{MAX, check, outcome, read};
 use super::{Error, Reader};
-use crate::upstream::{MAX_FIELDS, MAX_HEAD};
+use crate::http1::{MAX_FIELDS, MAX_HEAD};
 
 #[test]
 fn heads_are_bounded() {

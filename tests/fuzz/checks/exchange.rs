@@ -186,14 +186,14 @@ fn chunks(mut bytes: &[u8], max: usize) -> Option<(Vec<u8>, &[u8])> {
         body.extend_from_slice(data);
         bytes = rest.strip_prefix(b"\r\n")?;
     }
+    let mut trailers = Vec::new();
     loop {
         let (trailer, rest) = line(bytes)?;
         bytes = rest;
-        match trailer {
-            [] => return Some((body, bytes)),
-            [b'!'..=b'~', ..] if is_text(trailer) => {}
-            _ => return None,
+        if trailer.is_empty() {
+            return read_fields(&trailers).map(|_| (body, bytes));
         }
+        trailers.push(trailer);
     }
 }
 

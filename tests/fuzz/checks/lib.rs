@@ -8,6 +8,7 @@ pub mod address;
 pub mod answer;
 pub mod config;
 pub mod head;
+pub mod parsers;
 pub mod request;
 
 mod exchange;

@@ -36,6 +36,15 @@ fn heads() {
     hold("head", super::head::check);
 }
 
+/// The same bytes without the first, which says how they are cut.
+#[test]
+fn parsers() {
+    hold("head", |bytes| {
+        super::parsers::check(bytes.get(1..).unwrap_or_default())
+    });
+    hold("parsers", super::parsers::check);
+}
+
 #[test]
 fn configurations() {
     hold("config", super::config::check);

@@ -1,13 +1,15 @@
 //! The chunked transfer coding (RFC 9112 §7.1), decoded as it arrives. No I/O.
 //!
 //! Strict where lenience has let one reader see another framing than its neighbour: every line
-//! ends with CRLF, a size is 1 to 16 hexadecimal digits, and only `;` begins an extension.
-//! Extensions and trailers are read over and dropped, each within [`MAX_OVERHEAD`].
+//! ends with CRLF, a size is 1 to 16 hexadecimal digits, only `;` begins an extension, and a trailer
+//! is a field with a name. Extensions and trailers are read over and dropped, each within
+//! [`MAX_OVERHEAD`].
 
-use super::Error;
+use super::head_end::is_token;
+use super::{Error, MAX_FIELDS};
 
 /// The most bytes that all extensions, and again all trailers, of one body may take.
-pub(super) const MAX_OVERHEAD: usize = 16 * 1024;
+const MAX_OVERHEAD: usize = 16 * 1024;
 
 /// What the next byte is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +28,9 @@ enum State {
     DataEnd(u8),
     /// The first byte of a trailer line, or the CR of the last line.
     TrailerStart,
-    /// Within a trailer line.
+    /// Within the name of a trailer field.
+    TrailerName,
+    /// Within its value.
     Trailer,
     /// The LF of a trailer line.
     TrailerEnd,
@@ -44,6 +48,7 @@ pub struct Chunked {
     chunk: u64,
     extensions: usize,
     trailers: usize,
+    trailer_fields: u8,
 }
 
 impl Chunked {
@@ -58,6 +63,7 @@ impl Chunked {
             chunk: 0,
             extensions: 0,
             trailers: 0,
+            trailer_fields: 0,
         }
     }
 
@@ -72,12 +78,7 @@ impl Chunked {
     /// # Errors
     /// `Invalid` at the first byte that breaks the coding; `TooLarge` as soon as a chunk's size
     /// says that `body` would pass `max` bytes, or when extensions or trailers pass their bound.
-    pub(super) fn decode(
-        &mut self,
-        input: &[u8],
-        body: &mut Vec<u8>,
-        max: usize,
-    ) -> Result<usize, Error> {
+    pub fn decode(&mut self, input: &[u8], body: &mut Vec<u8>, max: usize) -> Result<usize, Error> {
         self.walk(input, Some(body), max)
     }
 
@@ -146,7 +147,19 @@ impl Chunked {
             }
             (State::TrailerStart, b'\r') => State::LastEnd,
             (State::Trailer, b'\r') => State::TrailerEnd,
-            (State::TrailerStart, b'!'..=b'~') | (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
+            (State::TrailerStart, _) if is_token(byte) => {
+                self.trailer_fields += 1;
+                if usize::from(self.trailer_fields) > MAX_FIELDS {
+                    return Err(Error::Invalid("more than 100 trailers"));
+                }
+                count(&mut self.trailers)?;
+                State::TrailerName
+            }
+            (State::TrailerName, _) if is_token(byte) => {
+                count(&mut self.trailers)?;
+                State::TrailerName
+            }
+            (State::TrailerName, b':') | (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
                 count(&mut self.trailers)?;
                 State::Trailer
             }
@@ -157,9 +170,14 @@ impl Chunked {
                 return Err(Error::Invalid("chunk extension"));
             }
             (State::DataEnd(_), _) => return Err(Error::Invalid("end of a chunk")),
-            (State::TrailerStart | State::Trailer | State::TrailerEnd | State::LastEnd, _) => {
-                return Err(Error::Invalid("trailer"));
-            }
+            (
+                State::TrailerStart
+                | State::TrailerName
+                | State::Trailer
+                | State::TrailerEnd
+                | State::LastEnd,
+                _,
+            ) => return Err(Error::Invalid("trailer")),
             (state @ (State::Data | State::Done), _) => state,
         })
     }
@@ -231,6 +249,24 @@ mod tests {
             input.extend_from_slice(b"\r\nA\r\n");
         }
         assert!(matches!(decode(&input, 1000), Err(Error::TooLarge)));
+    }
+
+    #[test]
+    fn trailers_are_fields() {
+        let with = |trailers: &str| decode(format!("0\r\n{trailers}\r\n").as_bytes(), 0).is_ok();
+        assert!(with("X: y\r\nZ:\r\n"));
+        assert!(with(&"X: y\r\n".repeat(100)));
+        for bad in [
+            "no colon\r\n",
+            "x\r\n",
+            ":y\r\n",
+            "X: y\r\n z\r\n",
+            "X : y\r\n",
+            "X: \0\r\n",
+        ] {
+            assert!(!with(bad), "{bad:?}");
+        }
+        assert!(!with(&"X: y\r\n".repeat(101)));
     }
 
     #[test]

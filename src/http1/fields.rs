@@ -1,0 +1,65 @@
+//! The fields of a head.
+
+use std::mem::MaybeUninit;
+
+use super::{Error, MAX_FIELDS};
+
+/// Where httparse puts the fields of one head. It lies on the stack of whoever parses, and is not
+/// initialised, so it costs nothing.
+#[derive(Debug)]
+pub struct Room<'a>(pub(super) [MaybeUninit<httparse::Header<'a>>; MAX_FIELDS]);
+
+impl Room<'_> {
+    /// An empty one.
+    #[expect(clippy::new_without_default, reason = "it is memory and no value")]
+    pub const fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; MAX_FIELDS])
+    }
+}
+
+/// The fields of one head, in their order. Names compare without regard to case. Values have no blanks
+/// around them, and may hold bytes past ASCII.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fields<'a>(pub(super) &'a [httparse::Header<'a>]);
+
+impl<'a> Fields<'a> {
+    /// The values of every field called `name`.
+    pub fn all(self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+        let named = self.0.iter().filter(move |field| is(field, name));
+        named.map(|field| field.value)
+    }
+
+    /// The value of the first field called `name`.
+    pub fn first(self, name: &str) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+
+    /// All fields.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.0.iter().map(|field| (field.name, field.value))
+    }
+}
+
+/// Whether a field is called `name`.
+pub(super) fn is(field: &httparse::Header<'_>, name: &str) -> bool {
+    field.name.eq_ignore_ascii_case(name)
+}
+
+/// Whether a `Connection` field lists `option`.
+pub(super) fn lists(value: &[u8], option: &[u8]) -> bool {
+    value
+        .split(|&byte| byte == b',')
+        .any(|one| one.trim_ascii().eq_ignore_ascii_case(option))
+}
+
+/// The value of a `Content-Length`: digits only; past 64 bits it is `u64::MAX`.
+pub(super) fn length(value: &[u8]) -> Result<u64, Error> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Error::Invalid("a Content-Length that is no number"));
+    }
+    let append = |sum: u64, digit: &u8| {
+        sum.saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    };
+    Ok(value.iter().fold(0, append))
+}

@@ -1,0 +1,72 @@
+//! Writing heads of answers. Names are in lower case, as HTTP/2 has them; that they have any case is
+//! for readers to ignore.
+
+use hyper::StatusCode;
+
+use super::Version;
+
+/// The interim answer to a client that waits for it with its body (RFC 9110 §10.1.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The head of an answer, written to memory that is used again.
+#[derive(Debug)]
+pub struct AnswerHead<'a>(&'a mut Vec<u8>);
+
+impl<'a> AnswerHead<'a> {
+    /// Writes the status line, behind what `out` has.
+    pub fn begin(out: &'a mut Vec<u8>, version: Version, status: u16) -> Self {
+        out.extend_from_slice(match version {
+            Version::Http10 => b"HTTP/1.0 ",
+            Version::Http11 => b"HTTP/1.1 ",
+        });
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.push(b' ');
+        let reason = StatusCode::from_u16(status).ok();
+        let reason = reason.and_then(|status| status.canonical_reason());
+        out.extend_from_slice(reason.unwrap_or_default().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        Self(out)
+    }
+
+    /// Writes a field. Its value comes from a checked head or from Bowline itself.
+    pub fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        debug_assert!(
+            !value.iter().any(|byte| b"\r\n\0".contains(byte)),
+            "a value ends no line"
+        );
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+        self.0.extend_from_slice(value);
+        self.0.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Writes the length of the body, and ends the head. The body is the caller's to add.
+    pub fn end(mut self, length: usize) {
+        self.field(
+            "content-length",
+            itoa::Buffer::new().format(length).as_bytes(),
+        );
+        self.0.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_to_the_letter() {
+        let mut out = Vec::new();
+        let mut head = AnswerHead::begin(&mut out, Version::Http10, 404);
+        head.field("a", b"b").field("c", b"\xe9");
+        head.end(120);
+        assert_eq!(
+            out,
+            b"HTTP/1.0 404 Not Found\r\na: b\r\nc: \xe9\r\ncontent-length: 120\r\n\r\n"
+        );
+        out.clear();
+        AnswerHead::begin(&mut out, Version::Http11, 299).end(0);
+        assert_eq!(out, b"HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n");
+    }
+}
