@@ -14,7 +14,7 @@
 //! 6  server     starts everything; owns the drain
 //! 5  admin      health, metrics and nodes over HTTP
 //! 5  digest     sums of moved sessions and of the balancer's own answers, for the log
-//! 5  edge       accept, connections, who the client is, limits, CORS
+//! 5  downstream accept, connections, who the client is, limits, CORS
 //! 4  proxy      one request: read, route, turn, send, learn, answer
 //! 3  health     probes, rise and fall
 //! 3  sessions   pins, turns, expiry
@@ -28,6 +28,7 @@
 //! 0  metrics    counters and gauges
 //! 0  events     what happened, for a timeline
 //! 0  timers     many short waits on one timer
+//! 0  transport  sockets, and pipes in memory
 //! 0  log        lines on their way out
 //! ```
 
@@ -53,7 +54,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod digest;
-pub mod edge;
+pub mod downstream;
 pub mod events;
 pub mod health;
 pub mod http1;
@@ -65,4 +66,5 @@ pub mod server;
 pub mod sessions;
 pub mod timers;
 pub mod traces;
+pub mod transport;
 pub mod upstream;

@@ -19,7 +19,7 @@ use crate::admin::{self, Access, AdminState, TokenError};
 use crate::cluster::Cluster;
 use crate::config::{Release, Settings};
 use crate::digest;
-use crate::edge::{self, Drain, Edge};
+use crate::downstream::{self, Downstream, Drain, Listener};
 use crate::health::{self, Probes};
 use crate::limits::Files;
 use crate::log;
@@ -130,13 +130,13 @@ impl Server {
         let proxy = proxy.map_err(StartError::Traces)?;
         let proxy = Arc::new(proxy.with_files(*files));
         let drain = Arc::new(Drain::default());
-        let edge = Edge::new(
+        let downstream = Downstream::new(
             Arc::clone(&proxy),
             settings.clone(),
             Arc::clone(&drain),
             *files,
         );
-        let edge = Arc::new(edge);
+        let downstream = Arc::new(downstream);
         let cut = Arc::new(Notify::new());
         let tables = Arc::clone(&proxy);
         let measure = move || {
@@ -149,7 +149,7 @@ impl Server {
         let admin = Arc::new(admin);
         let mut background = vec![
             tokio::spawn(sweep(Arc::clone(&proxy))),
-            tokio::spawn(edge::relieve(Arc::clone(&edge))),
+            tokio::spawn(downstream::relieve(Arc::clone(&downstream))),
             tokio::spawn(reports),
         ];
         let mut admin_address = None;
@@ -158,7 +158,11 @@ impl Server {
             background.push(tokio::spawn(admin::watch(Arc::clone(&admin))));
             background.push(serve_admin(listener, Arc::clone(&admin))?);
         }
-        let workers = start_workers(settings, &listeners, &edge, &cut)?;
+        let listeners: Vec<_> = (settings.listen.iter().cloned())
+            .map(|listen| Arc::new(Listener::new(Arc::clone(&downstream), listen)))
+            .zip(listeners)
+            .collect();
+        let workers = start_workers(settings.threads, &listeners, &cut)?;
         let probes = health::start(&cluster, settings, &proxy.metrics);
         for address in &addresses {
             info!(%address, nodes = settings.nodes.len(), threads = settings.threads, "listening");
@@ -343,16 +347,15 @@ fn serve_admin(
 
 /// Starts the worker threads. Each accepts from every listener; the kernel wakes whoever is free.
 fn start_workers(
-    settings: &Settings,
-    listeners: &[TcpListener],
-    edge: &Arc<Edge>,
+    threads: usize,
+    listeners: &[(Arc<Listener>, TcpListener)],
     cut: &Arc<Notify>,
 ) -> Result<Vec<Worker>, StartError> {
     let mut workers = Vec::new();
-    for number in 0..settings.threads {
+    for number in 0..threads {
         let own = listeners
             .iter()
-            .map(TcpListener::try_clone)
+            .map(|(listener, socket)| Ok((Arc::clone(listener), socket.try_clone()?)))
             .collect::<io::Result<Vec<_>>>();
         let own = own.map_err(StartError::Worker)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -361,12 +364,11 @@ fn start_workers(
             .map_err(StartError::Worker)?;
         let (drained, on_drained) = oneshot::channel();
         let (gone, on_gone) = oneshot::channel();
-        let edge = Arc::clone(edge);
         let cut = Arc::clone(cut);
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                runtime.block_on(work(edge, own, &cut, drained));
+                runtime.block_on(work(own, &cut, drained));
                 drop(runtime);
                 // Nobody may be waiting any more.
                 let _ = gone.send(());
@@ -383,16 +385,15 @@ fn start_workers(
 /// Serves clients until the drain is complete, and stays until everything is cut: a session's
 /// connections to its node belong to the runtime that opened them, whichever uses them.
 async fn work(
-    edge: Arc<Edge>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(Arc<Listener>, TcpListener)>,
     cut: &Notify,
     drained: oneshot::Sender<()>,
 ) {
     let mut cut = std::pin::pin!(cut.notified());
     let mut accepting = tokio::task::JoinSet::new();
-    for listener in listeners {
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => drop(accepting.spawn(edge::accept(Arc::clone(&edge), listener))),
+    for (listener, socket) in listeners {
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => drop(accepting.spawn(downstream::accept(listener, socket))),
             Err(error) => warn!(%error, "a worker cannot watch its listener"),
         }
     }

@@ -2,11 +2,13 @@
 //!
 //! A timer of tokio's costs a lock, and often a write to an eventfd and a turn of epoll, since it
 //! may end before what the thread sleeps for. Requests wait for milliseconds all the time (their
-//! turn, the moment until a connection is parked), and nearly all of these waits are given up
+//! turn, or a pause), and nearly all of these waits are given up
 //! before they end. Here such a wait is a push to a list; one task a thread sleeps for all of them.
 //!
 //! Such a wait ends up to 3 ms late, never early. [`exactly`] is for the few that may not be late: it
 //! takes a timer of tokio's. Knows nothing of what waits.
+
+mod young;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,6 +19,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
+
+pub use young::Young;
 
 /// Milliseconds that the wheel spans; a longer wait goes round again.
 const SLOTS: u64 = 64;

@@ -20,7 +20,8 @@ use super::verdict::Outcome;
 use crate::bosh;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::{Probe, Settings};
-use crate::upstream::{self, Authority, Connection, Error, Path, Proto, RequestHead, Stream};
+use crate::transport::Stream;
+use crate::upstream::{self, Authority, Connection, Error, Path, Proto, RequestHead};
 
 /// The largest answer that is read, in bytes; an answer to a probe has a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;

@@ -77,27 +77,9 @@ impl Chunked {
     ///
     /// # Errors
     /// `Invalid` at the first byte that breaks the coding; `TooLarge` as soon as a chunk's size
-    /// says that `body` would pass `max` bytes, or when extensions or trailers pass their bound.
+    /// says that `body` would pass `max` bytes, or when extensions or trailers pass their bound;
+    /// `TooManyTrailers`.
     pub fn decode(&mut self, input: &[u8], body: &mut Vec<u8>, max: usize) -> Result<usize, Error> {
-        self.walk(input, Some(body), max)
-    }
-
-    /// Reads over a body that another keeps; says how many bytes of `input` it took: all of them,
-    /// unless the body was complete before.
-    ///
-    /// # Errors
-    /// `Invalid` at the first byte that breaks the coding; `TooLarge` when extensions or trailers
-    /// pass their bound.
-    pub fn skip(&mut self, input: &[u8]) -> Result<usize, Error> {
-        self.walk(input, None, usize::MAX)
-    }
-
-    fn walk(
-        &mut self,
-        input: &[u8],
-        mut body: Option<&mut Vec<u8>>,
-        max: usize,
-    ) -> Result<usize, Error> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             match self.state {
@@ -106,9 +88,7 @@ impl Chunked {
                     let rest = &input[at..];
                     // The smaller of the two is at most `rest.len()`, so it fits.
                     let take = self.chunk.min(rest.len() as u64) as usize;
-                    if let Some(body) = &mut body {
-                        body.extend_from_slice(&rest[..take]);
-                    }
+                    body.extend_from_slice(&rest[..take]);
                     self.chunk -= take as u64;
                     at += take;
                     if self.chunk == 0 {
@@ -116,8 +96,7 @@ impl Chunked {
                     }
                 }
                 _ => {
-                    let so_far = body.as_ref().map_or(0, |body| body.len());
-                    self.state = self.framing(byte, so_far, max)?;
+                    self.state = self.framing(byte, body.len(), max)?;
                     at += 1;
                 }
             }
@@ -150,7 +129,7 @@ impl Chunked {
             (State::TrailerStart, _) if is_token(byte) => {
                 self.trailer_fields += 1;
                 if usize::from(self.trailer_fields) > MAX_FIELDS {
-                    return Err(Error::Invalid("more than 100 trailers"));
+                    return Err(Error::TooManyTrailers);
                 }
                 count(&mut self.trailers)?;
                 State::TrailerName

@@ -13,6 +13,8 @@ pub enum Error {
     TooLarge,
     /// The head has more than [`MAX_FIELDS`](super::MAX_FIELDS) fields.
     TooManyFields,
+    /// A chunked body has more than [`MAX_FIELDS`](super::MAX_FIELDS) trailers.
+    TooManyTrailers,
 }
 
 impl fmt::Display for Error {
@@ -22,6 +24,7 @@ impl fmt::Display for Error {
             Self::Invalid(rule) => f.write_str(rule),
             Self::TooLarge => f.write_str("too large"),
             Self::TooManyFields => f.write_str("more than 100 header fields"),
+            Self::TooManyTrailers => f.write_str("more than 100 trailers"),
         }
     }
 }

@@ -4,10 +4,13 @@ use std::mem::MaybeUninit;
 
 use super::{Error, MAX_FIELDS};
 
+/// One field: its name, and its value without blanks around it.
+pub type Field<'a> = httparse::Header<'a>;
+
 /// Where httparse puts the fields of one head. It lies on the stack of whoever parses, and is not
 /// initialised, so it costs nothing.
 #[derive(Debug)]
-pub struct Room<'a>(pub(super) [MaybeUninit<httparse::Header<'a>>; MAX_FIELDS]);
+pub struct Room<'a>(pub(super) [MaybeUninit<Field<'a>>; MAX_FIELDS]);
 
 impl Room<'_> {
     /// An empty one.
@@ -20,9 +23,14 @@ impl Room<'_> {
 /// The fields of one head, in their order. Names compare without regard to case. Values have no blanks
 /// around them, and may hold bytes past ASCII.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Fields<'a>(pub(super) &'a [httparse::Header<'a>]);
+pub struct Fields<'a>(pub(super) &'a [Field<'a>]);
 
 impl<'a> Fields<'a> {
+    /// These fields.
+    pub const fn of(fields: &'a [Field<'a>]) -> Self {
+        Self(fields)
+    }
+
     /// The values of every field called `name`.
     pub fn all(self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let named = self.0.iter().filter(move |field| is(field, name));
@@ -41,7 +49,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a field is called `name`.
-pub(super) fn is(field: &httparse::Header<'_>, name: &str) -> bool {
+pub(super) fn is(field: &Field<'_>, name: &str) -> bool {
     field.name.eq_ignore_ascii_case(name)
 }
 

@@ -63,29 +63,44 @@ impl HeadEnd {
     /// `NotHttp` at the first byte that is none of `HTTP/`, `Invalid` for a version other than 1.0 and
     /// 1.1. For a request: `NotHttp` at the first byte that no method has.
     pub fn find(&mut self, input: &[u8]) -> Result<Option<usize>, Error> {
-        let mut at = 0;
+        let mut at = self.usual_start(input);
         while self.start != Start::Over
             && let Some(&byte) = input.get(at)
         {
             self.first_byte(byte)?;
             at += 1;
         }
-        while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
-            let line_end = memchr::memchr(b'\n', rest);
-            let line = rest.get(..line_end.unwrap_or(rest.len())).unwrap_or(rest);
-            self.take(line);
-            if self.seen > MAX_HEAD || (line_end.is_some() && self.seen == MAX_HEAD) {
+        let rest = input.get(at..).unwrap_or_default();
+        let mut line = 0;
+        for end in memchr::memchr_iter(b'\n', rest) {
+            self.take(rest.get(line..end).unwrap_or_default());
+            if self.seen >= MAX_HEAD {
                 return Err(Error::TooLarge);
             }
-            let Some(end) = line_end else { break };
             self.end_line()?;
-            at += end + 1;
             if self.line == 1 {
-                return Ok(Some(at));
+                return Ok(Some(at + end + 1));
             }
             self.line = 0;
+            line = end + 1;
         }
-        Ok(None)
+        self.take(rest.get(line..).unwrap_or_default());
+        self.bound().map(|()| None)
+    }
+
+    /// Takes the start that nearly all heads have, without a look at each byte.
+    fn usual_start(&mut self, input: &[u8]) -> usize {
+        let usual: &[u8] = match self.start {
+            Start::Blank => b"POST ",
+            Start::Version => b"HTTP/1.1 ",
+            Start::Method | Start::Over => return 0,
+        };
+        if !self.is_fresh() || !input.starts_with(usual) {
+            return 0;
+        }
+        self.take(usual);
+        self.start = Start::Over;
+        usual.len()
     }
 
     /// Checks one byte where the start of a head is checked.

@@ -214,45 +214,73 @@ fn path<'a>(target: &'a str, host: &str) -> Result<&'a str, Error> {
         }
         rest
     };
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let path_end = rest.bytes().position(|byte| byte == b'?');
+    let (path, query) = rest.split_at(path_end.unwrap_or(rest.len()));
     // A fragment never leaves a client (RFC 9110 §7.1).
-    let of_path =
-        |byte| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'@'..=b'_' | b'a'..=b'z' | b'|' | b'~');
-    let of_query = |byte| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'~');
-    if !is_all(path, of_path) || !is_all(query, of_query) {
+    if !is_all(path, OF_PATH) || !is_all(query, OF_QUERY) {
         return Err(wrong);
     }
     Ok(if path.is_empty() { "/" } else { path })
 }
 
+/// Bits of [`CLASSES`].
+const OF_PATH: u8 = 1;
+const OF_QUERY: u8 = 2;
+const OF_NAME: u8 = 4;
+const OF_ADDRESS: u8 = 8;
+const DIGIT: u8 = 16;
+
+/// In which parts of a target or a host each byte may stand.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        let mut class = 0;
+        if matches!(byte, b'!' | b'$'..=b';' | b'=' | b'@'..=b'_' | b'a'..=b'z' | b'|' | b'~') {
+            class |= OF_PATH;
+        }
+        if matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'~') {
+            class |= OF_QUERY;
+        }
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
+            class |= OF_NAME;
+        }
+        if byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.') {
+            class |= OF_ADDRESS;
+        }
+        if byte.is_ascii_digit() {
+            class |= DIGIT;
+        }
+        classes[byte as usize] = class;
+        byte += 1;
+    }
+    classes
+};
+
 /// `uri-host [ ":" port ]`, of what a registered name or an address can consist of.
 fn is_host(host: &str) -> bool {
-    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) if is_all(address, is_of_address) => {
-            let empty = port.is_empty().then_some("");
-            (address, port.strip_prefix(':').or(empty))
+    let (name, port) = if let Some(rest) = host.strip_prefix('[') {
+        let Some((address, behind)) = rest.split_once(']') else {
+            return false;
+        };
+        if !is_all(address, OF_ADDRESS) {
+            return false;
         }
-        Some(_) => return false,
-        None => {
-            let (name, port) = host.split_once(':').unwrap_or((host, ""));
-            (name, is_all(name, is_of_name).then_some(port))
-        }
+        let empty = behind.is_empty().then_some("");
+        (address, behind.strip_prefix(':').or(empty))
+    } else {
+        let colon = host.bytes().position(|byte| byte == b':');
+        let (name, behind) = host.split_at(colon.unwrap_or(host.len()));
+        let port = behind.strip_prefix(':').unwrap_or_default();
+        (name, is_all(name, OF_NAME).then_some(port))
     };
-    let is_digit = |byte: u8| byte.is_ascii_digit();
-    let port = port.is_some_and(|port| port.len() <= 5 && is_all(port, is_digit));
+    let port = port.is_some_and(|port| port.len() <= 5 && is_all(port, DIGIT));
     !name.is_empty() && host.len() <= LONGEST_HOST && port
 }
 
-fn is_of_address(byte: u8) -> bool {
-    byte.is_ascii_hexdigit() || b":.".contains(&byte)
-}
-
-fn is_of_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._".contains(&byte)
-}
-
-fn is_all(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
-    text.bytes().all(allowed)
+fn is_all(text: &str, class: u8) -> bool {
+    text.bytes()
+        .all(|byte| CLASSES[usize::from(byte)] & class != 0)
 }
 
 #[cfg(test)]

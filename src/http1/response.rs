@@ -74,25 +74,30 @@ impl<'a> Fields<'a> {
     fn read(fields: &[httparse::Header<'a>]) -> Result<Self, Error> {
         let mut read = Self::default();
         for field in fields {
-            let is = |name| is(field, name);
-            if is("content-length") {
-                if read.length.is_some() {
-                    return Err(Error::Invalid("more than one Content-Length"));
+            // The length of a name tells most fields apart.
+            match field.name.len() {
+                10 if is(field, "connection") => read.close |= lists(field.value, b"close"),
+                12 if is(field, "content-type") => {
+                    read.content_type.get_or_insert(field.value);
                 }
-                read.length = Some(length(field.value)?);
-            } else if is("transfer-encoding") {
-                if read.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Error::Invalid("a Transfer-Encoding other than chunked"));
+                14 if is(field, "content-length") => {
+                    if read.length.is_some() {
+                        return Err(Error::Invalid("more than one Content-Length"));
+                    }
+                    read.length = Some(length(field.value)?);
                 }
-                read.chunked = true;
-            } else if is("content-encoding") {
-                if !field.value.eq_ignore_ascii_case(b"identity") {
+                16 if is(field, "content-encoding")
+                    && !field.value.eq_ignore_ascii_case(b"identity") =>
+                {
                     return Err(Error::Invalid("a Content-Encoding that nobody asked for"));
                 }
-            } else if is("connection") {
-                read.close |= lists(field.value, b"close");
-            } else if is("content-type") {
-                read.content_type.get_or_insert(field.value);
+                17 if is(field, "transfer-encoding") => {
+                    if read.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(Error::Invalid("a Transfer-Encoding other than chunked"));
+                    }
+                    read.chunked = true;
+                }
+                _ => {}
             }
         }
         Ok(read)

@@ -1,7 +1,7 @@
 //! How often and how much: what one client, and all of them together, may ask for.
 //!
 //! Owns the rates, the memory of sids that no node knows, the count of each client's connections,
-//! and the limit of open files. Decides and counts nothing else: `proxy` and `edge` ask, and
+//! and the limit of open files. Decides and counts nothing else: `proxy` and `downstream` ask, and
 //! answer the client. Reads no clock: time comes in as the time since the start.
 //!
 //! Every table here has a fixed number of places. Whoever finds none takes the place of the entry

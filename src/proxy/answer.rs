@@ -1,9 +1,10 @@
-//! What a client is answered, before `edge` puts it into HTTP.
+//! What a client is answered, before `downstream` puts it into HTTP.
 
 use std::fmt;
 
 use bytes::Bytes;
 
+use super::note::Delivery;
 use super::reject::Cause;
 
 /// An answer to one request. Its body may hold a sid, so that `{:?}` leaves it out.
@@ -21,6 +22,15 @@ pub struct Answer {
     pub close: bool,
     /// The cause, if the balancer wrote it in a node's place.
     pub cause: Option<Cause>,
+}
+
+/// An answer, and whom to tell how its delivery ended.
+#[derive(Debug)]
+pub struct Reply {
+    /// The answer.
+    pub answer: Answer,
+    /// Its delivery.
+    pub delivery: Delivery,
 }
 
 impl fmt::Debug for Answer {

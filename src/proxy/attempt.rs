@@ -14,7 +14,7 @@ use super::release;
 use crate::cluster::{Life, Node};
 use crate::metrics::NodeMetrics;
 use crate::sessions::Session;
-use crate::upstream::{Answer, Connection, Error, HalfClose, Priority, Turn};
+use crate::upstream::{Answer, Connection, Error, Priority, Turn, WaitControl};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -183,10 +183,7 @@ impl Proxy {
         if !stays(node) {
             return Ended::NodeDown;
         }
-        if times.late {
-            connection.watch();
-        }
-        let half_close = HalfClose::default();
+        let control = WaitControl::default();
         let is_lost = AtomicBool::new(false);
         let mut talk = std::pin::pin!(async {
             connection.send(request, SEND_LIMIT).await?;
@@ -198,7 +195,7 @@ impl Proxy {
                 lost
             };
             connection
-                .receive_or_release(self.max_answer, FINISH_LIMIT, &half_close, give_up)
+                .receive_controlled(self.max_answer, FINISH_LIMIT, &control, give_up)
                 .await
         });
         let mut timer = Deadline::of(times, &self.release);
@@ -211,7 +208,7 @@ impl Proxy {
                         Ended::Answered(answer)
                     }
                     Err(_) if is_lost.load(Ordering::Relaxed) => Ended::Lost,
-                    Err(error) if half_close.is_silent() && gave_way(&error, times) => {
+                    Err(error) if control.is_silent() && gave_way(&error, times) => {
                         Ended::Released
                     }
                     Err(error) => {
@@ -224,7 +221,7 @@ impl Proxy {
                     node.metrics.exchange_failures.inc();
                     return Ended::NodeDown;
                 }
-                due = &mut timer => match timer.next(due, times, &half_close) {
+                due = &mut timer => match timer.next(due, times, &control) {
                     Next::Wait => {}
                     Next::Nudge => node.suspect("an answer is late", SystemTime::now()),
                     Next::End(ended) => return ended,

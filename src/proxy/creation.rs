@@ -13,7 +13,7 @@ use tracing::warn;
 use super::attempt::{self, Ended, OVERDUE_AFTER};
 use super::deadline::Times;
 use super::learn::{self, Learned};
-use super::{Answer, Cause, Job, Phase, Proxy, refuse};
+use super::{Answer, Cause, Job, Phase, Proxy, Reply, refuse};
 use crate::cluster::{NodeId, Placed};
 use crate::sessions::{Insert, Terms};
 use crate::upstream::{self, Connection, Error, Priority};
@@ -43,7 +43,7 @@ enum Try {
 }
 
 /// Runs a creation to its answer.
-pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
+pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Reply {
     let mut give_up = None;
     let mut tried = Vec::new();
     let (mut writes, mut garbage) = (0, 0);
@@ -64,10 +64,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Answer {
         let tried_so_far = proxy.try_creation(node, &job).await;
         tried.push(node);
         let cause = match tried_so_far {
-            Try::Done(answer) => {
-                job.note.finish(&answer);
-                return answer;
-            }
+            Try::Done(answer) => return job.note.answer(answer),
             Try::Untouched => continue,
             Try::Error => Cause::NodeError,
             Try::Closed => Cause::CreationFailed,
@@ -120,7 +117,7 @@ impl Proxy {
             };
         let stay = job.note.at_node();
         let now = stay.begun();
-        let times = Times::new(job.note.begun(), now, patience).of_creation(now + NUDGE_AFTER);
+        let times = Times::new(now, patience).of_creation(now + NUDGE_AFTER);
         let mut written = false;
         let sent = || written = true;
         let ended = self

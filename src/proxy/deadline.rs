@@ -2,18 +2,15 @@
 //! a stop releases it. One timer for all of them, and none for an answer that comes at once.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::Ended;
 use super::release::{self, Release};
-use crate::upstream::{HalfClose, PARK_AFTER, YOUNG};
-
-/// A try that begins so long after its request has its timer at once: where `edge` polls it again, it
-/// would not be as old as [`YOUNG`] yet.
-const LATE: Duration = PARK_AFTER.saturating_sub(YOUNG);
+use crate::timers::Young;
+use crate::upstream::WaitControl;
 
 /// The times of one try.
 #[derive(Debug)]
@@ -24,8 +21,6 @@ pub(super) struct Times {
     nudge: Option<Instant>,
     /// When it is given up.
     deadline: Instant,
-    /// It begins so long after its request that nobody polls it any more without being woken.
-    pub(super) late: bool,
     /// The request asks for a new session.
     pub(super) creation: bool,
     /// How a stop ends it; none if only its answer can.
@@ -33,13 +28,12 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Those of a try that begins at `now`, for a request that began at `begun`.
-    pub(super) fn new(begun: Instant, now: Instant, patience: Duration) -> Self {
+    /// Those of a try that begins at `now`.
+    pub(super) fn new(now: Instant, patience: Duration) -> Self {
         Self {
             begun: now,
             nudge: None,
             deadline: now + patience,
-            late: now.saturating_duration_since(begun) >= LATE,
             creation: false,
             release: None,
         }
@@ -60,20 +54,13 @@ impl Times {
     }
 }
 
-/// A deadline that has no timer until the exchange has taken as long as [`YOUNG`]: most answers are
-/// there by then. Whoever drives an exchange polls it again once it has taken a while, whether
-/// something woke it or not: `edge` does so when it parks the connection, [`PARK_AFTER`] behind the
-/// beginning of the request at the earliest. It does so once, so that the timer of a try that begins
-/// [`LATE`] runs at once.
+/// A deadline that has no timer of tokio's while the try is [`Young`]: most answers are there by then.
 pub(super) struct Deadline<'a> {
-    begun: Instant,
     at: Instant,
     /// The release that it looks out for as well, and when the try is old enough for it.
     release: Option<(&'a Release, Instant)>,
-    /// It was not polled yet.
-    fresh: bool,
-    /// It may go without a timer still.
-    young: bool,
+    /// The end of the time without a timer.
+    young: Option<Young>,
     /// The node was asked to give the request up.
     releasing: bool,
     timer: Option<Pin<Box<dyn Future<Output = Due> + Send + 'a>>>,
@@ -86,6 +73,8 @@ pub(super) enum Due {
     Time,
     /// The release.
     Release,
+    /// The end of the time without a timer.
+    Young,
 }
 
 /// What follows when a [`Deadline`] has rung.
@@ -103,27 +92,29 @@ impl<'a> Deadline<'a> {
     pub(super) fn of(times: &Times, release: &'a Release) -> Self {
         let manner = times.release;
         Self {
-            begun: times.begun,
             at: times.nudge.unwrap_or(times.deadline),
             release: manner.map(|manner| (release, times.begun + manner.patience())),
-            fresh: true,
             releasing: false,
-            young: !(times.late || manner.is_some() && release.has_begun()),
+            young: Some(Young::default()),
             timer: None,
         }
     }
 
     /// What follows when it has rung. It is set anew unless the try ends.
-    pub(super) fn next(&mut self, due: Due, times: &Times, half_close: &HalfClose) -> Next {
+    pub(super) fn next(&mut self, due: Due, times: &Times, control: &WaitControl) -> Next {
+        if due == Due::Young {
+            control.watch();
+            return Next::Wait;
+        }
         if due == Due::Release {
-            half_close.ask();
+            control.half_close();
             self.releasing = true;
             self.release = None;
             self.reset(Instant::now() + release::WITHIN);
             return Next::Wait;
         }
         if std::mem::take(&mut self.releasing) {
-            if half_close.is_silent() && times.release == Some(release::Manner::Poll) {
+            if control.is_silent() && times.release == Some(release::Manner::Poll) {
                 return Next::End(Ended::Released);
             }
             // Its answer has begun, or it has stanzas that the node may not have read.
@@ -168,11 +159,10 @@ impl Future for Deadline<'_> {
     type Output = Due;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Due> {
-        let fresh = std::mem::replace(&mut self.fresh, false);
-        // The clock is left alone the first time.
-        self.young = self.young && (fresh || self.begun.elapsed() < YOUNG);
-        if self.young {
-            return Poll::Pending;
+        if let Some(young) = &mut self.young {
+            ready!(Pin::new(young).poll(context));
+            self.young = None;
+            return Poll::Ready(Due::Young);
         }
         let mut timer = self.timer.take().unwrap_or_else(|| self.timer());
         let due = timer.as_mut().poll(context);
@@ -183,26 +173,29 @@ impl Future for Deadline<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
-
     use super::*;
 
+    /// Nothing but the deadline's own times polls it.
     #[tokio::test(start_paused = true)]
-    async fn an_exchange_has_a_deadline_however_late_it_begins() {
-        for late in (0..40_000).step_by(500).map(Duration::from_micros) {
-            let request = Instant::now();
-            tokio::time::advance(late).await;
-            let times = Times::new(request, Instant::now(), Duration::from_secs(1));
-            let release = Release::default();
-            let mut deadline = Deadline::of(&times, &release);
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
-            let parked = request + PARK_AFTER;
-            if let Some(left) = parked.checked_duration_since(Instant::now()) {
-                tokio::time::advance(left).await;
-                assert!(Pin::new(&mut deadline).poll(&mut context).is_pending());
-            }
-            assert!(deadline.timer.is_some(), "begun after {late:?}");
-        }
+    async fn a_try_has_a_timer_of_its_own_once_it_is_not_young() {
+        let begun = Instant::now();
+        let times = Times::new(begun, Duration::from_secs(1));
+        let (release, control) = (Release::default(), WaitControl::default());
+        let mut deadline = Deadline::of(&times, &release);
+        let due = (&mut deadline).await;
+        assert_eq!(due, Due::Young);
+        assert!(
+            begun.elapsed() < Duration::from_millis(50),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(matches!(deadline.next(due, &times, &control), Next::Wait));
+        let due = (&mut deadline).await;
+        assert_eq!(due, Due::Time);
+        assert!(begun.elapsed() >= Duration::from_secs(1));
+        assert!(matches!(
+            deadline.next(due, &times, &control),
+            Next::End(Ended::Overdue)
+        ));
     }
 }

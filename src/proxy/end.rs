@@ -79,6 +79,20 @@ pub(super) const fn given_up(phase: Phase, cut: bool) -> &'static str {
     }
 }
 
+/// The state of an answer that the client took too slowly.
+pub(super) const TOO_SLOW: &str = "cD";
+
+/// The state of an answer whose connection ended while it was written: the client's doing, or the end
+/// of the balancer (`cut`).
+pub(super) const fn undelivered(cut: bool) -> &'static str {
+    if cut { "KD" } else { "CD" }
+}
+
+/// Whether a state is one of an answer that was not written to its end.
+pub(super) fn is_undelivered(state: &str) -> bool {
+    [TOO_SLOW, undelivered(false), undelivered(true)].contains(&state)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

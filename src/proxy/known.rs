@@ -19,7 +19,7 @@ use super::deadline::Times;
 use super::failed::Broken;
 use super::learn::{self, Learned};
 use super::resend::Writes;
-use super::{Answer, Cause, Job, Phase, Proxy, release};
+use super::{Answer, Cause, Job, Phase, Proxy, Reply, release};
 use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
 use crate::limits::Client;
@@ -114,7 +114,7 @@ pub(super) enum Step {
 }
 
 /// Runs a request of a session to its answer.
-pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
+pub(super) async fn run(under_way: UnderWay, job: Job) -> Reply {
     let proxy = Arc::clone(&under_way.proxy);
     let release = &proxy.release;
     let manner = release::Manner::of(job.note.kind());
@@ -174,8 +174,7 @@ pub(super) async fn run(under_way: UnderWay, job: Job) -> Answer {
             Step::Rejected(cause) => break under_way.lost(cause),
         }
     };
-    job.note.finish(&answer);
-    answer
+    job.note.answer(answer)
 }
 
 impl UnderWay {
@@ -216,9 +215,9 @@ impl UnderWay {
             }
         };
         let stay = job.note.at_node();
-        let times = Times::new(job.note.begun(), stay.begun(), patience)
-            .released(release::Manner::of(job.note.kind()));
-        let lost = Lost::watch(self, &times);
+        let times =
+            Times::new(stay.begun(), patience).released(release::Manner::of(job.note.kind()));
+        let lost = Lost::watch(self);
         let ended = self
             .proxy
             .exchange(node, &mut connection, &job.request, sent, lost, &times)
@@ -360,14 +359,9 @@ impl UnderWay {
         let (client, held) = (client_key(job.client), node.metrics.held.get());
         if let Some(life) = node.memory.lacks(made, client, held, Instant::now()) {
             let proxy = Arc::clone(proxy);
-            let lose = move || proxy.lose_sessions(id, life);
-            if cfg!(any(test, fuzzing)) {
-                // A simulation has one thread, and one order of events.
-                lose();
-            } else {
-                // Looks at every session, which is no work for a thread that serves requests.
-                tokio::task::spawn_blocking(lose);
-            }
+            // Looks at every session, which is no work for a thread that serves requests.
+            let background = proxy.background;
+            background(Box::new(move || proxy.lose_sessions(id, life)));
         }
     }
 

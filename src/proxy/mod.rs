@@ -1,6 +1,6 @@
 //! One request: read, route, wait for its turn, send, learn from the answer, pass it on.
 //!
-//! Owns the decisions of a request's life and nothing of HTTP towards the client: `edge` hands in
+//! Owns the decisions of a request's life and nothing of HTTP towards the client: `downstream` hands in
 //! a body and a few checked facts ([`Ask`]), and gets either an [`Answer`] at once or an
 //! [`Exchange`] to be waited for. An exchange is a boxed future that holds only what the answer
 //! will need, since a held poll is the normal state of a client: whoever polls it may drop
@@ -13,9 +13,6 @@ mod creation;
 mod deadline;
 mod end;
 mod failed;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod known;
 mod learn;
 mod note;
@@ -32,14 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use access::{Access, TARGET};
-pub use answer::Answer;
+pub use answer::{Answer, Reply};
 use end::Phase;
-pub use note::Note;
+pub use note::{Delivered, Delivery, Note};
 pub use reject::{Cause, Row};
 
 use crate::bosh;
@@ -51,7 +47,7 @@ use crate::sessions::{self, Addresses, Refusal, Session, Sessions, Time};
 use crate::traces::{Parent, Traces};
 use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 
-/// What `edge` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
+/// What `downstream` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
 /// out.
 #[derive(Clone)]
 pub struct Ask<'a> {
@@ -66,7 +62,7 @@ pub struct Ask<'a> {
     /// The span that a trusted proxy says it belongs to.
     pub parent: Parent,
     /// The whole body.
-    pub body: Bytes,
+    pub body: &'a [u8],
 }
 
 impl fmt::Debug for Ask<'_> {
@@ -81,15 +77,18 @@ impl fmt::Debug for Ask<'_> {
 }
 
 /// An answer that is under way.
-pub type Exchange = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub type Exchange = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// What becomes of a request.
 pub enum Begun {
     /// It is answered.
-    Answered(Answer),
+    Answered(Reply),
     /// It is at a node, or waits for one.
     Exchange(Exchange),
 }
+
+/// Does work that takes longer than a thread that serves requests has.
+pub type Background = fn(Box<dyn FnOnce() + Send>);
 
 /// Everything that requests share.
 #[derive(Debug)]
@@ -116,6 +115,7 @@ pub struct Proxy {
     /// Open files are short: sessions give up their idle connections.
     no_files: AtomicBool,
     release: release::Release,
+    background: Background,
     started: Instant,
     max_answer: usize,
     creation_from: CreationFrom,
@@ -176,6 +176,7 @@ impl Proxy {
             ceiling: i32::MAX,
             no_files: AtomicBool::new(false),
             release: release::Release::default(),
+            background: |work| drop(tokio::task::spawn_blocking(work)),
             started: Instant::now(),
             max_answer: settings.bosh.max_answer,
             creation_from: settings.bosh.creation_from,
@@ -194,6 +195,12 @@ impl Proxy {
             ceiling: files.ceiling(),
             ..self
         }
+    }
+
+    /// The same, with another place for long work than tokio's blocking threads.
+    #[must_use]
+    pub fn with_background(self, background: Background) -> Self {
+        Self { background, ..self }
     }
 
     /// Notes that open files are short: within a second sessions give up the connections to their
@@ -250,13 +257,9 @@ impl Proxy {
 
     /// Begins one request.
     pub fn begin(self: &Arc<Self>, ask: &Ask<'_>) -> Begun {
-        #[cfg(any(test, fuzzing))]
-        if let Some(recorded) = fuzzing::take(ask) {
-            return Begun::Answered(recorded);
-        }
         let length = u64::try_from(ask.body.len()).unwrap_or(0);
         self.metrics.client_received_bytes.inc_by(length);
-        match bosh::read_request(&ask.body) {
+        match bosh::read_request(ask.body) {
             Ok(wrapper) => self.route(ask, &wrapper),
             Err(malformed) => {
                 tracing::debug!(client = %ask.client, %malformed, "malformed wrapper");
@@ -296,9 +299,9 @@ impl Proxy {
     fn job(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
         let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client, &ask.parent);
         note.enters(Phase::Queue);
-        let body = self.for_node(&ask.body, wrapper);
+        let body = self.for_node(ask.body, wrapper);
         Job {
-            request: upstream::write_request(&request_head(ask), &body),
+            request: request_for_node(ask, &body),
             client: ask.client,
             rid: wrapper.rid,
             pause: wrapper.pause,
@@ -381,6 +384,11 @@ impl Proxy {
     }
 }
 
+/// The bytes of a request for a node, with this body.
+pub fn request_for_node(ask: &Ask<'_>, body: &[u8]) -> Box<[u8]> {
+    upstream::write_request(&request_head(ask), body)
+}
+
 /// The head of a request for a node.
 const fn request_head<'a>(ask: &Ask<'a>) -> RequestHead<'a> {
     RequestHead {
@@ -397,10 +405,8 @@ const fn request_head<'a>(ask: &Ask<'a>) -> RequestHead<'a> {
 }
 
 /// An answer of the balancer's own, counted.
-fn refuse(cause: Cause, legacy: bool, note: Note) -> Answer {
-    let answer = Answer::reject(cause, legacy);
-    note.finish(&answer);
-    answer
+fn refuse(cause: Cause, legacy: bool, note: Note) -> Reply {
+    note.answer(Answer::reject(cause, legacy))
 }
 
 fn kind_of(wrapper: &bosh::Request<'_>) -> Kind {

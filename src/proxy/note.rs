@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{Level, info, warn};
 
 use super::access::Name;
-use super::answer::Answer;
+use super::answer::{Answer, Reply};
 use super::end::{self, Phase};
 use super::{Cause, Proxy};
 use crate::cluster::NodeId;
@@ -79,12 +79,67 @@ impl Drop for Stay<'_> {
 }
 
 /// How a request ended.
+#[derive(Debug)]
 struct Ended {
     outcome: Outcome,
     cause: Option<Cause>,
     status: u16,
     bytes: usize,
     state: &'static str,
+}
+
+/// An answer on its way to the client. Dropped before [`Delivery::ended`], it ended with its
+/// connection.
+#[must_use = "the request's line is logged when the delivery has ended"]
+#[derive(Debug)]
+pub struct Delivery(Option<Box<Undelivered>>);
+
+/// How the delivery of an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// The kernel took all of it at once.
+    AtOnce,
+    /// The kernel took all of it in the end.
+    Slowly,
+    /// The client was too slow, and its connection was closed.
+    TooSlow,
+}
+
+/// What is logged of an answer that is on its way.
+#[derive(Debug)]
+struct Undelivered {
+    note: Note,
+    ended: Ended,
+    took: Duration,
+}
+
+impl Delivery {
+    /// Notes how it ended.
+    pub fn ended(mut self, delivered: Delivered) {
+        let Some(mut last) = self.0.take() else {
+            return;
+        };
+        match delivered {
+            Delivered::AtOnce => {}
+            Delivered::Slowly => last.took = last.note.begun.elapsed(),
+            Delivered::TooSlow => {
+                last.took = last.note.begun.elapsed();
+                last.ended.state = end::TOO_SLOW;
+            }
+        }
+        last.note.log(&last.ended, last.took);
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        let Some(mut last) = self.0.take() else {
+            return;
+        };
+        last.ended.state = end::undelivered(last.note.proxy.access.is_cut());
+        let took = last.note.begun.elapsed();
+        last.note.log(&last.ended, took);
+    }
 }
 
 impl Note {
@@ -152,8 +207,8 @@ impl Note {
         }
     }
 
-    /// Counts and logs the answer.
-    pub fn finish(mut self, answer: &Answer) {
+    /// Counts the answer. Its line is logged when its delivery has ended.
+    pub fn finish(mut self, answer: &Answer) -> Delivery {
         let metrics = &self.proxy.metrics;
         let outcome = match answer.cause {
             Some(cause) => {
@@ -172,6 +227,10 @@ impl Note {
             metrics.overhead_seconds.observe(added);
         }
         self.counted = true;
+        self.warn(answer.cause);
+        if !self.proxy.access.is_on() && !self.trace.is_on() {
+            return Delivery(None);
+        }
         let phase = Phase::numbered(self.phase.load(Ordering::Relaxed));
         let ended = Ended {
             outcome,
@@ -180,26 +239,40 @@ impl Note {
             bytes: answer.body.len(),
             state: end::answered(answer.cause, phase, has_node),
         };
-        self.log(&ended, took);
+        Delivery(Some(Box::new(Undelivered {
+            note: self,
+            ended,
+            took,
+        })))
+    }
+
+    /// The same with the answer.
+    pub(super) fn answer(self, answer: Answer) -> Reply {
+        let delivery = self.finish(&answer);
+        Reply { answer, delivery }
     }
 
     fn held(&self) -> Duration {
         Duration::from_nanos(self.at_nodes.load(Ordering::Relaxed))
     }
 
-    fn log(&self, ended: &Ended, took: Duration) {
-        let loud = ended.cause.filter(|cause| cause.row().level == Level::WARN);
+    fn warn(&self, cause: Option<Cause>) {
+        let loud = cause.filter(|cause| cause.row().level == Level::WARN);
         if let Some(cause) = loud {
             let (client, kind, node) = (self.client, self.kind.label(), self.node());
             warn!(%client, kind, node, cause = cause.row().label, "rejected");
         }
+    }
+
+    fn log(&self, ended: &Ended, took: Duration) {
         self.trace(ended);
         if !self.proxy.access.is_on() {
             return;
         }
         let session = Name::from_bits(self.session.load(Ordering::Relaxed));
         // Only ordinary ends are ever left out.
-        if ended.outcome != Outcome::Ok || self.proxy.access.samples(session) {
+        let ordinary = ended.outcome == Outcome::Ok && !end::is_undelivered(ended.state);
+        if !ordinary || self.proxy.access.samples(session) {
             self.line(ended, took, session);
         }
     }

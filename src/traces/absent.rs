@@ -2,10 +2,9 @@
 
 use std::io;
 
-use hyper::HeaderMap;
-
 use super::{Ended, Stage};
 use crate::config;
+use crate::http1::Fields;
 
 /// The span that a request belongs to.
 #[derive(Debug, Clone, Default)]
@@ -13,7 +12,7 @@ pub struct Parent(());
 
 impl Parent {
     /// What the head of a request says. The peer must be trusted.
-    pub const fn of(_: &HeaderMap) -> Self {
+    pub const fn of(_: Fields<'_>) -> Self {
         Self(())
     }
 }

@@ -7,14 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::HeaderMap;
 use hyper_util::rt::TokioIo;
-use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{
     Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_http::{Bytes, HeaderExtractor, HttpClient, HttpError, Request, Response};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -24,6 +23,7 @@ use tokio::time::timeout;
 
 use super::{Ended, Stage};
 use crate::config;
+use crate::http1::Fields;
 
 /// How long the collector may take for a batch.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
@@ -43,9 +43,22 @@ pub struct Parent(Context);
 
 impl Parent {
     /// What the head of a request says (W3C `traceparent`). The peer must be trusted.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(fields: Fields<'_>) -> Self {
         let propagator = TraceContextPropagator::new();
-        Self(propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers)))
+        Self(propagator.extract_with_context(&Context::new(), &Head(fields)))
+    }
+}
+
+/// The fields of a head, as the propagator reads them.
+struct Head<'a>(Fields<'a>);
+
+impl Extractor for Head<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        std::str::from_utf8(self.0.first(key)?).ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name).collect()
     }
 }
 

@@ -10,27 +10,19 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use super::race::{Candidates, connect_any};
-use super::stream::{Stream, peek, watch};
 use super::{Answer, Error, Heard, Reader};
+use crate::transport::Stream;
 
 /// The most bytes taken by one read.
 const READ: usize = 16 * 1024;
-
-/// A request that is not answered within this is parked. Then its exchange is polled once more, whether
-/// something woke it or not.
-pub const PARK_AFTER: Duration = Duration::from_millis(15);
-
-/// A younger connection is not watched by TCP yet. An exchange is polled again after [`PARK_AFTER`], so
-/// that a held one is.
-pub const YOUNG: Duration = Duration::from_millis(10);
 
 /// One connection to a node, owned by one session.
 #[derive(Debug)]
@@ -41,8 +33,8 @@ pub struct Connection {
     reused: bool,
     /// Raised by each byte that comes; nothing where that is of no interest.
     heard: Option<Heard>,
-    /// When it was opened; none once TCP has been told to see that the node is there.
-    opened: Option<Instant>,
+    /// Whether TCP sees to it that the node is there.
+    watched: bool,
 }
 
 /// Where in an exchange a connection is.
@@ -60,31 +52,51 @@ enum State {
     Spent,
 }
 
-/// Asks an exchange to give up its place at the node: see [`Connection::receive_or_release`].
+/// What the owner of an exchange asks of it while it waits: see
+/// [`Connection::receive_controlled`]. The exchange has to be polled again.
 #[derive(Debug, Default)]
-pub struct HalfClose(AtomicU8);
+pub struct WaitControl {
+    half_close: AtomicU8,
+    watch: AtomicBool,
+}
 
-impl HalfClose {
+impl WaitControl {
     const ASKED: u8 = 1;
     const DONE: u8 = 2;
 
-    /// Asks for it. The exchange has to be polled again.
-    pub fn ask(&self) {
-        self.0.store(Self::ASKED, Ordering::Relaxed);
+    const fn new() -> Self {
+        Self {
+            half_close: AtomicU8::new(0),
+            watch: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the exchange to give up its place at the node by a half-close.
+    pub fn half_close(&self) {
+        self.set(Self::ASKED);
+    }
+
+    /// Asks to have TCP watch the connection.
+    pub fn watch(&self) {
+        self.watch.store(true, Ordering::Relaxed);
     }
 
     /// Whether the connection was half-closed before a byte of the answer had come, and none has come
     /// since.
     pub fn is_silent(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == Self::DONE
+        self.half_close.load(Ordering::Relaxed) == Self::DONE
     }
 
-    fn is_asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == Self::ASKED
+    fn wants_half_close(&self) -> bool {
+        self.half_close.load(Ordering::Relaxed) == Self::ASKED
+    }
+
+    fn wants_watch(&self) -> bool {
+        self.watch.load(Ordering::Relaxed)
     }
 
     fn set(&self, state: u8) {
-        self.0.store(state, Ordering::Relaxed);
+        self.half_close.store(state, Ordering::Relaxed);
     }
 }
 
@@ -100,10 +112,9 @@ impl Connection {
     /// head start of 250 ms, or of its share of `limit` if that is less. If there are several,
     /// `note` hears of each that turned out to work or not.
     ///
-    /// The connection sends without delay. Once it is older than [`YOUNG`] and waits for an answer,
-    /// TCP tries it when it is silent: a node that vanished under a held poll is noticed after 40
-    /// to 60 s, whatever its `wait`. That takes five system calls, and many sessions of short
-    /// exchanges never come to it.
+    /// The connection sends without delay. TCP watches it only when its owner asks for that
+    /// ([`WaitControl::watch`]): it takes five system calls, and many sessions of short exchanges
+    /// never come to it.
     ///
     /// # Errors
     /// One for which [`Error::is_connect`] holds; of several, the one at the address that worked
@@ -122,7 +133,7 @@ impl Connection {
             state: State::Idle,
             reused: false,
             heard: None,
-            opened: Some(Instant::now()),
+            watched: false,
         })
     }
 
@@ -168,12 +179,12 @@ impl Connection {
     /// the reactor has not seen yet is not known, so a send may still meet a closed connection.
     pub fn is_quiet(&self) -> bool {
         let waits = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        self.state == State::Idle && peek(&self.stream).is_err_and(|error| waits(&error))
+        self.state == State::Idle && self.stream.peek().is_err_and(|error| waits(&error))
     }
 
     /// Whether a byte waits on it, as far as the reactor has seen.
     fn has_unread(&self) -> bool {
-        matches!(peek(&self.stream), Ok(1..))
+        matches!(self.stream.peek(), Ok(1..))
     }
 
     /// Sends a whole request: one write, as a rule. A timer runs only if the kernel did not take
@@ -227,29 +238,29 @@ impl Connection {
         max_answer: usize,
         finish: Duration,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + '_ {
-        static NEVER: HalfClose = HalfClose(AtomicU8::new(0));
-        self.receive_or_release(max_answer, finish, &NEVER, |_| Poll::Pending)
+        static NOTHING: WaitControl = WaitControl::new();
+        self.receive_controlled(max_answer, finish, &NOTHING, |_| Poll::Pending)
     }
 
-    /// The same, and half-closes the connection when `half_close` asks for it and no byte of the
-    /// answer has come. The answer may still come; it is the last one here.
+    /// The same, under `control`. It half-closes the connection if no byte of the answer has come;
+    /// the answer may still come, and is the last one here. It has TCP notice after 40 to 60 s that a
+    /// node has vanished, whatever its `wait`.
     ///
     /// When `give_up` is ready while no byte has come and the connection is whole, it ends with `Closed`,
     /// and the connection is spent. It is asked whenever the future is polled and there is nothing to read.
     ///
     /// # Errors
     /// Those of [`receive`](Self::receive).
-    pub fn receive_or_release<'a>(
+    pub fn receive_controlled<'a>(
         &'a mut self,
         max_answer: usize,
         finish: Duration,
-        half_close: &'a HalfClose,
+        control: &'a WaitControl,
         mut give_up: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'a,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + 'a {
         let mut released = false;
         let given_up = self.state == State::Answering;
         let mut partial = None;
-        let mut polled = false;
         poll_fn(move |cx| {
             match self.state {
                 State::Sent => {}
@@ -259,20 +270,19 @@ impl Connection {
                     return Poll::Ready(Err(Error::Closed(None)));
                 }
             }
-            if half_close.is_asked() && self.state == State::Sent {
+            if control.wants_watch() {
+                self.watch();
+            }
+            if control.wants_half_close() && self.state == State::Sent {
                 // If it fails, the connection is broken, which the next read shows.
                 let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
-                half_close.set(HalfClose::DONE);
+                control.set(WaitControl::DONE);
                 released = true;
             }
             let Poll::Ready(mut result) = self.poll_answer(cx, &mut partial, max_answer, finish)
             else {
                 if released && self.state == State::Answering {
-                    half_close.set(HalfClose::ASKED);
-                }
-                let again = std::mem::replace(&mut polled, true);
-                if again && self.opened.is_some_and(|opened| opened.elapsed() >= YOUNG) {
-                    self.watch();
+                    control.set(WaitControl::ASKED);
                 }
                 if self.state == State::Sent && !released && give_up(cx).is_ready() {
                     self.state = State::Spent;
@@ -294,10 +304,9 @@ impl Connection {
     /// Has TCP notice when the node is gone, from now on. A socket that refuses an option still
     /// works, so refusals are passed over.
     pub fn watch(&mut self) {
-        if self.opened.take().is_none() {
-            return;
+        if !std::mem::replace(&mut self.watched, true) {
+            self.stream.watch();
         }
-        watch(&self.stream);
     }
 
     fn poll_send(
@@ -317,9 +326,7 @@ impl Connection {
                 }
                 Poll::Ready(Err(error)) => error,
                 Poll::Pending => {
-                    let mut byte = [0];
-                    let peeked = self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
-                    if matches!(peeked, Poll::Ready(Ok(1..))) {
+                    if matches!(self.stream.poll_peek(cx), Poll::Ready(Ok(1..))) {
                         return Poll::Ready(Err(Error::EARLY));
                     }
                     let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(limit)));

@@ -135,7 +135,7 @@ impl From<http1::Error> for Error {
         match error {
             http1::Error::NotHttp => Self::NotHttp,
             http1::Error::Invalid(rule) => Self::Invalid(rule),
-            http1::Error::TooLarge => Self::TooLarge,
+            http1::Error::TooLarge | http1::Error::TooManyTrailers => Self::TooLarge,
             http1::Error::TooManyFields => Self::Invalid("more than 100 header fields"),
         }
     }

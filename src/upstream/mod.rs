@@ -21,19 +21,15 @@ mod answer;
 mod connection;
 mod error;
 mod heard;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod memory;
 mod pace;
 mod race;
 mod request;
 mod stream;
 
 pub use answer::{Answer, Reader};
-pub use connection::{Connection, HalfClose, PARK_AFTER, YOUNG};
+pub use connection::{Connection, WaitControl};
 pub use error::Error;
 pub use heard::Heard;
 pub use pace::{Pace, Priority, Turn};
 pub use race::Candidates;
 pub use request::{Authority, Path, Proto, RequestHead, write_request};
-pub use stream::{Stream, watch_socket};

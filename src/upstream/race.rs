@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Error;
-use super::stream::{Stream, connect};
+use super::stream::connect;
+use crate::transport::Stream;
 
 /// How long one attempt runs alone (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -286,7 +286,7 @@ fn leaks_no_debug_output_has_a_sid() {
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         secure: false,
         parent: bowline::traces::Parent::default(),
-        body: body.clone().into(),
+        body: body.as_bytes(),
     };
     let told = bowline::proxy::Answer::ok(body.clone().into());
     let mut reader = bowline::upstream::Reader::new(1000);

@@ -273,6 +273,49 @@ async fn a_client_that_goes_away_has_a_line_that_says_where_its_request_was() {
     assert_eq!(metric(page.text(), gone), 1);
 }
 
+/// What the client did not get is not an ordinary end, and is never sampled away.
+#[tokio::test]
+async fn an_answer_that_did_not_arrive_has_a_line_that_says_so() {
+    let nodes = tigase_nodes(1).await;
+    let more = "timeouts: { write_stall: 1s }\n\
+        log: { format: json, access: { sample: 1000000 } }\n\
+        health: { interval: 24h, timeout: 1s, rise: 1 }\n";
+    let start = Start {
+        more,
+        ..Start::default()
+    };
+    let process = Process::start(&nodes, &start).await;
+    for (state, leaves) in [("CD", true), ("cD", false)] {
+        let mut client = process.client();
+        client.create().await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // Little room for an answer that is not read.
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(process.address).await.unwrap();
+        let poll = crate::clients::post(client.sid(), client.rid() + 1);
+        stream.write_all(poll.as_bytes()).await.unwrap();
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        let large = format!(
+            "<message xmlns='jabber:client'>{}</message>",
+            "x".repeat(3 << 20)
+        );
+        assert!(nodes[0].push(client.sid(), large));
+        let mut line = [0; 15];
+        stream.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"HTTP/1.1 200 OK");
+        if leaves {
+            drop(stream);
+        }
+        let line = process.ended(state).await;
+        assert_eq!((text(&line, "node"), text(&line, "kind")), ("t1", "poll"));
+        assert_eq!(
+            (text(&line, "outcome"), &line["status"]),
+            ("ok", &200.into())
+        );
+        assert!(line["bytes"].as_u64().unwrap() > 3 << 20, "{line}");
+    }
+}
+
 const CREATION: &str = "<body xmlns='http://jabber.org/protocol/httpbind' to='example.com' rid='9' \
     wait='1' hold='1' ver='1.6'/>";
 

@@ -1,14 +1,14 @@
 //! A simulated client: logs in, holds polls, sends, rests, pauses, ends its session or just goes; and
 //! holds every answer against what it asked.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bowline::bosh::{self, HTTPBIND};
-use bowline::edge::{Edge, fuzzing};
+use bowline::downstream::Listener;
 use bowline::proxy::Proxy;
-use bowline::upstream::memory::{Memory, pair};
+use bowline::transport::{Pipe, pair};
 use fastrand::Rng;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(200);
 
 /// What clients share.
 pub(super) struct Shared {
-    pub(super) edge: Arc<Edge>,
+    pub(super) listener: Arc<Listener>,
     pub(super) proxy: Arc<Proxy>,
     pub(super) book: Arc<Book>,
     pub(super) nodes: usize,
@@ -41,8 +41,8 @@ pub(super) struct Client {
 struct Session {
     sid: String,
     rid: u64,
-    one: Option<Memory>,
-    other: Option<Memory>,
+    one: Option<Pipe>,
+    other: Option<Pipe>,
 }
 
 /// Why a session is over for its client.
@@ -102,17 +102,13 @@ impl Client {
         }
     }
 
-    fn connect(&self) -> Memory {
+    fn connect(&self) -> Pipe {
         let (near, far) = pair();
         let [a, b] = u16::try_from(self.number % 60_000)
             .expect("below")
             .to_be_bytes();
-        let peer: SocketAddr = (IpAddr::V4(Ipv4Addr::new(198, 51, a, b)), 40_000).into();
-        tokio::spawn(fuzzing::connection(
-            Arc::clone(&self.shared.edge),
-            far,
-            peer,
-        ));
+        let peer = IpAddr::V4(Ipv4Addr::new(198, 51, a, b));
+        tokio::spawn(self.shared.listener.serve(far.into(), peer));
         near
     }
 
@@ -272,7 +268,7 @@ impl Client {
         &self,
         sid: &str,
         rid: u64,
-        connection: &mut Option<Memory>,
+        connection: &mut Option<Pipe>,
         body: &str,
     ) -> Result<(), Over> {
         let book = &self.shared.book;
@@ -308,11 +304,7 @@ impl Client {
     }
 
     /// The answer's status and body; the connection is opened if there is none, and kept if it stays.
-    async fn exchange(
-        &self,
-        connection: &mut Option<Memory>,
-        body: &str,
-    ) -> Option<(u16, Vec<u8>)> {
+    async fn exchange(&self, connection: &mut Option<Pipe>, body: &str) -> Option<(u16, Vec<u8>)> {
         let book = &self.shared.book;
         let mut stream = connection.take().unwrap_or_else(|| self.connect());
         let length = body.len();
@@ -350,13 +342,13 @@ impl Client {
 }
 
 /// Whether the other side has not closed.
-fn is_open(stream: &Memory) -> bool {
+fn is_open(stream: &Pipe) -> bool {
     let context = std::task::Context::from_waker(std::task::Waker::noop());
     !matches!(stream.poll_next(&context), std::task::Poll::Ready(false))
 }
 
 /// Status, whether the connection closes, and body.
-async fn read_answer(stream: &mut Memory) -> Option<(u16, bool, Vec<u8>)> {
+async fn read_answer(stream: &mut Pipe) -> Option<(u16, bool, Vec<u8>)> {
     let mut head = Vec::new();
     // Byte by byte, so that the rest is for the other reader.
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,8 +1,8 @@
 //! The balancer on virtual time: whole clusters in one thread, with faults, from a seed.
 //!
-//! Everything of Bowline is the real thing, from the client's bytes (`edge`, hyper, parking) through
+//! Everything of Bowline is the real thing, from the client's bytes (`downstream`) through
 //! `proxy`, `sessions`, `cluster` and `health` to the bytes for the node; only the sockets are pipes in
-//! memory (`src/upstream/memory.rs`), and tokio's clock jumps to the next timer whenever nothing can
+//! memory (`src/transport/pipe.rs`), and tokio's clock jumps to the next timer whenever nothing can
 //! run. So an hour of a cluster takes a moment, and a seed repeats it to the byte.
 //!
 //! ```text

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bowline::bosh::{self, HTTPBIND};
-use bowline::upstream::memory::{Door, Memory, set_door};
+use bowline::transport::{Door, Pipe, set_door};
 use fastrand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -137,7 +137,7 @@ impl Node {
         drop(woken.expect("the sender lives in the node"));
     }
 
-    async fn serve(self: Arc<Self>, mut connection: Memory) {
+    async fn serve(self: Arc<Self>, mut connection: Pipe) {
         while let Some((body, whole)) = read_message(&mut connection).await {
             if !whole {
                 break;
@@ -265,7 +265,7 @@ impl Node {
     }
 }
 
-async fn gone(connection: &Memory) {
+async fn gone(connection: &Pipe) {
     std::future::poll_fn(|context| match connection.poll_next(context) {
         std::task::Poll::Ready(false) => std::task::Poll::Ready(()),
         _ => std::task::Poll::Pending,
@@ -274,7 +274,7 @@ async fn gone(connection: &Memory) {
 }
 
 /// Reads one message framed by its length: its body, and whether it came whole. None at the end.
-pub(super) async fn read_message(connection: &mut Memory) -> Option<(Vec<u8>, bool)> {
+pub(super) async fn read_message(connection: &mut Pipe) -> Option<(Vec<u8>, bool)> {
     let mut bytes = Vec::new();
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use bowline::bosh::{self, HTTPBIND};
 use bowline::cluster::Cluster;
 use bowline::config::{NodeSettings, Settings};
-use bowline::edge::{Drain, Edge, fuzzing};
+use bowline::downstream::{Downstream, Drain, Listener};
 use bowline::health;
 use bowline::limits::Files;
 use bowline::metrics::Metrics;
 use bowline::proxy::Proxy;
-use bowline::upstream::memory::{Door, Memory, pair, set_door};
+use bowline::transport::{Door, Pipe, pair, set_door};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -26,7 +26,7 @@ use super::node::read_message;
 const PATIENCE: Duration = Duration::from_secs(1_000);
 
 const NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5280);
-const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 4000);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
 /// 0.3 s, a probe that shows that the node is alive, and the time that its answers need after a pause.
 const RESENT_WITHIN: Duration = Duration::from_millis(520);
@@ -86,7 +86,7 @@ impl Node {
         drop(open.send(format!("<body x='{rid}' xmlns='{HTTPBIND}'/>")));
     }
 
-    async fn serve(self: Arc<Self>, number: usize, mut connection: Memory) {
+    async fn serve(self: Arc<Self>, number: usize, mut connection: Pipe) {
         while let Some((body, _)) = read_message(&mut connection).await {
             let request = bosh::read_request(&body).expect("Bowline sends good wrappers");
             let answer = match request.sid.as_deref() {
@@ -122,10 +122,10 @@ impl Node {
 
 /// A balancer in front of the node, with one session whose creation had rid 1000.
 struct World {
-    edge: Arc<Edge>,
+    clients: Arc<Listener>,
     proxy: Arc<Proxy>,
     node: Arc<Node>,
-    listener: mpsc::UnboundedSender<Memory>,
+    listener: mpsc::UnboundedSender<Pipe>,
     _probes: health::Probes,
     _accepting: JoinSet<()>,
 }
@@ -170,17 +170,22 @@ impl World {
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(&settings, &metrics));
         let proxy = Proxy::new(&settings, Arc::clone(&cluster), Arc::clone(&metrics));
-        let proxy = Arc::new(proxy.expect("no traces are sent"));
+        // A simulation has one thread, and one order of events.
+        let proxy = proxy
+            .expect("no traces are sent")
+            .with_background(|work| work());
+        let proxy = Arc::new(proxy);
         let probes = health::start(&cluster, &settings, &metrics);
         cluster.until_up().await;
-        let edge = Edge::new(
+        let listen = settings.listen[0].clone();
+        let downstream = Downstream::new(
             Arc::clone(&proxy),
             settings,
             Arc::new(Drain::default()),
             Files::raise(1, 1, 1),
         );
         Self {
-            edge: Arc::new(edge),
+            clients: Arc::new(Listener::new(Arc::new(downstream), listen)),
             proxy,
             node,
             listener,
@@ -192,7 +197,7 @@ impl World {
     /// Sends a body on a connection of its own; what is waited for is the answer's body.
     fn post(&self, body: &str) -> JoinHandle<String> {
         let (mut near, far) = pair();
-        tokio::spawn(fuzzing::connection(Arc::clone(&self.edge), far, CLIENT));
+        tokio::spawn(self.clients.serve(far.into(), CLIENT));
         let length = body.len();
         let request = format!(
             "POST /http-bind HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n{body}"

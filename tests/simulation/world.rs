@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bowline::cluster::{Cluster, NodeId, OperatorState};
 use bowline::config::{Affinity, NodeSettings, Placement, Settings};
-use bowline::edge::{Drain, Edge};
+use bowline::downstream::{Downstream, Drain, Listener};
 use bowline::health;
 use bowline::limits::Files;
 use bowline::metrics::Metrics;
@@ -83,8 +83,12 @@ impl World {
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(&settings, &metrics));
         let proxy = Proxy::new(&settings, Arc::clone(&cluster), metrics);
-        let proxy = Arc::new(proxy.expect("no traces are sent"));
-        let edge = Edge::new(
+        // A simulation has one thread, and one order of events.
+        let proxy = proxy
+            .expect("no traces are sent")
+            .with_background(|work| work());
+        let proxy = Arc::new(proxy);
+        let downstream = Downstream::new(
             Arc::clone(&proxy),
             settings.clone(),
             Arc::new(Drain::default()),
@@ -101,7 +105,10 @@ impl World {
         });
         cluster.until_up().await;
         let shared = Arc::new(Shared {
-            edge: Arc::new(edge),
+            listener: Arc::new(Listener::new(
+                Arc::new(downstream),
+                settings.listen[0].clone(),
+            )),
             proxy,
             book: Arc::clone(&book),
             nodes: plan.nodes,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::super::deadline::Times;
 use super::super::{Note, Phase, release};
 use super::UnderWay;
 use crate::sessions::{Look, Proof, Turn};
@@ -87,10 +86,10 @@ pub(super) struct Lost<'a> {
 
 impl<'a> Lost<'a> {
     /// For a request that is about to be sent.
-    pub(super) fn watch(under_way: &'a UnderWay, times: &Times) -> Self {
+    pub(super) const fn watch(under_way: &'a UnderWay) -> Self {
         Self {
             under_way,
-            fresh: !times.late,
+            fresh: true,
             timer: None,
         }
     }

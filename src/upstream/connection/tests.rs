@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tokio::time::timeout;
 
-use super::super::stream::{KEEPALIVE_AFTER, USER_TIMEOUT, is_own_end};
 use super::*;
+use crate::transport::{KEEPALIVE_AFTER, USER_TIMEOUT};
 
 mod half_close;
 
@@ -54,7 +55,9 @@ async fn soon<F: Future>(future: F) -> F::Output {
 /// Writes the first 20 bytes of [`OK`] and waits until they can be read.
 async fn begin(connection: &Connection, node: &mut TcpStream) {
     node.write_all(&OK[..20]).await.unwrap();
-    soon(connection.stream.socket().readable()).await.unwrap();
+    soon(connection.stream.socket().unwrap().readable())
+        .await
+        .unwrap();
 }
 
 /// Polls `future` once.
@@ -115,7 +118,7 @@ async fn the_next_address_is_tried() {
     let addresses = [vacant().await, listener.local_addr().unwrap()];
     let connection = Connection::open(&addresses, LONG).await.unwrap();
     assert_eq!(
-        connection.stream.socket().peer_addr().unwrap(),
+        connection.stream.socket().unwrap().peer_addr().unwrap(),
         addresses[1]
     );
 }
@@ -151,7 +154,13 @@ async fn an_address_that_swallows_packets_leaves_time_for_the_next() {
     let begun = Instant::now();
     let opened = Connection::open(&addresses, SHORT * 20).await;
     assert_eq!(
-        opened.unwrap().stream.socket().peer_addr().unwrap(),
+        opened
+            .unwrap()
+            .stream
+            .socket()
+            .unwrap()
+            .peer_addr()
+            .unwrap(),
         addresses[1]
     );
     assert!(begun.elapsed() < SHORT * 18, "{:?}", begun.elapsed());
@@ -166,31 +175,35 @@ async fn a_socket_connected_to_itself_is_no_node() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
-    let stream = socket.connect(address).await.unwrap();
-    assert!(is_own_end(&stream, address));
+    let stream = Stream::from(socket.connect(address).await.unwrap());
+    assert!(stream.is_own_end(address));
 }
 
 #[tokio::test]
 async fn a_connection_is_prompt_and_watched_once_it_waits_for_long() {
     let (mut connection, _node) = asked().await;
     let watched = |connection: &Connection| {
-        SockRef::from(connection.stream.socket())
+        SockRef::from(connection.stream.socket().unwrap())
             .keepalive()
             .unwrap()
     };
-    let prompt = SockRef::from(connection.stream.socket()).tcp_nodelay();
+    let prompt = SockRef::from(connection.stream.socket().unwrap()).tcp_nodelay();
     assert!(prompt.unwrap());
-    let polls = async |connection: &mut Connection| {
-        let mut receive = Box::pin(connection.receive(MAX, LONG));
+    let control = WaitControl::default();
+    {
+        let mut receive =
+            Box::pin(connection.receive_controlled(MAX, LONG, &control, |_| Poll::Pending));
         assert!(is_pending(&mut receive).await);
+    }
+    assert!(!watched(&connection), "it has not waited for long");
+    control.watch();
+    {
+        let mut receive =
+            Box::pin(connection.receive_controlled(MAX, LONG, &control, |_| Poll::Pending));
         assert!(is_pending(&mut receive).await);
-    };
-    polls(&mut connection).await;
-    assert!(!watched(&connection), "it is young");
-    connection.opened = connection.opened.map(|opened| opened - YOUNG);
-    polls(&mut connection).await;
+    }
     assert!(watched(&connection));
-    let socket = SockRef::from(connection.stream.socket());
+    let socket = SockRef::from(connection.stream.socket().unwrap());
     #[cfg(target_os = "linux")]
     {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
@@ -263,7 +276,9 @@ async fn surplus_bytes_spoil_the_connection_but_not_the_answer() {
 async fn an_answer_before_its_request_is_none() {
     let (mut connection, mut node) = pair().await;
     node.write_all(OK).await.unwrap();
-    soon(connection.stream.socket().readable()).await.unwrap();
+    soon(connection.stream.socket().unwrap().readable())
+        .await
+        .unwrap();
     let sent = soon(connection.send(ASK, LONG)).await;
     assert!(matches!(sent, Err(Error::Invalid(_))), "{sent:?}");
     assert!(!connection.is_quiet());
@@ -434,7 +449,7 @@ async fn a_wait_costs_next_to_nothing() {
         size_of_val(future)
     }
     let (mut connection, _node) = pair().await;
-    let address = connection.stream.socket().peer_addr().unwrap();
+    let address = connection.stream.socket().unwrap().peer_addr().unwrap();
     assert!(size_of::<Connection>() <= 72);
     let (candidates, note) = (Candidates::from(&[address][..]), |_, _| ());
     assert!(size(&Connection::open_any(&candidates, LONG, note)) <= 96);

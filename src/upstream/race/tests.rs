@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::super::memory::{Door, Memory, set_door};
 use super::*;
+use crate::transport::{Door, Pipe, set_door};
 
 const LIMIT: Duration = Duration::from_secs(2);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -16,7 +16,7 @@ fn address(number: u8) -> SocketAddr {
 }
 
 /// An address that accepts, for as long as the result is kept.
-fn open(number: u8) -> UnboundedReceiver<Memory> {
+fn open(number: u8) -> UnboundedReceiver<Pipe> {
     let (sender, accepted) = mpsc::unbounded_channel();
     set_door(address(number), Door::Open(sender));
     accepted

@@ -1,18 +1,39 @@
-//! A client's bytes through a whole connection (`edge`, hyper, the check of heads) up to the request
-//! that is written for a node: what goes up is what a second, strict reading of the same bytes finds, in
-//! the same order, and nothing else.
+//! A client's bytes through a whole connection (`downstream`) up to the request that is written for a
+//! node: what goes up is what a second, strict reading of the same bytes finds, in the same order, and
+//! nothing else.
 //!
 //! Held one way: what Bowline sends on must be a good request at that very place. It may refuse more
-//! than the second reading does (hyper's own bounds, methods, targets).
+//! than the second reading does (bounds, methods, targets).
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::LazyLock;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Waker};
 
+use bowline::cluster::Cluster;
 use bowline::config::{NodeSettings, Settings};
-use bowline::edge::fuzzing::serve;
-use bowline::proxy::fuzzing::RECORDED;
+use bowline::downstream::{Downstream, Drain, Listener};
+use bowline::limits::Files;
+use bowline::metrics::{Kind, Metrics};
+use bowline::proxy::{Answer, Ask, Begun, Note, Proxy, Reply, request_for_node};
+use bowline::traces::Parent;
+use bowline::transport::{Pipe, pair};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
 
 use super::{address, exchange};
+
+/// What a request that was recorded is answered with.
+const RECORDED: &[u8] = b"<recorded/>";
+
+/// What a client's connection came to.
+struct Served {
+    /// The requests for nodes, as they would be sent.
+    requests: Vec<Box<[u8]>>,
+    /// What the client was sent.
+    answers: Vec<u8>,
+}
 
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let mut settings = Settings::for_nodes(vec![NodeSettings {
@@ -39,8 +60,7 @@ pub fn check(input: &[u8]) {
     } else {
         usize::from(piece)
     };
-    let pieces = bytes.chunks(piece).map(|piece| piece.to_vec().into());
-    let served = serve(settings, pieces, peer);
+    let served = serve(settings, bytes.chunks(piece), peer);
     let mut requests = served.requests.iter();
     let mut rest = Some(bytes);
     for recorded in answers(&served.answers) {
@@ -61,6 +81,95 @@ pub fn check(input: &[u8]) {
         requests.next().is_none(),
         "a second request without an answer"
     );
+}
+
+thread_local! {
+    static RECORD: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes a request in place of the proxy.
+fn record(proxy: &Arc<Proxy>, ask: &Ask<'_>) -> Begun {
+    RECORD.with_borrow_mut(|record| record.push(request_for_node(ask, ask.body)));
+    let answer = Answer::ok(RECORDED.into());
+    let note = Note::new(
+        Arc::clone(proxy),
+        Kind::Other,
+        ask.client,
+        &Parent::default(),
+    );
+    let delivery = note.finish(&answer);
+    Begun::Answered(Reply { answer, delivery })
+}
+
+/// Serves a connection whose bytes come in `pieces`, from `peer`, and then end.
+fn serve<'a>(settings: &Settings, pieces: impl Iterator<Item = &'a [u8]>, peer: IpAddr) -> Served {
+    thread_local! {
+        static SERVING: RefCell<Option<(Runtime, Arc<Listener>)>> = const { RefCell::new(None) };
+    }
+    RECORD.take();
+    let mut answers = Vec::new();
+    SERVING.with_borrow_mut(|serving| {
+        let (runtime, listener) = serving.get_or_insert_with(|| {
+            let runtime = Builder::new_current_thread().enable_time().build();
+            (
+                runtime.expect("a runtime without sockets"),
+                listener(settings),
+            )
+        });
+        let _entered = runtime.enter();
+        let (near, mut far) = pair();
+        let mut connection = pin!(listener.serve(near.into(), peer));
+        let mut context = Context::from_waker(Waker::noop());
+        for piece in pieces {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let written = Pin::new(&mut far).poll_write(&mut context, rest);
+                let std::task::Poll::Ready(Ok(taken)) = written else {
+                    break;
+                };
+                rest = &rest[taken..];
+                let over = connection.as_mut().poll(&mut context).is_ready();
+                drain(&mut far, &mut answers);
+                if over {
+                    return;
+                }
+            }
+        }
+        let _ = Pin::new(&mut far).poll_shutdown(&mut context);
+        let over = connection.as_mut().poll(&mut context).is_ready();
+        assert!(over, "it goes on without a client");
+        drain(&mut far, &mut answers);
+    });
+    Served {
+        requests: RECORD.take(),
+        answers,
+    }
+}
+
+/// Reads what there is.
+fn drain(far: &mut Pipe, answers: &mut Vec<u8>) {
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        let mut room = [0; 1024];
+        let mut buffer = ReadBuf::new(&mut room);
+        let read = Pin::new(&mut *far).poll_read(&mut context, &mut buffer);
+        if read.is_pending() || buffer.filled().is_empty() {
+            return;
+        }
+        answers.extend_from_slice(buffer.filled());
+    }
+}
+
+/// The client's side of a balancer in front of the nodes of `settings`.
+fn listener(settings: &Settings) -> Arc<Listener> {
+    let metrics = Arc::new(Metrics::new());
+    let cluster = Arc::new(Cluster::new(settings, &metrics));
+    let proxy = Proxy::new(settings, cluster, metrics).expect("no traces are sent");
+    let files = Files::raise(1, 1, 1);
+    let drain = Arc::new(Drain::default());
+    let downstream = Downstream::new(Arc::new(proxy), settings.clone(), drain, files);
+    let downstream = Arc::new(downstream.with_handler(record));
+    Arc::new(Listener::new(downstream, settings.listen[0].clone()))
 }
 
 /// What a client asks at the start of `bytes`, empty lines aside: servers are to pass over one (RFC 9112

@@ -3,12 +3,8 @@
 //! Every answer carries it, the balancer's own as well: without it a browser shows the page a
 //! network error, and a client that could log in again in a second waits for eleven.
 
-use hyper::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, HeaderMap, HeaderValue, ORIGIN, VARY,
-};
-
 use crate::config::{Cors, Origins};
+use crate::http1::{AnswerHead, Fields};
 
 /// The configured policy, in the form that answers need.
 #[derive(Debug)]
@@ -16,7 +12,7 @@ pub(super) struct Policy {
     origins: Origins,
     credentials: bool,
     /// What a preflight allows a page to send: `Content-Type`, and the configured headers.
-    request_headers: HeaderValue,
+    request_headers: String,
 }
 
 /// What one request's answer says of origins.
@@ -25,9 +21,9 @@ pub(super) enum Allowed {
     /// Every origin.
     Any,
     /// The request's own.
-    This(Box<HeaderValue>),
+    This(Box<[u8]>),
     /// The request's own, and its page may have sent credentials.
-    WithCredentials(Box<HeaderValue>),
+    WithCredentials(Box<[u8]>),
     /// None: the request's origin is not on the list, or it named none.
     Nothing,
 }
@@ -35,7 +31,6 @@ pub(super) enum Allowed {
 impl Policy {
     /// The policy of the settings.
     pub(super) fn new(cors: &Cors) -> Self {
-        const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("Content-Type");
         let mut names = "Content-Type".to_owned();
         for name in &cors.headers {
             names = names + ", " + name;
@@ -43,22 +38,17 @@ impl Policy {
         Self {
             origins: cors.origins.clone(),
             credentials: cors.credentials,
-            // Checked names always fit; settings that were never checked may not.
-            request_headers: HeaderValue::try_from(names).unwrap_or(CONTENT_TYPE),
+            request_headers: names,
         }
     }
 
-    /// What the answer to a request with `headers` says.
-    pub(super) fn allowed(&self, headers: &HeaderMap) -> Allowed {
+    /// What the answer to a request with `fields` says.
+    pub(super) fn allowed(&self, fields: Fields<'_>) -> Allowed {
         match &self.origins {
             Origins::Any => Allowed::Any,
-            Origins::Only(origins) => match headers.get(ORIGIN) {
-                Some(origin)
-                    if origins
-                        .iter()
-                        .any(|one| one.as_bytes() == origin.as_bytes()) =>
-                {
-                    let origin = Box::new(origin.clone());
+            Origins::Only(origins) => match fields.first("origin") {
+                Some(origin) if origins.iter().any(|one| one.as_bytes() == origin) => {
+                    let origin = origin.into();
                     if self.credentials {
                         Allowed::WithCredentials(origin)
                     } else {
@@ -71,36 +61,34 @@ impl Policy {
     }
 
     /// Writes what a preflight asks for; browsers keep it for a day, or for as long as they do.
-    pub(super) fn write_preflight(&self, headers: &mut HeaderMap) {
-        headers.insert(
-            ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static("GET, POST, OPTIONS"),
-        );
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.request_headers.clone());
-        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    pub(super) fn write_preflight(&self, head: &mut AnswerHead<'_>) {
+        head.field("access-control-allow-methods", b"GET, POST, OPTIONS")
+            .field(
+                "access-control-allow-headers",
+                self.request_headers.as_bytes(),
+            )
+            .field("access-control-max-age", b"86400");
     }
 }
 
 impl Allowed {
     /// Writes the fields that every answer has.
-    pub(super) fn write(self, headers: &mut HeaderMap) {
-        const ANY: HeaderValue = HeaderValue::from_static("*");
-        const ON_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
-        const TRUE: HeaderValue = HeaderValue::from_static("true");
+    pub(super) fn write(&self, head: &mut AnswerHead<'_>) {
+        const ORIGIN: &str = "access-control-allow-origin";
         match self {
             Self::Any => {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+                head.field(ORIGIN, b"*");
                 return;
             }
             Self::This(origin) => {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, *origin);
+                head.field(ORIGIN, origin);
             }
             Self::WithCredentials(origin) => {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, *origin);
-                headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+                head.field(ORIGIN, origin);
+                head.field("access-control-allow-credentials", b"true");
             }
             Self::Nothing => {}
         }
-        headers.insert(VARY, ON_ORIGIN);
+        head.field("vary", b"Origin");
     }
 }

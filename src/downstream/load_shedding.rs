@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::Edge;
+use super::Downstream;
 
 /// From one age to the next. Connections that were told end within it.
 const STEP: Duration = Duration::from_millis(50);
@@ -27,7 +27,7 @@ const CALM: u32 = 10;
 
 /// How short places are.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct LoadShedding {
     started: Instant,
     noticed: Notify,
     /// Open files are short, whatever the places.
@@ -36,7 +36,7 @@ pub(super) struct Crowd {
     since: AtomicU64,
 }
 
-impl Crowd {
+impl LoadShedding {
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -75,7 +75,7 @@ impl Crowd {
     }
 }
 
-impl Edge {
+impl Downstream {
     /// Whether fewer than a tenth of the places are left.
     pub(super) fn is_crowded(&self) -> bool {
         self.places.available_permits() < self.settings.limits.connections.div_ceil(10)
@@ -83,20 +83,20 @@ impl Edge {
 }
 
 /// Gives up idle connections whenever places or open files are short. Never returns.
-pub async fn relieve(edge: Arc<Edge>) {
-    let crowd = &edge.crowd;
+pub async fn relieve(downstream: Arc<Downstream>) {
+    let shedding = &downstream.load_shedding;
     loop {
-        crowd.noticed.notified().await;
-        let (mut age, mut calm) = (edge.settings.timeouts.idle, 0);
+        shedding.noticed.notified().await;
+        let (mut age, mut calm) = (downstream.settings.timeouts.idle, 0);
         while calm < CALM {
-            let no_files = crowd.no_files.swap(false, Ordering::Relaxed);
-            if !no_files && !edge.is_crowded() {
+            let no_files = shedding.no_files.swap(false, Ordering::Relaxed);
+            if !no_files && !downstream.is_crowded() {
                 calm += 1;
                 sleep(STEP).await;
                 continue;
             }
             calm = 0;
-            let some_left = !no_files && edge.places.available_permits() > 0;
+            let some_left = !no_files && downstream.places.available_permits() > 0;
             let least = if some_left { YOUNG } else { YOUNGEST };
             let pause = if some_left && age <= least {
                 YOUNG
@@ -105,11 +105,13 @@ pub async fn relieve(edge: Arc<Edge>) {
             };
             age = (age / 2).max(least);
             if let Some(since) = Instant::now().checked_sub(age) {
-                crowd.since.store(crowd.micros(since), Ordering::Relaxed);
-                edge.drain.wake_idle();
+                shedding
+                    .since
+                    .store(shedding.micros(since), Ordering::Relaxed);
+                downstream.drain.wake_idle();
             }
             sleep(pause).await;
         }
-        crowd.since.store(0, Ordering::Relaxed);
+        shedding.since.store(0, Ordering::Relaxed);
     }
 }

@@ -7,7 +7,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use hyper::header::HeaderValue;
 use quick_xml::escape::escape;
 use serde::Serialize;
 
@@ -39,7 +38,7 @@ pub(super) enum Document {
 pub(super) struct NodeList {
     path: String,
     host_meta: bool,
-    cache: HeaderValue,
+    cache: Bytes,
     entries: Box<[Entry]>,
     written: Mutex<Written>,
 }
@@ -109,7 +108,7 @@ impl NodeList {
         Some(Self {
             path: list.path.clone(),
             host_meta: list.host_meta,
-            cache: HeaderValue::try_from(format!("max-age={seconds}")).ok()?,
+            cache: format!("max-age={seconds}").into(),
             entries: (0..).zip(urls).filter_map(entry).collect(),
             written: Mutex::default(),
         })
@@ -128,7 +127,7 @@ impl NodeList {
     }
 
     /// A document as it is now, and the `Cache-Control` that goes with it.
-    pub(super) fn answer(&self, cluster: &Cluster, document: Document) -> (Answer, HeaderValue) {
+    pub(super) fn answer(&self, cluster: &Cluster, document: Document) -> (Answer, Bytes) {
         let now = || {
             self.entries
                 .iter()
@@ -151,7 +150,7 @@ impl NodeList {
         // An empty list that is kept would keep clients from the first node that comes back.
         let is_empty = written.weights.iter().all(|weight| *weight == 0);
         let cache = if is_empty {
-            HeaderValue::from_static("no-store")
+            Bytes::from_static(b"no-store")
         } else {
             self.cache.clone()
         };

@@ -1,8 +1,9 @@
-//! Accepting client connections.
+//! Listeners: what is set for each, and accepting its connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,10 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::Edge;
-use super::connection::Connection;
-use crate::config::Release;
+use super::Downstream;
+use super::h1::Connection;
+use super::io::Io;
+use crate::config::{Listen, Release};
 use crate::limits;
+use crate::transport::Stream;
 
 /// How long accepting rests when descriptors or memory are short: to try again at once would only
 /// spin.
@@ -32,28 +35,65 @@ const SHORTAGES: [i32; 4] = [12, 23, 24, 105];
 /// So many files before the reserve it is looked at each time whether there is one.
 const NEAR: i32 = 32;
 
+/// One of the addresses that clients connect to, and how it serves them.
+#[derive(Debug)]
+pub struct Listener {
+    downstream: Arc<Downstream>,
+    settings: Listen,
+}
+
+impl Listener {
+    /// A listener of the client's side.
+    pub const fn new(downstream: Arc<Downstream>, settings: Listen) -> Self {
+        Self {
+            downstream,
+            settings,
+        }
+    }
+
+    /// What it has in common with the others.
+    pub(super) const fn downstream(&self) -> &Arc<Downstream> {
+        &self.downstream
+    }
+
+    /// The settings of this one.
+    pub const fn settings(&self) -> &Listen {
+        &self.settings
+    }
+
+    /// Serves one client's connection to its end. Dropped, it cuts the connection.
+    pub fn serve(
+        self: &Arc<Self>,
+        stream: Stream,
+        peer: IpAddr,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        Connection::new(Arc::clone(self), Io::Plain(stream), peer)
+    }
+}
+
 /// Accepts connections until the drain begins, or with `upstream.release: keep` until the last
 /// connection has ended. Then waits until that has happened.
 ///
 /// At `limits.connections` accepting rests until a connection ends; the kernel's queue holds
 /// newcomers meanwhile.
-pub async fn accept(edge: Arc<Edge>, listener: TcpListener) {
+pub async fn accept(listener: Arc<Listener>, socket: TcpListener) {
     // Each connection holds a sender; the channel ends with the last of them.
     let (alive, mut all_over) = mpsc::channel(1);
+    let downstream = listener.downstream();
     let mut door = Door {
-        edge: &edge,
-        listener,
+        listener: &listener,
+        socket,
         failing: false,
         near: false,
     };
     loop {
         let accepted = tokio::select! {
-            () = edge.drain.begun() => break,
+            () = downstream.drain.begun() => break,
             accepted = door.next() => accepted,
         };
         door.admit(accepted, &alive).await;
     }
-    match edge.settings.upstream.release {
+    match downstream.settings.upstream.release {
         Release::HalfClose => {
             door.admit_waiting(&alive).await;
             drop(alive);
@@ -81,8 +121,8 @@ type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// A listener, and how it fared last.
 struct Door<'a> {
-    edge: &'a Arc<Edge>,
-    listener: TcpListener,
+    listener: &'a Arc<Listener>,
+    socket: TcpListener,
     /// The last accept failed.
     failing: bool,
     /// The last connection took one of the last files.
@@ -92,23 +132,24 @@ struct Door<'a> {
 impl Door<'_> {
     /// The next connection, when there is a place for it.
     async fn next(&self) -> io::Result<Accepted> {
-        accept_one(self.edge, &self.listener, self.near).await
+        accept_one(self.listener.downstream(), &self.socket, self.near).await
     }
 
     /// Serves a connection, or rests after an error.
     async fn admit(&mut self, accepted: io::Result<Accepted>, alive: &mpsc::Sender<()>) {
+        let downstream = self.listener.downstream();
         match accepted {
             Ok(accepted) => {
                 self.failing = false;
                 self.near =
-                    accepted.0.as_raw_fd() >= self.edge.files.ceiling().saturating_sub(NEAR);
-                serve(self.edge, accepted, alive);
+                    accepted.0.as_raw_fd() >= downstream.files.ceiling().saturating_sub(NEAR);
+                serve(self.listener, accepted, alive);
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     warn!(%error, "accepting fails");
                 }
-                sleep(self.edge.rest_after(&error)).await;
+                sleep(downstream.rest_after(&error)).await;
             }
         }
     }
@@ -117,32 +158,46 @@ impl Door<'_> {
     async fn admit_waiting(&self, alive: &mpsc::Sender<()>) {
         // Lets the runtime see what has come.
         tokio::task::yield_now().await;
-        let look = |context: &mut Context<'_>| Poll::Ready(self.listener.poll_accept(context));
-        while let Ok(place) = Arc::clone(&self.edge.places).try_acquire_owned() {
+        let look = |context: &mut Context<'_>| Poll::Ready(self.socket.poll_accept(context));
+        while let Ok(place) = Arc::clone(&self.listener.downstream().places).try_acquire_owned() {
             let Poll::Ready(Ok((stream, peer))) = std::future::poll_fn(look).await else {
                 return;
             };
-            serve(self.edge, (stream, peer, place), alive);
+            serve(self.listener, (stream, peer, place), alive);
         }
     }
 }
 
 /// Serves a connection in a task of its own.
-fn serve(edge: &Arc<Edge>, (stream, peer, place): Accepted, alive: &mpsc::Sender<()>) {
-    let client = edge.clients.client(peer.ip());
-    let Some(share) = edge.connections.open(client) else {
-        edge.proxy.metrics.connections_refused.inc();
+fn serve(listener: &Arc<Listener>, (stream, peer, place): Accepted, alive: &mpsc::Sender<()>) {
+    let downstream = listener.downstream();
+    let client = downstream.clients.client(peer.ip());
+    let Some(share) = downstream.connections.open(client) else {
+        downstream.proxy.metrics.connections_refused.inc();
         return;
     };
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
     }
-    let counted = Counted::new(edge, (place, share), alive.clone());
-    let connection = Connection::new(Arc::clone(edge), stream, peer);
-    tokio::spawn(async move {
-        let _counted = counted;
-        connection.await;
+    let counted = Counted::new(downstream, (place, share), alive.clone());
+    tokio::spawn(Served {
+        connection: Connection::new(Arc::clone(listener), Io::Plain(stream.into()), peer.ip()),
+        _counted: counted,
     });
+}
+
+/// A connection that counts until it has ended. An `async` block would have room for it twice.
+struct Served {
+    connection: Connection,
+    _counted: Counted,
+}
+
+impl Future for Served {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.connection).poll(context)
+    }
 }
 
 /// A connection, counted as open until dropped.
@@ -155,11 +210,11 @@ struct Counted {
 
 impl Counted {
     fn new(
-        edge: &Edge,
+        downstream: &Downstream,
         (place, share): (OwnedSemaphorePermit, limits::Counted),
         alive: mpsc::Sender<()>,
     ) -> Self {
-        let connections = edge.proxy.metrics.connections.clone();
+        let connections = downstream.proxy.metrics.connections.clone();
         connections.inc();
         Self {
             connections,
@@ -179,38 +234,42 @@ impl Drop for Counted {
 /// Accepts one connection when there is a place for it. The place is taken only then, so that
 /// several listeners and workers that wait hold none. `near` says that the last one took one of the
 /// last files.
-async fn accept_one(edge: &Edge, listener: &TcpListener, near: bool) -> io::Result<Accepted> {
-    if edge.is_crowded() {
-        edge.crowd.notice();
-        if edge.places.available_permits() == 0 {
-            edge.proxy.metrics.accept_waits.inc();
+async fn accept_one(
+    downstream: &Downstream,
+    listener: &TcpListener,
+    near: bool,
+) -> io::Result<Accepted> {
+    if downstream.is_crowded() {
+        downstream.load_shedding.notice();
+        if downstream.places.available_permits() == 0 {
+            downstream.proxy.metrics.accept_waits.inc();
         }
     }
-    drop(edge.places.acquire().await);
+    drop(downstream.places.acquire().await);
     if near {
-        until_files(edge, listener).await?;
+        until_files(downstream, listener).await?;
     }
     let (stream, peer) = listener.accept().await?;
-    let place = Arc::clone(&edge.places).acquire_owned().await;
+    let place = Arc::clone(&downstream.places).acquire_owned().await;
     let place = place.expect("the semaphore is never closed");
     Ok((stream, peer, place))
 }
 
 /// Waits until a file is free that is not of the reserve: newcomers stay in the kernel's queue.
-async fn until_files(edge: &Edge, listener: &TcpListener) -> io::Result<()> {
+async fn until_files(downstream: &Downstream, listener: &TcpListener) -> io::Result<()> {
     let mut waited = false;
     // The kernel gives the lowest number that is free, to this file as to the next connection.
-    while listener.as_fd().try_clone_to_owned()?.as_raw_fd() >= edge.files.ceiling() {
+    while listener.as_fd().try_clone_to_owned()?.as_raw_fd() >= downstream.files.ceiling() {
         if !std::mem::replace(&mut waited, true) {
-            edge.proxy.metrics.accept_waits.inc();
+            downstream.proxy.metrics.accept_waits.inc();
         }
-        edge.no_files();
+        downstream.no_files();
         sleep(PAUSE).await;
     }
     Ok(())
 }
 
-impl Edge {
+impl Downstream {
     /// How long accepting rests after `error`. A shortage makes room; any other error concerns one
     /// connection only, such as one that its client gave up or a firewall refused.
     fn rest_after(&self, error: &io::Error) -> Duration {
@@ -226,7 +285,7 @@ impl Edge {
 
     /// Open files are short: whatever is idle is given up, on both sides.
     fn no_files(&self) {
-        self.crowd.no_files();
+        self.load_shedding.no_files();
         self.proxy.short_of_files();
     }
 }
@@ -234,22 +293,21 @@ impl Edge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::fuzzing;
 
     #[tokio::test(start_paused = true)]
     async fn only_a_shortage_gives_up_idle_connections() {
         // ECONNABORTED, EPERM, EPROTO, ENETDOWN, ENONET and EHOSTUNREACH of accept(2).
         for number in [103, 1, 71, 100, 64, 113] {
-            let edge = fuzzing::edge_for_nodes(Vec::new());
-            let rest = edge.rest_after(&io::Error::from_raw_os_error(number));
+            let downstream = Downstream::for_tests();
+            let rest = downstream.rest_after(&io::Error::from_raw_os_error(number));
             assert!(rest <= BLINK, "{number}");
-            assert!(!edge.crowd.is_short_of_files(), "{number}");
+            assert!(!downstream.load_shedding.is_short_of_files(), "{number}");
         }
         for number in SHORTAGES {
-            let edge = fuzzing::edge_for_nodes(Vec::new());
-            let rest = edge.rest_after(&io::Error::from_raw_os_error(number));
+            let downstream = Downstream::for_tests();
+            let rest = downstream.rest_after(&io::Error::from_raw_os_error(number));
             assert_eq!(rest, PAUSE, "{number}");
-            assert!(edge.crowd.is_short_of_files(), "{number}");
+            assert!(downstream.load_shedding.is_short_of_files(), "{number}");
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use crate::http1::Fields;
 use crate::traces::Parent;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED: &str = "forwarded";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// Addresses looked at in one chain of proxies; a longer chain is not believed further.
 const LONGEST_CHAIN: usize = 32;
@@ -16,16 +17,15 @@ const LONGEST_CHAIN: usize = 32;
 /// The client behind `peer`: the right-most address in `X-Forwarded-For`, or where there is none
 /// in `Forwarded` (RFC 7239), that no trusted proxy has. `X-Forwarded-For` goes first, since that
 /// is what proxies rebuild; a `Forwarded` beside it may have passed through from the client.
-pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub fn client_address(peer: IpAddr, fields: Fields<'_>, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     if !is_trusted(peer, trusted) {
         return peer;
     }
-    let named: Vec<&str> = if headers.contains_key(X_FORWARDED_FOR) {
-        fields(headers, &X_FORWARDED_FOR).collect()
+    let named: Vec<&str> = if fields.first(X_FORWARDED_FOR).is_some() {
+        listed(fields, X_FORWARDED_FOR).collect()
     } else {
-        let values = headers.get_all(FORWARDED).into_iter();
-        values.flat_map(forwarded).collect()
+        fields.all(FORWARDED).flat_map(forwarded).collect()
     };
     let mut client = peer;
     for address in named.into_iter().rev().take(LONGEST_CHAIN) {
@@ -39,17 +39,17 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
 }
 
 /// Whether a trusted peer says that the client's side is encrypted.
-pub(super) fn is_secure(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> bool {
+pub(super) fn is_secure(peer: IpAddr, fields: Fields<'_>, trusted: &[IpNet]) -> bool {
     is_trusted(peer.to_canonical(), trusted)
-        && headers
-            .get(X_FORWARDED_PROTO)
-            .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+        && fields
+            .first(X_FORWARDED_PROTO)
+            .is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
 }
 
 /// The span that a trusted peer says the request belongs to.
-pub(super) fn parent(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Parent {
+pub(super) fn parent(peer: IpAddr, fields: Fields<'_>, trusted: &[IpNet]) -> Parent {
     if cfg!(feature = "otlp") && is_trusted(peer.to_canonical(), trusted) {
-        Parent::of(headers)
+        Parent::of(fields)
     } else {
         Parent::default()
     }
@@ -60,10 +60,10 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 /// The elements of a field's comma-separated lists, in order.
-fn fields<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter();
+fn listed<'a>(fields: Fields<'a>, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let values = fields.all(name);
     values
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .flat_map(|value| value.split(|&byte| byte == b','))
         .map(text)
 }
 
@@ -73,8 +73,8 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 /// The `for` of each element of one `Forwarded` (RFC 7239 §4), `?` where it has none.
-fn forwarded(value: &HeaderValue) -> Vec<&str> {
-    let elements = split_outside_quotes(value.as_bytes(), b',');
+fn forwarded(value: &[u8]) -> Vec<&str> {
+    let elements = split_outside_quotes(value, b',');
     elements.into_iter().map(forwarded_for).collect()
 }
 
@@ -133,17 +133,16 @@ fn parse(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::Field;
 
     fn client(peer: &str, fields: &[(&str, &str)]) -> String {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                value.parse().unwrap(),
-            );
-        }
-        address(peer.parse().unwrap(), &headers, &trusted).to_string()
+        let fields = fields.iter().map(|(name, value)| Field {
+            name,
+            value: value.as_bytes(),
+        });
+        let fields: Vec<_> = fields.collect();
+        client_address(peer.parse().unwrap(), Fields::of(&fields), &trusted).to_string()
     }
 
     #[test]

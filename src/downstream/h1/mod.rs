@@ -1,0 +1,320 @@
+//! One client connection over HTTP/1.1, from its first byte to its end.
+//!
+//! It waits for bytes, reads a request, hands it on, waits for its answer and for the client's end at
+//! the same time, and writes the answer. While it waits for bytes or for an answer it holds no buffer:
+//! bytes are read into one on the stack, and only what belongs to no whole request yet is kept.
+//!
+//! ```text
+//! idle ──bytes──▶ reading ──whole──▶ held ──answered──▶ writing ──▶ idle, or lingering
+//! ```
+//!
+//! A state machine written out, since an `async fn` keeps room for the largest of its states in all
+//! of them.
+
+mod alarm;
+mod answer;
+mod read;
+mod write;
+
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+use tokio::time::Instant;
+
+use super::Downstream;
+use super::handler::Response;
+use super::io::{Early, Io};
+use super::listener::Listener;
+use crate::http1::MAX_HEAD;
+use crate::proxy::Exchange;
+use crate::timers::Young;
+use alarm::Alarm;
+use answer::Form;
+use read::{Next, Partial, Reader};
+use write::{Linger, Writing};
+
+/// The most bytes taken by one read.
+const READ: usize = 16 * 1024;
+
+/// The most bytes that are read while a request is held.
+const MOST_EARLY: usize = MAX_HEAD;
+
+/// How long a connection on which nothing was asked yet is waited for while the process ends: its
+/// request is most likely on its way.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Where a connection is in its life.
+enum State {
+    /// Nothing is asked.
+    Idle(Option<Idle>),
+    /// A part of a request has arrived.
+    Reading(Box<Partial>),
+    /// A request is at its node, or waits for one.
+    Held(Exchange, Form),
+    /// The client did not take an answer at once.
+    Writing(Box<Writing>),
+    /// The client reads the last answer.
+    Lingering(Box<Linger>),
+    /// It has ended.
+    Over,
+}
+
+/// A wait for the next request.
+#[derive(Clone, Copy)]
+struct Idle {
+    since: Instant,
+    /// When a connection that has not been asked anything ends, once the drain has begun.
+    last_call: Option<Instant>,
+}
+
+/// One client connection, served to its end. Dropping it cuts the connection, and ends its request
+/// at the node.
+pub(super) struct Connection {
+    listener: Arc<Listener>,
+    io: Io,
+    peer: IpAddr,
+    /// No request has begun.
+    fresh: bool,
+    /// TCP watches the client. Quick answers cost no system call for it.
+    watched: bool,
+    /// While a request is held: the time in which most are answered.
+    young: Option<Young>,
+    early: Early,
+    alarm: Option<Box<Alarm>>,
+    state: State,
+}
+
+impl Connection {
+    /// The connection over `io`, with nothing read yet.
+    pub(super) fn new(listener: Arc<Listener>, io: Io, peer: IpAddr) -> Self {
+        Self {
+            listener,
+            io,
+            peer,
+            fresh: true,
+            watched: false,
+            young: None,
+            early: Early::default(),
+            alarm: None,
+            state: State::Idle(None),
+        }
+    }
+
+    fn downstream(&self) -> &Arc<Downstream> {
+        self.listener.downstream()
+    }
+
+    fn poll_state(&mut self, context: &mut Context<'_>) -> Poll<State> {
+        match &mut self.state {
+            State::Idle(_) | State::Reading(_) => self.poll_request(context),
+            State::Held(..) => self.poll_held(context),
+            State::Writing(writing) => {
+                let alarm = self.alarm.get_or_insert_default();
+                let stall = self.listener.downstream().settings.timeouts.write_stall;
+                let closes = ready!(writing.poll(&mut self.io, alarm, stall, context));
+                let State::Writing(writing) = self.take_state() else {
+                    return Poll::Ready(State::Over);
+                };
+                writing.ended(&closes);
+                Poll::Ready(closes.map_or(State::Over, |closes| self.behind(closes)))
+            }
+            State::Lingering(linger) => {
+                let alarm = self.alarm.get_or_insert_default();
+                ready!(linger.poll(&mut self.io, alarm, context));
+                Poll::Ready(State::Over)
+            }
+            State::Over => Poll::Ready(State::Over),
+        }
+    }
+
+    fn take_state(&mut self) -> State {
+        std::mem::replace(&mut self.state, State::Over)
+    }
+
+    /// Reads a request: from what came early, else from the connection.
+    #[inline(never)]
+    fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<State> {
+        if let State::Reading(partial) = &mut self.state {
+            while !partial.interim.is_empty() {
+                match self.io.poll_write(context, partial.interim) {
+                    Poll::Ready(Ok(taken)) if taken > 0 => {
+                        partial.interim = partial.interim.get(taken..).unwrap_or_default();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(self.ended(true, context)),
+                    // A client that sends its body all the same is served.
+                    Poll::Pending => break,
+                }
+            }
+        }
+        let mut early = self.early.take();
+        if !early.rest().is_empty() {
+            let (next, taken) = self.read(early.rest());
+            early.consume(taken);
+            self.early = early;
+            return Poll::Ready(self.follow(next, context));
+        }
+        let mut room = [const { MaybeUninit::uninit() }; READ];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        let Poll::Ready(read) = self.io.poll_read(context, &mut buffer) else {
+            return self.poll_patience(context);
+        };
+        let bytes = buffer.filled();
+        if read.is_err() || bytes.is_empty() {
+            return Poll::Ready(self.ended(read.is_err(), context));
+        }
+        let (next, taken) = self.read(bytes);
+        self.early.append(bytes.get(taken..).unwrap_or_default());
+        Poll::Ready(self.follow(next, context))
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> (Next, usize) {
+        self.fresh = false;
+        let partial = match self.take_state() {
+            State::Reading(partial) => Some(*partial),
+            _ => None,
+        };
+        self.reader().read(partial, bytes)
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader {
+            downstream: self.downstream(),
+            peer: self.peer,
+        }
+    }
+
+    /// What follows when the client has ended its side, or its connection is `broken`, where a request is
+    /// read.
+    fn ended(&mut self, broken: bool, context: &mut Context<'_>) -> State {
+        let State::Reading(partial) = self.take_state() else {
+            return State::Over;
+        };
+        let next = self.reader().broken_off(&partial);
+        if broken {
+            return State::Over;
+        }
+        self.follow(next, context)
+    }
+
+    fn follow(&mut self, next: Next, context: &mut Context<'_>) -> State {
+        match next {
+            Next::Read(partial) => State::Reading(Box::new(partial)),
+            Next::Answer(response, form) => self.answer(response, &form, context),
+            Next::Hold(exchange, form) => {
+                self.young = Some(Young::default());
+                State::Held(exchange, form)
+            }
+            Next::Over => State::Over,
+        }
+    }
+
+    /// Waits for bytes as long as they may take.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<State> {
+        if matches!(self.state, State::Idle(_)) {
+            return self.poll_idle(context);
+        }
+        let State::Reading(partial) = &self.state else {
+            return Poll::Ready(State::Over);
+        };
+        let alarm = self.alarm.get_or_insert_default();
+        ready!(alarm.poll_until(partial.deadline, context));
+        let next = self.reader().too_late(partial);
+        Poll::Ready(self.follow(next, context))
+    }
+
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<State> {
+        let downstream = self.listener.downstream();
+        let alarm = self.alarm.get_or_insert_default();
+        alarm.listen(&downstream.drain, context);
+        let State::Idle(idle) = &mut self.state else {
+            return Poll::Ready(State::Over);
+        };
+        let idle = idle.get_or_insert_with(|| Idle {
+            since: Instant::now(),
+            last_call: None,
+        });
+        let mut until = idle.since + downstream.settings.timeouts.idle;
+        if downstream.drain.is_closing() {
+            if !self.fresh {
+                return Poll::Ready(State::Over);
+            }
+            let last_call = idle
+                .last_call
+                .get_or_insert_with(|| Instant::now() + FIRST_REQUEST);
+            until = until.min(*last_call);
+        } else if downstream.load_shedding.gives_up(idle.since) {
+            downstream.proxy.metrics.connections_given_up.inc();
+            return Poll::Ready(State::Over);
+        }
+        ready!(alarm.poll_until(until, context));
+        Poll::Ready(State::Over)
+    }
+
+    fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<State> {
+        let State::Held(exchange, _) = &mut self.state else {
+            return Poll::Ready(State::Over);
+        };
+        if let Poll::Ready(reply) = exchange.as_mut().poll(context) {
+            let State::Held(_, form) = self.take_state() else {
+                return Poll::Ready(State::Over);
+            };
+            return Poll::Ready(self.answer(reply.into(), &form, context));
+        }
+        // A client that goes away ends its request at the node, which then keeps the stanzas.
+        if self
+            .io
+            .poll_closed(context, &mut self.early, MOST_EARLY)
+            .is_ready()
+        {
+            return Poll::Ready(State::Over);
+        }
+        if let Some(young) = &mut self.young {
+            ready!(Pin::new(young).poll(context));
+            self.young = None;
+            // An idle connection makes them anew.
+            self.alarm = None;
+            if !std::mem::replace(&mut self.watched, true) {
+                self.io.watch();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes an answer as far as the client takes it at once.
+    fn answer(&mut self, response: Response, form: &Form, context: &mut Context<'_>) -> State {
+        self.young = None;
+        let downstream = self.listener.downstream();
+        match Writing::begin(&mut self.io, response, form, downstream, context) {
+            write::Begun::Whole { closes } => self.behind(closes),
+            write::Begun::Part(writing) => State::Writing(writing),
+            write::Begun::Broken => State::Over,
+        }
+    }
+
+    /// The state behind an answer that was written.
+    fn behind(&self, closes: bool) -> State {
+        if closes {
+            State::Lingering(Box::new(Linger::new(self.downstream())))
+        } else {
+            State::Idle(None)
+        }
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.state = ready!(self.poll_state(context));
+            if matches!(self.state, State::Over) {
+                return Poll::Ready(());
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One request: what is answered here, and what goes to a node. Knows nothing of connections.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::client::{client_address, is_secure, parent};
+use super::cors::Allowed;
+use super::{Downstream, node_list};
+use crate::http1::{Fields, Method, Request, RequestHead};
+use crate::metrics::Kind;
+use crate::proxy::{Answer, Ask, Begun, Cause, Delivery, Note, Reply};
+use crate::traces::Parent;
+use crate::upstream::{Authority, Path};
+
+const TEXT: Bytes = Bytes::from_static(b"text/plain; charset=utf-8");
+
+/// What a `GET` shows: to a person who looks whether the service is there.
+const ABOUT: &str = "This is a BOSH service (XEP-0124, XEP-0206), balanced by Bowline.\n\
+    It is made for XMPP clients, which send their requests by POST.\n";
+
+/// An answer, and what its head says beside the usual.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) answer: Answer,
+    /// None if the request was counted without an answer.
+    pub(super) delivery: Option<Delivery>,
+    pub(super) extra: Extra,
+}
+
+/// What the head of an answer says beside the usual.
+#[derive(Debug)]
+pub(super) enum Extra {
+    Nothing,
+    /// The methods that the path takes.
+    Allow(&'static str),
+    /// What a preflight asks for, in place of a content type.
+    Preflight,
+    /// How long the answer may be kept.
+    Cache(Bytes),
+}
+
+impl From<Reply> for Response {
+    fn from(reply: Reply) -> Self {
+        Self {
+            answer: reply.answer,
+            delivery: Some(reply.delivery),
+            extra: Extra::Nothing,
+        }
+    }
+}
+
+/// What becomes of a request whose head was read.
+pub(super) enum Decision<'a> {
+    /// It is answered, whatever its body is.
+    Answer(Response),
+    /// It is for a node, once its body is there.
+    Forward(Request<'a>, Path<'a>),
+}
+
+/// The configured path that `path` names: itself, or itself with one `/` more at its end. A
+/// configured path that ends in `/` is compared to the letter.
+fn configured_path<'a>(paths: &'a [String], path: &str) -> Option<&'a str> {
+    let find = |wanted: &str| paths.iter().find(|one| *one == wanted).map(String::as_str);
+    find(path).or_else(|| find(path.strip_suffix('/').filter(|bare| !bare.ends_with('/'))?))
+}
+
+impl Downstream {
+    /// What an answer to a request with these fields says of origins.
+    pub(super) fn allowed(&self, fields: Fields<'_>) -> Allowed {
+        self.cors.allowed(fields)
+    }
+
+    /// Decides about a request by its head.
+    pub(super) fn decide<'a>(&'a self, head: &RequestHead<'a>, peer: IpAddr) -> Decision<'a> {
+        let refuse = |cause| Decision::Answer(self.refuse(cause, head.fields, peer));
+        let Ok(request) = head.request() else {
+            return refuse(Cause::BadHead);
+        };
+        if request.coded {
+            return refuse(Cause::Coding);
+        }
+        let configured = configured_path(&self.settings.bosh.paths, request.path);
+        let Some(path) = configured.and_then(Path::new) else {
+            return Decision::Answer(self.off_bosh(head, request.path, peer));
+        };
+        Decision::Answer(match head.method {
+            Method::Post => return Decision::Forward(request, path),
+            Method::Options => self.preflight(head.fields, peer),
+            Method::Get | Method::Head => self.about(head.fields, peer),
+            Method::Other => {
+                let refused = self.refuse(Cause::Method, head.fields, peer);
+                refused.with(Extra::Allow("GET, HEAD, OPTIONS, POST"))
+            }
+        })
+    }
+
+    /// Hands a request on with its body.
+    pub(super) fn begin(
+        &self,
+        fields: Fields<'_>,
+        (host, path): (&str, Path<'_>),
+        body: &[u8],
+        peer: IpAddr,
+    ) -> Begun {
+        let trusted = &self.settings.trusted_proxies;
+        let Some(host) = Authority::new(host) else {
+            let note = self.note(Kind::Other, fields, peer);
+            let answer = Answer::reject(Cause::BadHead, false);
+            let delivery = note.finish(&answer);
+            return Begun::Answered(Reply { answer, delivery });
+        };
+        let ask = Ask {
+            path,
+            host,
+            client: client_address(peer, fields, trusted),
+            secure: is_secure(peer, fields, trusted),
+            parent: parent(peer, fields, trusted),
+            body,
+        };
+        (self.handler)(&self.proxy, &ask)
+    }
+
+    /// Refuses a request.
+    pub(super) fn refuse(&self, cause: Cause, fields: Fields<'_>, peer: IpAddr) -> Response {
+        let note = self.note(Kind::Other, fields, peer);
+        answered(Answer::reject(cause, false), note)
+    }
+
+    /// Refuses what is not a request: of its head nothing is known.
+    pub(super) fn refuse_head(&self, status: u16, peer: IpAddr) -> Response {
+        let answer = Answer {
+            status,
+            ..Answer::reject(Cause::BadHead, false)
+        };
+        answered(answer, self.note(Kind::Other, Fields::default(), peer))
+    }
+
+    /// Answers a request whose client ended its side before the end of the body. It counts as gone.
+    pub(super) fn broken_off(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
+        drop(self.note(Kind::Other, fields, peer));
+        Response {
+            answer: Answer::reject(Cause::BadHead, false),
+            delivery: None,
+            extra: Extra::Nothing,
+        }
+    }
+
+    /// Answers a request whose path is not BOSH: with the list of nodes, if it asks for that.
+    fn off_bosh(&self, head: &RequestHead<'_>, path: &str, peer: IpAddr) -> Response {
+        let list = self.node_list.as_ref();
+        let found: Option<(&node_list::NodeList, _)> =
+            list.and_then(|list| Some((list, list.find(path)?)));
+        let Some((list, document)) = found else {
+            return self.refuse(Cause::NotFound, head.fields, peer);
+        };
+        match head.method {
+            Method::Get | Method::Head => {}
+            Method::Options => return self.preflight(head.fields, peer),
+            Method::Post | Method::Other => {
+                let refused = self.refuse(Cause::Method, head.fields, peer);
+                return refused.with(Extra::Allow("GET, HEAD, OPTIONS"));
+            }
+        }
+        let (answer, cache) = list.answer(&self.proxy.cluster, document);
+        let note = self.note(Kind::Other, head.fields, peer);
+        answered(answer, note).with(Extra::Cache(cache))
+    }
+
+    fn preflight(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
+        let note = self.note(Kind::Preflight, fields, peer);
+        answered(Answer::ok(Bytes::new()), note).with(Extra::Preflight)
+    }
+
+    fn about(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
+        let answer = Answer {
+            content_type: Some(TEXT),
+            ..Answer::ok(Bytes::from_static(ABOUT.as_bytes()))
+        };
+        answered(answer, self.note(Kind::Other, fields, peer))
+    }
+
+    fn note(&self, kind: Kind, fields: Fields<'_>, peer: IpAddr) -> Note {
+        let trusted = &self.settings.trusted_proxies;
+        let client = client_address(peer, fields, trusted);
+        let parent: Parent = parent(peer, fields, trusted);
+        Note::new(Arc::clone(&self.proxy), kind, client, &parent)
+    }
+}
+
+impl Response {
+    fn with(self, extra: Extra) -> Self {
+        Self { extra, ..self }
+    }
+}
+
+/// An answer, counted.
+fn answered(answer: Answer, note: Note) -> Response {
+    let delivery = note.finish(&answer);
+    Reply { answer, delivery }.into()
+}

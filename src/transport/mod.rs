@@ -1,0 +1,192 @@
+//! The bytes under a connection: a TCP socket, or a pipe in memory. Knows nothing of what they say.
+
+mod network;
+mod pipe;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+
+pub use network::{Door, set_door};
+pub use pipe::{Pipe, pair};
+
+/// A silent connection is tried after this long, then every [`KEEPALIVE_INTERVAL`].
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Sent bytes that stay unacknowledged for this long end the connection.
+#[cfg(target_os = "linux")]
+pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// A socket.
+    Tcp(TcpStream),
+    /// A pipe in memory.
+    Pipe(Pipe),
+}
+
+/// Why no connection was opened.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// This machine has no socket for it.
+    NoSocket(io::Error),
+    /// The connect failed.
+    Failed(io::Error),
+}
+
+/// Opens a connection, through the network of this thread. A socket sends without delay.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(address: SocketAddr) -> Result<Stream, ConnectError> {
+    if let Some(connecting) = network::connect(address) {
+        let connected = connecting.await.map(Stream::Pipe);
+        return connected.map_err(ConnectError::Failed);
+    }
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(ConnectError::NoSocket)?;
+    let connected = socket.connect(address).await;
+    let stream = connected.map_err(ConnectError::Failed)?;
+    // A socket that refuses it still works.
+    let _ = stream.set_nodelay(true);
+    Ok(Stream::Tcp(stream))
+}
+
+impl Stream {
+    /// Waits until a byte can be read, and leaves it there: 1, or 0 at the end.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn poll_peek(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => {
+                let mut byte = [0];
+                stream.poll_peek(context, &mut ReadBuf::new(&mut byte))
+            }
+            Self::Pipe(pipe) => pipe.poll_next(context).map(|bytes| Ok(bytes.into())),
+        }
+    }
+
+    /// Looks whether a byte waits, and leaves it there: 1, 0 at the end, or `WouldBlock`. It makes a
+    /// system call only if the reactor has reported something since the last read.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn peek(&self) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => {
+                let mut byte = [MaybeUninit::uninit()];
+                let look = || SockRef::from(stream).peek(&mut byte);
+                stream.try_io(Interest::READABLE, look)
+            }
+            Self::Pipe(pipe) => pipe.peek(),
+        }
+    }
+
+    /// Has TCP notice when the other end is gone: 40 s after its last sign of life, 60 s where there is
+    /// no user timeout. A socket that refuses an option still works, so refusals are passed over.
+    pub fn watch(&self) {
+        let Self::Tcp(stream) = self else { return };
+        let socket = SockRef::from(stream);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
+        let _ = socket.set_tcp_keepalive(&keepalive);
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    }
+
+    /// The socket; none if it is a pipe.
+    pub const fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Pipe(_) => None,
+        }
+    }
+
+    /// Whether it is a socket that was connected to itself: TCP can do that where a local port on which
+    /// nothing listens is among those that the kernel hands out.
+    pub fn is_own_end(&self, address: SocketAddr) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().is_ok_and(|own| own == address),
+            Self::Pipe(_) => false,
+        }
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            // It has none, and so the one that is never too high.
+            Self::Pipe(_) => 0,
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<Pipe> for Stream {
+    fn from(pipe: Pipe) -> Self {
+        Self::Pipe(pipe)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Pipe(stream) => Pin::new(stream).poll_read(context, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Pipe(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Pipe(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Pipe(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
