@@ -18,7 +18,7 @@ use tokio::net::{TcpSocket, TcpStream};
 pub use network::{Door, set_door};
 pub use pipe::{Pipe, pair};
 
-/// A silent connection is tried after this long, then every [`KEEPALIVE_INTERVAL`].
+/// A silent connection is tried after this long, then every 10 s.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
