@@ -58,7 +58,7 @@ fn check_errors(errors: &ConfigErrors, text: &str) {
                     "must be a mapping",
                     "cannot be read",
                     // The whole file is one text.
-                    "a space is missing after",
+                    "is missing after",
                 ];
                 let whole = whole.iter().any(|words| error.reason().contains(words));
                 assert!(whole, "no line: {message}");
