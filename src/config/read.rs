@@ -172,7 +172,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// The value as a list with so many entries; none if it is refused.
+    /// The value as a list with a number of entries in `range`; empty if it is refused.
     pub(super) fn list(&self, range: RangeInclusive<usize>) -> Vec<Value<'t>> {
         let Tree::List(items) = self.tree else {
             return self.wrong("a list").unwrap_or_default();

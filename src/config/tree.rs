@@ -113,7 +113,7 @@ struct Bounds {
 struct Grow<'b>(&'b Bounds);
 
 impl Grow<'_> {
-    /// Takes the number of a value and the room for so many bytes of its text.
+    /// Takes the number of a value, and room for the bytes of its text.
     fn take<E: de::Error>(self, bytes: usize) -> Result<usize, E> {
         let number = self.0.next.get();
         self.0.next.set(number + 1);

@@ -60,7 +60,7 @@ impl Key {
     }
 }
 
-/// Key presses, as they come; none where nobody can press a key.
+/// Key presses, as they come; none without a terminal.
 pub type Keys = Option<mpsc::Receiver<Key>>;
 
 /// What the demo does next.
