@@ -62,7 +62,7 @@ fn a_poll_is_held_for_its_wait_and_then_patience_begins() {
 
 #[test]
 fn five_milliseconds_apart_is_far_enough() {
-    for (apart, fate) in [(4_999, Fate::TooClose), (5_000, Fate::Served)] {
+    for (apart, fate) in [(3_999, Fate::TooClose), (4_000, Fate::Served)] {
         let (now, mut acts) = (Instant::now(), Vec::new());
         let mut session = session(&Profile::tigase("t1"), now);
         session.take(poll(1, 101), now, &mut acts);
