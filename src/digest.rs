@@ -77,8 +77,8 @@ struct Moved {
 impl Moved {
     fn of(node: &Node) -> Self {
         Self {
-            by_failure: node.metrics.reassigned.get(),
-            by_operator: node.metrics.moved_off.get(),
+            by_failure: node.reassigned.get(),
+            by_operator: node.moved_off.get(),
         }
     }
 
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn a_wave_of_moves_is_one_event() {
         let cluster = Cluster::new(&settings(2, Placement::ClientIp), &Metrics::new());
-        let metrics = &cluster.node(NodeId(1)).metrics;
+        let node = cluster.node(NodeId(1));
         let mut moves = Moves::new(&cluster);
         let mut look = |more| {
-            metrics.reassigned.inc_by(more);
+            node.reassigned.add(more);
             moves.look(&cluster, SystemTime::UNIX_EPOCH);
             let events = cluster.events.since(0);
             events

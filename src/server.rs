@@ -140,7 +140,7 @@ impl Server {
         let cut = Arc::new(Notify::new());
         let tables = Arc::clone(&proxy);
         let measure = move || {
-            tables.measure_tables();
+            tables.measure();
             let metrics = &tables.metrics;
             metrics.set_log_dropped_lines(log::dropped_lines());
         };

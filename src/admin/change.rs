@@ -75,8 +75,8 @@ where
                 "node": node.name,
                 "before": before.word(),
                 "state": to.word(),
-                "sessions": node.metrics.sessions.get(),
-                "held": node.metrics.held.get(),
+                "sessions": node.sessions.get(),
+                "held": node.held.get(),
             });
             (StatusCode::OK, told)
         }
@@ -94,7 +94,7 @@ fn log(node: &Node, before: OperatorState, to: OperatorState, forced: bool, aske
         return;
     }
     info!(node = %node.name, before = before.word(), state = to.word(), forced,
-        peer = %asker.peer, token = asker.token, sessions = node.metrics.sessions.get(),
+        peer = %asker.peer, token = asker.token, sessions = node.sessions.get(),
         "operator state set");
 }
 

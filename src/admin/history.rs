@@ -52,8 +52,8 @@ struct Totals {
 
 #[derive(Debug, Clone, Copy)]
 struct Point {
-    sessions: i64,
-    held: i64,
+    sessions: u64,
+    held: u64,
     creations_per_second: f64,
     p99_ms: Option<f64>,
 }
@@ -84,8 +84,8 @@ pub(super) struct Told {
 #[derive(Debug, Serialize)]
 struct ToldTrack {
     name: String,
-    sessions: Vec<i64>,
-    held: Vec<i64>,
+    sessions: Vec<u64>,
+    held: Vec<u64>,
     creations_per_second: Vec<f64>,
     p99_ms: Vec<Option<f64>>,
 }
@@ -111,8 +111,8 @@ impl History {
         for (track, node) in samples.tracks.iter_mut().zip(cluster.nodes()) {
             let rates = track.rates(node, now);
             let point = Point {
-                sessions: node.metrics.sessions.get(),
-                held: node.metrics.held.get(),
+                sessions: node.sessions.get(),
+                held: node.held.get(),
                 creations_per_second: rates.creations_per_second,
                 p99_ms: rates.p99_ms,
             };

@@ -72,9 +72,9 @@ pub struct Health {
     /// The balancer's clock.
     pub now: String,
     /// Sessions pinned to nodes.
-    pub sessions: i64,
+    pub sessions: u64,
     /// Requests under way at nodes.
-    pub held: i64,
+    pub held: u64,
     /// Client connections.
     pub connections: i64,
     /// The nodes, in the order of the configuration.
@@ -107,13 +107,13 @@ pub struct NodeHealth {
     /// How much of that weight it has.
     pub share: f64,
     /// How often it went down lately.
-    pub falls: i64,
+    pub falls: u32,
     /// How long it must be well before it is up again.
     pub penalty_seconds: f64,
     /// Sessions pinned to it.
-    pub sessions: i64,
+    pub sessions: u64,
     /// Requests under way there.
-    pub held: i64,
+    pub held: u64,
     /// Sessions that it made in each of the last five to ten seconds.
     pub creations_per_second: f64,
     /// The part of exchanges of the last minute that failed, 0 to 1; null without an exchange.
@@ -296,10 +296,10 @@ fn describe(node: &Node, rates: Rates) -> NodeHealth {
         until: node.until().map(rfc3339),
         weight: node.weight,
         share: node.share().as_part(),
-        falls: node.metrics.falls.get(),
-        penalty_seconds: node.metrics.penalty_seconds.get(),
-        sessions: node.metrics.sessions.get(),
-        held: node.metrics.held.get(),
+        falls: node.penalty().falls,
+        penalty_seconds: node.penalty().length.as_secs_f64(),
+        sessions: node.sessions.get(),
+        held: node.held.get(),
         creations_per_second: rates.creations_per_second,
         error_share_1m: rates.error_share_1m,
         error_share_5m: rates.error_share_5m,

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::cluster::tests::settings;
-use crate::cluster::{NodeId, Share, Verdict};
+use crate::cluster::{NodeId, Penalty, Share, Verdict};
 use crate::config::Placement;
 
 const T1: NodeId = NodeId(0);
@@ -172,10 +172,13 @@ async fn health_tells_the_state_of_every_node() {
     admin.verdict(T1, true);
     admin.verdict(T2, false);
     let t2 = admin.state.cluster.node(T2);
-    t2.metrics.sessions.set(7);
-    t2.metrics.held.set(3);
+    t2.sessions.add(7);
+    t2.held.add(3);
     t2.set_share(Share(250));
-    t2.set_penalty(3, Duration::from_secs(10));
+    t2.set_penalty(Penalty {
+        falls: 3,
+        length: Duration::from_secs(10),
+    });
     t2.probe_failed(
         "connection refused".into(),
         "refused",

@@ -146,7 +146,7 @@ impl Memory {
     /// A session of `client` that the node made in the life `made`, and that it ought to know,
     /// was answered item-not-found; `held` requests are under way at the node. If the node has
     /// lost its sessions: those that it made before the returned life are gone.
-    pub fn lacks(&self, made: Life, client: ClientKey, held: i64, now: Instant) -> Option<Life> {
+    pub fn lacks(&self, made: Life, client: ClientKey, held: u64, now: Instant) -> Option<Life> {
         let mut doubt = self.doubt();
         let life = self.life();
         if !life.in_doubt() || !made.is_before(life) {
@@ -156,8 +156,8 @@ impl Memory {
         doubt.unknown.truncate(MOST_KEPT);
         doubt.unknown.insert(0, (now, client));
         let networks = doubt.unknown.iter().any(|(_, other)| *other != client);
-        let earlier = held - i64::from(doubt.late);
-        if doubt.unknown.len() < ENOUGH || !networks || earlier > 0 {
+        let earlier = held > u64::from(doubt.late);
+        if doubt.unknown.len() < ENOUGH || !networks || earlier {
             return None;
         }
         self.end(&mut doubt);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     /// Three sessions of three clients, made in `made`, are unknown; what the last one brings.
-    fn three(memory: &Memory, made: Life, held: i64, now: Instant) -> Option<Life> {
+    fn three(memory: &Memory, made: Life, held: u64, now: Instant) -> Option<Life> {
         assert_eq!(memory.lacks(made, client(1), held, now), None);
         assert_eq!(memory.lacks(made, client(2), held, now), None);
         memory.lacks(made, client(3), held, now)

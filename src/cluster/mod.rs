@@ -5,6 +5,7 @@
 
 mod addresses;
 mod client;
+mod count;
 mod memory;
 mod node;
 mod operator;
@@ -22,8 +23,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
+pub use count::Count;
 pub use memory::{Life, Memory};
-pub use node::{Failure, Node, NodeId, Passed, Placed, Share, Verdict};
+pub use node::{Failure, Node, NodeId, Passed, Penalty, Placed, Share, Verdict};
 pub use operator::{LastNode, OperatorState};
 
 use crate::config::{NodeSettings, Settings};
@@ -73,6 +75,11 @@ impl Cluster {
             network_suspected: AtomicBool::new(false),
             silence: settings.health.silence,
         }
+    }
+
+    /// Copies the counts of every node into its metrics.
+    pub fn measure(&self) {
+        self.nodes.iter().for_each(Node::measure);
     }
 
     /// All nodes, in the order of the configuration; a [`NodeId`] is a place in this list.
@@ -166,7 +173,7 @@ impl Cluster {
                 (EventKind::NodeUp, format!("{name} is up"))
             }
             Verdict::Silent => {
-                let sessions = node.metrics.sessions.get();
+                let sessions = node.sessions.get();
                 let keep = self.silence;
                 warn!(node = %name, %address, reason, sessions,
                     "node is silent: it gets no new sessions, and keeps those that it has for up \
@@ -175,7 +182,7 @@ impl Cluster {
                 (EventKind::NodeSilent, text)
             }
             Verdict::HeldBack => {
-                let seconds = node.metrics.penalty_seconds.get();
+                let seconds = node.penalty().length.as_secs_f64();
                 info!(node = %name, %address, penalty_seconds = seconds,
                     "node answers again and is held back: it went down more than once lately, \
                      and gets new sessions when its penalty is over");

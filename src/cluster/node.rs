@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::addresses::Addresses;
+use super::count::Count;
 use super::memory::Memory;
 use super::operator::OperatorState;
 use crate::config::NodeSettings;
@@ -106,6 +107,15 @@ pub struct Passed {
     pub answered: Instant,
 }
 
+/// What keeps a node away that went down more than once lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Penalty {
+    /// How often it went down, as far as that is not forgotten.
+    pub falls: u32,
+    /// How long it must be well before it is up again; zero while it is up.
+    pub length: Duration,
+}
+
 /// One node of the cluster.
 #[derive(Debug)]
 pub struct Node {
@@ -119,7 +129,15 @@ pub struct Node {
     pub weight: u32,
     /// Sessions that it may have before it gets no new ones; 0 is any number.
     pub max_sessions: u32,
-    /// Its counters.
+    /// Sessions pinned to it.
+    pub sessions: Count,
+    /// Requests under way at it.
+    pub held: Count,
+    /// Sessions that were moved off it because it failed, since the start.
+    pub reassigned: Count,
+    /// Sessions that were moved off it because the operator wanted it, since the start.
+    pub moved_off: Count,
+    /// Its counters for the metrics. No decision reads them.
     pub metrics: NodeMetrics,
     /// How fast connections to it are opened.
     pub pace: Pace,
@@ -181,6 +199,7 @@ struct Told {
     since: Option<SystemTime>,
     until: Option<SystemTime>,
     state_since: Option<SystemTime>,
+    penalty: Penalty,
     last_failure: Option<Failure>,
     passed: Option<Passed>,
 }
@@ -195,6 +214,10 @@ impl Node {
             address: settings.address.clone(),
             weight: settings.weight,
             max_sessions: settings.max_sessions,
+            sessions: Count::default(),
+            held: Count::default(),
+            reassigned: Count::default(),
+            moved_off: Count::default(),
             metrics,
             pace,
             probe_now: Notify::new(),
@@ -213,6 +236,7 @@ impl Node {
                 since: None,
                 until: None,
                 state_since: None,
+                penalty: Penalty::default(),
                 last_failure: None,
                 passed: None,
             }),
@@ -273,17 +297,30 @@ impl Node {
         self.metrics.share.set(share.as_part());
     }
 
-    /// Tells how often it went down lately, and how long it must be well before it is up again
-    /// (the probe task only).
-    pub fn set_penalty(&self, falls: u32, penalty: Duration) {
-        self.metrics.falls.set(falls.into());
-        self.metrics.penalty_seconds.set(penalty.as_secs_f64());
+    /// Sets what keeps it away (the probe task only).
+    pub fn set_penalty(&self, penalty: Penalty) {
+        self.told().penalty = penalty;
+    }
+
+    /// What keeps it away.
+    pub fn penalty(&self) -> Penalty {
+        self.told().penalty
+    }
+
+    /// Copies its counts into its metrics.
+    pub(super) fn measure(&self) {
+        let metrics = &self.metrics;
+        metrics.sessions.set(self.sessions.balance());
+        metrics.held.set(self.held.balance());
+        metrics.set_moved(self.reassigned.get(), self.moved_off.get());
+        let penalty = self.penalty();
+        metrics.falls.set(penalty.falls.into());
+        metrics.penalty_seconds.set(penalty.length.as_secs_f64());
     }
 
     /// Its sessions, and the placements here that have not become one yet.
     pub fn load(&self) -> u64 {
-        let sessions = u64::try_from(self.metrics.sessions.get()).unwrap_or(0);
-        sessions + u64::from(self.placing.load(Ordering::Relaxed))
+        self.sessions.get() + u64::from(self.placing.load(Ordering::Relaxed))
     }
 
     /// Whether it has as many sessions as it may, placements included, and `more` besides.

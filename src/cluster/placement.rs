@@ -288,7 +288,7 @@ mod tests {
     fn the_least_loaded_node_for_its_weight_is_chosen() {
         let nodes = nodes(&[1, 4, 1]);
         for (node, sessions) in nodes.iter().zip([10, 30, 9]) {
-            node.metrics.sessions.set(sessions);
+            node.sessions.add(sessions);
         }
         assert_eq!(least_sessions(&nodes, 0, all), Some(NodeId(1)));
         assert_eq!(
@@ -311,9 +311,9 @@ mod tests {
         let chooser = Chooser::new(Placement::LeastSessions, 3);
         for number in 0..800 {
             let id = chooser.choose(&nodes, client(number), all).unwrap();
-            nodes[id.index()].metrics.sessions.inc();
+            nodes[id.index()].sessions.inc();
         }
-        let sessions: Vec<i64> = nodes.iter().map(|n| n.metrics.sessions.get()).collect();
+        let sessions: Vec<u64> = nodes.iter().map(|n| n.sessions.get()).collect();
         assert_eq!(sessions, [100, 200, 500]);
     }
 
@@ -362,7 +362,7 @@ mod tests {
     fn part_of(share: u16, placement: Placement) -> f64 {
         let nodes = nodes(&[1, 1, 1]);
         for node in &nodes[1..] {
-            node.metrics.sessions.set(100_000);
+            node.sessions.add(100_000);
         }
         nodes[0].set_share(Share(share));
         let chooser = Chooser::new(placement, 3);

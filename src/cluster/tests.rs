@@ -121,7 +121,7 @@ fn creations_under_way_count_as_load() {
     let cluster = cluster(3, Placement::LeastSessions);
     for (id, sessions) in [(0, 50), (1, 20), (2, 0)] {
         cluster.set_verdict(NodeId(id), Verdict::Up, NOW);
-        cluster.node(NodeId(id)).metrics.sessions.set(sessions);
+        cluster.node(NodeId(id)).sessions.add(sessions);
     }
     let under_way: Vec<_> = (0..110)
         .map(|_| cluster.place_new(client(), None, &[]).unwrap())
@@ -143,7 +143,7 @@ fn a_node_with_as_many_sessions_as_it_may_gets_no_new_ones() {
     for id in [0, 1] {
         cluster.set_verdict(NodeId(id), Verdict::Up, NOW);
     }
-    cluster.node(NodeId(1)).metrics.sessions.set(2);
+    cluster.node(NodeId(1)).sessions.add(2);
     let place = |tied| cluster.place_new(client(), tied, &[]);
     assert!(!cluster.is_full());
     let placed: Vec<_> = std::iter::from_fn(|| place(Some(NodeId(0)))).collect();

@@ -298,17 +298,17 @@ impl Show {
     fn tell_state(&self, out: &mut impl Write) -> io::Result<()> {
         let nodes = self.server.proxy().cluster.nodes().iter().map(|node| {
             let verdict = node.verdict().word().replace('_', " ");
-            let sessions = node.metrics.sessions.get();
+            let sessions = node.sessions.get();
             format!("{} {verdict:<6} {sessions:>2} sessions", node.name)
         });
         let nodes: Vec<String> = nodes.collect();
-        let held: i64 = self
+        let held: u64 = self
             .server
             .proxy()
             .cluster
             .nodes()
             .iter()
-            .map(|node| node.metrics.held.get())
+            .map(|node| node.held.get())
             .sum();
         self.say(
             out,

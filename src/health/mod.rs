@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::{Cluster, Node, NodeId, Passed, Verdict};
+use crate::cluster::{self, Cluster, Node, NodeId, Passed, Verdict};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use failure::Failure;
@@ -213,8 +213,10 @@ impl Watch {
         let now = Instant::now();
         let none_up = !self.cluster.any_up();
         let turned = self.judge.observe(outcome, asked, none_up, now);
-        let (falls, penalty) = (self.judge.falls(now), self.judge.penalty());
-        self.node().set_penalty(falls, penalty);
+        self.node().set_penalty(cluster::Penalty {
+            falls: self.judge.falls(now),
+            length: self.judge.penalty(),
+        });
         if let Some(verdict) = turned {
             self.turn(verdict, now, when);
         }

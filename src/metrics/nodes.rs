@@ -1,6 +1,6 @@
 //! The metrics that belong to one node.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,9 +31,9 @@ pub struct NodeMetrics {
     /// Sessions of unknown origin that the node turned out to know.
     pub rediscovered: Counter,
     /// Sessions that were moved off the node because it failed.
-    pub reassigned: Counter,
+    reassigned: Counter,
     /// Sessions that were moved off the node because the operator wanted it.
-    pub moved_off: Counter,
+    moved_off: Counter,
     /// Sessions that were given up because the node was started anew without them.
     pub dropped: Counter,
     /// Times that the node was found to have lost its sessions.
@@ -82,6 +82,14 @@ pub struct NodeMetrics {
 }
 
 impl NodeMetrics {
+    /// Shows how many sessions were moved off the node, because it failed and because the operator
+    /// wanted it.
+    pub fn set_moved(&self, by_failure: u64, by_operator: u64) {
+        let show = |counter: &Counter, count| counter.inner().store(count, Ordering::Relaxed);
+        show(&self.reassigned, by_failure);
+        show(&self.moved_off, by_operator);
+    }
+
     /// Tells the operator's state, by its number.
     pub fn set_state(&self, state: usize) {
         for (number, gauge) in self.states.iter().enumerate() {

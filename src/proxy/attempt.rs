@@ -54,7 +54,7 @@ struct Held<'a> {
 
 impl<'a> Held<'a> {
     fn at(node: &'a Node) -> Self {
-        node.metrics.held.inc();
+        node.held.inc();
         let began = node.memory.life();
         if began.in_doubt() {
             node.memory.enter(began, Instant::now());
@@ -73,7 +73,7 @@ impl Drop for Held<'_> {
         if self.began.in_doubt() {
             self.node.memory.leave(self.began);
         }
-        self.node.metrics.held.dec();
+        self.node.held.dec();
     }
 }
 

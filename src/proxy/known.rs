@@ -356,7 +356,7 @@ impl UnderWay {
             return;
         };
         let node = proxy.cluster.node(id);
-        let (client, held) = (client_key(job.client), node.metrics.held.get());
+        let (client, held) = (client_key(job.client), node.held.get());
         if let Some(life) = node.memory.lacks(made, client, held, Instant::now()) {
             let proxy = Arc::clone(proxy);
             // Looks at every session, which is no work for a thread that serves requests.

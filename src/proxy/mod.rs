@@ -229,8 +229,9 @@ impl Proxy {
         Time::after(instant - self.started)
     }
 
-    /// Writes down how large the tables are, for the metrics.
-    pub fn measure_tables(&self) {
+    /// Copies the counts of the nodes and the sizes of the tables into the metrics.
+    pub fn measure(&self) {
+        self.cluster.measure();
         self.metrics.set_table(self.sessions.size());
         if let Some(addresses) = &self.addresses {
             self.metrics.set_table(addresses.size());

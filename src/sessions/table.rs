@@ -126,9 +126,9 @@ impl Sessions {
             Entry::Vacant(place) => {
                 place.insert(());
                 self.count.fetch_add(1, Ordering::Relaxed);
-                let metrics = &self.cluster.node(node).metrics;
-                metrics.created.inc();
-                metrics.sessions.inc();
+                let node = self.cluster.node(node);
+                node.metrics.created.inc();
+                node.sessions.inc();
                 Insert::Made(session)
             }
         }
@@ -155,10 +155,10 @@ impl Sessions {
     /// says that the request began after the session's end: then the node knows better.
     pub fn prove(&self, session: &Session, at: NodeId, late: bool) {
         if let Some(node) = session.prove(at, late) {
-            let metrics = &self.cluster.node(node).metrics;
-            metrics.sessions.inc();
+            let node = self.cluster.node(node);
+            node.sessions.inc();
             if !late {
-                metrics.rediscovered.inc();
+                node.metrics.rediscovered.inc();
             }
         }
     }
@@ -170,7 +170,7 @@ impl Sessions {
         let Some(node) = session.terminate(now) else {
             return false;
         };
-        self.cluster.node(node).metrics.sessions.dec();
+        self.cluster.node(node).sessions.dec();
         self.metrics.sessions_terminated.inc(condition);
         true
     }
@@ -181,11 +181,9 @@ impl Sessions {
         let entries = self.table.iter();
         let lost = entries.filter(|entry| entry.key().0.lose(node, life, now));
         let lost = u64::try_from(lost.count()).unwrap_or(u64::MAX);
-        let metrics = &self.cluster.node(node).metrics;
-        metrics
-            .sessions
-            .dec_by(i64::try_from(lost).unwrap_or(i64::MAX));
-        metrics.dropped.inc_by(lost);
+        let node = self.cluster.node(node);
+        node.sessions.sub(lost);
+        node.metrics.dropped.inc_by(lost);
         lost
     }
 
@@ -194,13 +192,13 @@ impl Sessions {
         let moved = session.move_to(from, to);
         if moved == Some(true) {
             let (old, new) = (self.cluster.node(from), self.cluster.node(to));
-            old.metrics.sessions.dec();
+            old.sessions.dec();
             if old.state() == OperatorState::Maint {
-                old.metrics.moved_off.inc();
+                old.moved_off.inc();
             } else {
-                old.metrics.reassigned.inc();
+                old.reassigned.inc();
             }
-            new.metrics.sessions.inc();
+            new.sessions.inc();
         }
         moved.is_some()
     }
@@ -237,7 +235,7 @@ impl Sessions {
         };
         self.count.fetch_sub(1, Ordering::Relaxed);
         if stage == Stage::Pinned {
-            self.cluster.node(session.node()).metrics.sessions.dec();
+            self.cluster.node(session.node()).sessions.dec();
             self.metrics.sessions_expired.inc();
         }
         true

@@ -117,6 +117,7 @@ impl World {
 impl World {
     /// The sum of the series that begin with `series`.
     pub(crate) fn metric(&self, series: &str) -> u64 {
+        self.server.proxy().measure();
         let text = self.server.proxy().metrics.exposition();
         let lines = text.lines().filter(|line| line.starts_with(series));
         lines

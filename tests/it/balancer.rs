@@ -94,6 +94,7 @@ impl Balancer {
 
     /// The exposition of the metrics.
     pub(crate) fn metrics(&self) -> String {
+        self.proxy().measure();
         self.proxy().metrics.exposition()
     }
 
@@ -106,13 +107,13 @@ impl Balancer {
             .sum()
     }
 
-    /// Requests under way at nodes, by the gauges.
-    pub(crate) fn held(&self) -> i64 {
+    /// Requests under way at nodes.
+    pub(crate) fn held(&self) -> u64 {
         self.proxy()
             .cluster
             .nodes()
             .iter()
-            .map(|node| node.metrics.held.get())
+            .map(|node| node.held.get())
             .sum()
     }
 }

@@ -32,7 +32,7 @@ async fn begin_creations(balancer: &Balancer, count: usize) -> Vec<Pending> {
 
 fn moved(balancer: &Balancer) -> u64 {
     let nodes = balancer.proxy().cluster.nodes().iter();
-    nodes.map(|node| node.metrics.reassigned.get()).sum()
+    nodes.map(|node| node.reassigned.get()).sum()
 }
 
 #[tokio::test]

@@ -32,6 +32,9 @@ const TOP: &[&str] = &[
 /// What tools leave at the top.
 const IGNORED: &[&str] = &["node_modules", "target"];
 
+/// The rooms whose decisions read no metrics: those that need a count keep it themselves.
+const DECIDING: &[&str] = &["cluster", "health", "limits", "proxy", "sessions"];
+
 type Floors = BTreeMap<String, u32>;
 
 fn root() -> &'static Path {
@@ -172,6 +175,24 @@ fn unreadable(path: &str, text: &str) -> Vec<String> {
     faults
 }
 
+/// Where the product part of a source text reads a metric: `metrics.name.get()`, over several lines too.
+fn metrics_read(text: &str) -> Vec<String> {
+    let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: String = product
+        .lines()
+        .filter_map(|line| line.split("//").next())
+        .flat_map(|line| line.chars().filter(|letter| !letter.is_whitespace()))
+        .collect();
+    let chains = code.match_indices("metrics.").map(|(at, _)| {
+        let chain = &code[at..];
+        let part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '.';
+        let (name, rest) = chain.split_at(chain.find(|c| !part(c)).unwrap_or(chain.len()));
+        (name.to_owned(), rest.starts_with("()"))
+    });
+    let read = |(name, called): &(String, bool)| *called && name.ends_with(".get");
+    chains.filter(read).map(|(name, _)| name).collect()
+}
+
 /// What is at the top but must not be, and what must be but is not.
 fn misplaced(top: &BTreeSet<String>) -> Vec<String> {
     let expected =
@@ -237,6 +258,42 @@ fn imports_point_downward() {
         .flat_map(|(path, text)| upward(path, text, &floors))
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn no_decision_reads_a_metric() {
+    let files = rust_below("src").into_iter();
+    let deciding = files.filter(|(path, _)| {
+        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        DECIDING.contains(&room(path)) && !is_test
+    });
+    let faults: Vec<String> = deciding
+        .flat_map(|(path, text)| {
+            let reads = metrics_read(&text).into_iter();
+            reads.map(move |read| format!("{path}: {read}()"))
+        })
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn a_planted_metric_is_found() {
+    let planted = [
+        "if node.metrics.held.get() > 0 {}",
+        "let metrics = &node.metrics;\nmetrics\n    .sessions\n    .get()",
+    ];
+    for text in planted {
+        assert_eq!(metrics_read(text).len(), 1, "{text}");
+    }
+    let good = [
+        "node.metrics.held.inc(); node.held.get()",
+        "// node.metrics.held.get()",
+        "#[cfg(test)]\nmod tests { fn f() { node.metrics.held.get() } }",
+        "metrics.get_or_make(name)",
+    ];
+    for text in good {
+        assert_eq!(metrics_read(text), Vec::<String>::new(), "{text}");
+    }
 }
 
 #[test]

@@ -148,12 +148,7 @@ async fn a_creation_at_a_node_that_falls_silent_goes_to_another() {
     let mut client = balancer.client();
     let creation = tokio::spawn(async move { client.create().await.map(|_| client) });
     let cluster = &balancer.proxy().cluster;
-    let arrived = || {
-        cluster
-            .nodes()
-            .iter()
-            .position(|node| node.metrics.held.get() > 0)
-    };
+    let arrived = || cluster.nodes().iter().position(|node| node.held.get() > 0);
     eventually("a node has the creation", || arrived().is_some()).await;
     let first = arrived().unwrap();
     nodes[1 - first].thaw();

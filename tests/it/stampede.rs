@@ -34,7 +34,7 @@ async fn creations_that_wait_for_their_answer_count_where_they_wait() {
     };
     // The third node has fewer sessions, and gets more of what comes.
     for (node, sessions) in balancer.proxy().cluster.nodes().iter().zip([20, 20, 8]) {
-        node.metrics.sessions.set(sessions);
+        node.sessions.add(sessions);
     }
     let mut waiting = vec![];
     for _ in 0..30 {
@@ -50,7 +50,7 @@ async fn creations_that_wait_for_their_answer_count_where_they_wait() {
         reply.reply().await.unwrap();
     }
     eventually("each is counted once", || loads() == [26, 26, 26]).await;
-    let pinned = |node: &bowline::cluster::Node| node.metrics.sessions.get() == 26;
+    let pinned = |node: &bowline::cluster::Node| node.sessions.get() == 26;
     assert!(balancer.proxy().cluster.nodes().iter().all(pinned));
 }
 

@@ -161,8 +161,8 @@ impl World {
             // A probe may be under way.
             let connections = simulated.connections().saturating_sub(1);
             let left = [
-                ("requests held", metrics.held.get()),
-                ("sessions counted", metrics.sessions.get()),
+                ("requests held", node.held.balance()),
+                ("sessions counted", node.sessions.balance()),
                 ("connects waiting", metrics.connects_waiting.get()),
                 ("placements", i64::try_from(node.load()).unwrap_or(i64::MAX)),
                 (
@@ -367,15 +367,15 @@ async fn hold_many(count: usize) -> (Outcome, usize) {
             sleep(Duration::from_millis(10)).await;
         }
     }
-    let held = || -> i64 {
+    let held = || -> u64 {
         world
             .cluster
             .nodes()
             .iter()
-            .map(|node| node.metrics.held.get())
+            .map(|node| node.held.get())
             .sum()
     };
-    let wanted = i64::try_from(count).unwrap_or(i64::MAX);
+    let wanted = u64::try_from(count).unwrap_or(u64::MAX);
     let mut most = 0;
     let mut memory = 0;
     for _ in 0..400 {
