@@ -4,6 +4,7 @@
 //! It reads counters and never changes them. A failure touches many requests at once; a line for
 //! each of them would hide the line that matters.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, NodeId};
 use crate::events::{Event, EventKind};
 use crate::metrics::Metrics;
 
@@ -56,7 +57,7 @@ pub async fn run(cluster: Arc<Cluster>, metrics: Arc<Metrics>) {
 
 /// Sessions that moved, gathered for each node.
 #[derive(Debug)]
-struct Moves(Vec<Wave>);
+struct Moves(HashMap<NodeId, Wave>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Wave {
@@ -87,18 +88,34 @@ impl Moved {
     }
 }
 
+impl Wave {
+    /// No moves so far.
+    fn from(node: &Node) -> Self {
+        Self {
+            seen: Moved::of(node),
+            ..Self::default()
+        }
+    }
+}
+
 impl Moves {
     fn new(cluster: &Cluster) -> Self {
-        let wave = |node: &Node| Wave {
-            seen: Moved::of(node),
-            ..Wave::default()
-        };
-        Self(cluster.nodes().iter().map(wave).collect())
+        let nodes = cluster.nodes();
+        Self(
+            nodes
+                .iter()
+                .map(|node| (node.id, Wave::from(node)))
+                .collect(),
+        )
     }
 
     /// Reports each wave that is over, or that has lasted for [`LONGEST_WAVE`] looks.
     fn look(&mut self, cluster: &Cluster, now: SystemTime) {
-        for (wave, node) in self.0.iter_mut().zip(cluster.nodes()) {
+        let nodes = cluster.nodes();
+        self.0
+            .retain(|id, _| nodes.iter().any(|node| node.id == *id));
+        for node in nodes.iter() {
+            let wave = self.0.entry(node.id).or_insert_with(|| Wave::from(node));
             let moved = Moved::of(node);
             let goes_on = moved.sum() > wave.seen.sum();
             wave.pending.by_failure += moved.by_failure.saturating_sub(wave.seen.by_failure);
@@ -216,7 +233,6 @@ impl AnswersReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::NodeId;
     use crate::cluster::tests::settings;
     use crate::config::Placement;
     use crate::metrics::CAUSES;

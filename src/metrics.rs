@@ -28,7 +28,7 @@ use labels::{
     ADMIN_REFUSALS, CauseLabels, ConditionLabels, Name, ReasonLabels, RequestLabels, TABLES,
     TableLabels, VersionLabels,
 };
-use nodes::NodeFamilies;
+use nodes::NodePages;
 
 /// Counters that one label tells apart, all of them there from the beginning: a rate needs the
 /// zero before the first count.
@@ -58,6 +58,14 @@ impl ByName {
     pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.counters.iter().map(|counter| counter.get());
         self.names.iter().copied().zip(counts)
+    }
+
+    /// Each name with its counter.
+    fn counters(&self) -> impl Iterator<Item = (&'static str, Counter)> {
+        self.names
+            .iter()
+            .copied()
+            .zip(self.counters.iter().cloned())
     }
 
     /// The sum of all.
@@ -140,7 +148,7 @@ pub struct Metrics {
     log_dropped_lines: Counter,
     tables: [Family<TableLabels, Gauge>; 3],
     process: ProcessMetrics,
-    nodes: NodeFamilies,
+    nodes: NodePages,
 }
 
 #[derive(Debug, Default)]
@@ -167,6 +175,8 @@ impl Metrics {
         let overhead_seconds = Timing::new(timing::OVERHEAD);
         let what = "What the balancer adds to a request: its time less the node's";
         r.register_with_unit("overhead", what, Unit::Seconds, overhead_seconds.clone());
+        let nodes = NodePages::default();
+        r.register_collector(Box::new(nodes.clone()));
         Self {
             requests: requests(r),
             rejects: by_name::<CauseLabels>(
@@ -229,7 +239,7 @@ impl Metrics {
             ),
             tables: tables(r),
             process: ProcessMetrics::register(r),
-            nodes: NodeFamilies::register(r),
+            nodes,
             registry,
         }
     }
@@ -249,9 +259,19 @@ impl Metrics {
         self.rejects.each()
     }
 
-    /// The handles for the node called `name`, made on the first call.
+    /// The handles for the node called `name`, which is on the page from now on.
     pub fn node(&self, name: &str) -> NodeMetrics {
         self.nodes.node(name)
+    }
+
+    /// Puts a node that was taken off the page on it again, with the counts that it had.
+    pub fn show_node(&self, name: &str, metrics: &NodeMetrics) {
+        self.nodes.show(name, metrics);
+    }
+
+    /// Takes a node off the page.
+    pub fn hide_node(&self, name: &str) {
+        self.nodes.hide(name);
     }
 
     /// Tells the size of a table.

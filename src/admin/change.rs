@@ -54,7 +54,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let error = |status, what: String| (status, json!({ "error": what }));
-    let Some(node) = state.cluster.nodes().iter().find(|node| node.name == name) else {
+    let Some(node) = state.cluster.named(name) else {
         return error(StatusCode::NOT_FOUND, format!("there is no node {name}"));
     };
     let wanted = match read(query, body).await {

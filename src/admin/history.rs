@@ -4,13 +4,13 @@
 //! of a sample, so they cost nothing where requests are counted.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, NodeId};
 use crate::metrics::Times;
 
 /// From one sample to the next.
@@ -29,12 +29,13 @@ pub(super) struct History(Mutex<Samples>);
 #[derive(Debug)]
 struct Samples {
     times: VecDeque<SystemTime>,
-    tracks: Box<[Track]>,
+    tracks: Vec<Track>,
 }
 
 /// One node's samples.
 #[derive(Debug)]
 struct Track {
+    node: NodeId,
     points: VecDeque<Point>,
     /// Counters, the newest last; one more than look back.
     totals: VecDeque<Totals>,
@@ -50,7 +51,7 @@ struct Totals {
     failures: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Point {
     sessions: u64,
     held: u64,
@@ -93,22 +94,26 @@ struct ToldTrack {
 impl History {
     /// No samples of the nodes of `cluster`; the counters begin now.
     pub(super) fn new(cluster: &Cluster, now: Instant) -> Self {
-        let track = |node: &Node| Track {
-            points: VecDeque::new(),
-            totals: VecDeque::from([totals(node, now)]),
-            answers: VecDeque::from([node.metrics.answer_seconds.times()]),
-        };
+        let nodes = cluster.nodes();
         Self(Mutex::new(Samples {
             times: VecDeque::new(),
-            tracks: cluster.nodes().iter().map(track).collect(),
+            tracks: nodes.iter().map(|node| Track::new(node, 0, now)).collect(),
         }))
     }
 
     /// Takes a sample of each node.
     pub(super) fn sample(&self, cluster: &Cluster, now: Instant, when: SystemTime) {
-        let mut samples = self.samples();
-        push(&mut samples.times, when, KEPT);
-        for (track, node) in samples.tracks.iter_mut().zip(cluster.nodes()) {
+        let (mut samples, nodes) = (self.samples(), cluster.nodes());
+        let Samples { times, tracks } = &mut *samples;
+        tracks.retain(|track| nodes.iter().any(|node| node.id == track.node));
+        for node in nodes.iter() {
+            if tracks.iter().all(|track| track.node != node.id) {
+                tracks.push(Track::new(node, times.len(), now));
+            }
+        }
+        push(times, when, KEPT);
+        for track in tracks {
+            let node = cluster.node(track.node);
             let rates = track.rates(node, now);
             let point = Point {
                 sessions: node.sessions.get(),
@@ -123,11 +128,17 @@ impl History {
         }
     }
 
-    /// What was lately at each node, in their order.
-    pub(super) fn rates(&self, cluster: &Cluster, now: Instant) -> Vec<Rates> {
-        let samples = self.samples();
-        let both = samples.tracks.iter().zip(cluster.nodes());
-        both.map(|(track, node)| track.rates(node, now)).collect()
+    /// The nodes, and what was lately at each of them.
+    pub(super) fn rates(&self, cluster: &Cluster, now: Instant) -> Vec<(Arc<Node>, Rates)> {
+        let (samples, nodes) = (self.samples(), cluster.nodes());
+        let rates = |node: &Arc<Node>| {
+            let track = samples.tracks.iter().find(|track| track.node == node.id);
+            let rates = track
+                .map(|track| track.rates(node, now))
+                .unwrap_or_default();
+            (Arc::clone(node), rates)
+        };
+        nodes.iter().map(rates).collect()
     }
 
     /// All samples.
@@ -137,16 +148,17 @@ impl History {
             let since = time.duration_since(UNIX_EPOCH);
             since.map_or(0, |since| since.as_secs())
         };
-        let tracks = samples.tracks.iter().zip(cluster.nodes());
         Told {
             schema: super::report::SCHEMA,
             interval_seconds: EVERY.as_secs(),
             times: samples.times.iter().map(seconds).collect(),
-            nodes: tracks
-                .map(|(track, node)| {
+            nodes: samples
+                .tracks
+                .iter()
+                .map(|track| {
                     let points = &track.points;
                     ToldTrack {
-                        name: node.name.clone(),
+                        name: cluster.node(track.node).name.clone(),
                         sessions: points.iter().map(|point| point.sessions).collect(),
                         held: points.iter().map(|point| point.held).collect(),
                         creations_per_second: points
@@ -166,6 +178,16 @@ impl History {
 }
 
 impl Track {
+    /// A node's track from now on, behind `missed` samples without it.
+    fn new(node: &Node, missed: usize, now: Instant) -> Self {
+        Self {
+            node: node.id,
+            points: std::iter::repeat_n(Point::default(), missed).collect(),
+            totals: VecDeque::from([totals(node, now)]),
+            answers: VecDeque::from([node.metrics.answer_seconds.times()]),
+        }
+    }
+
     fn rates(&self, node: &Node, now: Instant) -> Rates {
         let here = totals(node, now);
         // The last sample may be a moment old; the one before it is a span long enough.
@@ -236,7 +258,6 @@ const fn as_f64(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::NodeId;
     use crate::cluster::tests::settings;
     use crate::config::Placement;
     use crate::metrics::Metrics;
@@ -250,7 +271,7 @@ mod tests {
         let begun = Instant::now();
         let history = History::new(&cluster, begun);
         let at = |count: u32| begun + EVERY * count;
-        let rates = |count| history.rates(&cluster, at(count))[0];
+        let rates = |count| history.rates(&cluster, at(count))[0].1;
         assert_eq!(rates(0).creations_per_second, 0.0);
         assert_eq!(rates(0).error_share_1m, None);
         assert_eq!(rates(0).p99_ms, None);

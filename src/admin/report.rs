@@ -159,9 +159,9 @@ pub(super) fn health(state: &AdminState) -> Health {
 
 /// The nodes, in the order of the configuration.
 pub(super) fn nodes(state: &AdminState) -> Vec<NodeHealth> {
-    let rates = state.history.rates(&state.cluster, Instant::now());
-    let nodes = state.cluster.nodes().iter().zip(rates);
-    nodes.map(|(node, rates)| describe(node, rates)).collect()
+    let nodes = state.history.rates(&state.cluster, Instant::now());
+    let nodes = nodes.into_iter();
+    nodes.map(|(node, rates)| describe(&node, rates)).collect()
 }
 
 /// Why the balancer should get no new client; none if it should.
@@ -169,14 +169,15 @@ pub(super) fn not_ready(cluster: &Cluster, draining: bool) -> Option<String> {
     if draining {
         return Some("draining".into());
     }
-    let unknown = cluster.nodes().iter().find(|node| node.since().is_none());
-    if let Some(node) = unknown {
+    let nodes = cluster.nodes();
+    let unknown = nodes.iter().find(|node| node.since().is_none());
+    if let Some(node) = unknown.filter(|_| !cluster.ready()) {
         return Some(format!("node {} has not been probed yet", node.name));
     }
     if cluster.any_up() {
         return None;
     }
-    Some(if cluster.nodes().iter().any(Node::is_up) {
+    Some(if nodes.iter().any(|node| node.is_up()) {
         "every node that is up is out of service by the operator".into()
     } else {
         "no node is up".into()
@@ -213,10 +214,7 @@ fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
     if state.is_draining() {
         reasons.push("the balancer is about to end".into());
     }
-    let takes_new = |node: &NodeHealth| {
-        node.verdict == Verdict::Up && node.state == OperatorState::Ready.word()
-    };
-    let status = if !nodes.iter().any(takes_new) {
+    let status = if !state.cluster.any_up() {
         reasons.insert(0, "no node takes new sessions".into());
         Status::Down
     } else if faults {
@@ -281,7 +279,7 @@ fn near_limits(state: &AdminState) -> Vec<String> {
 fn describe(node: &Node, rates: Rates) -> NodeHealth {
     NodeHealth {
         name: node.name.clone(),
-        address: node.address.clone(),
+        address: node.address().to_string(),
         resolved: node.addresses().iter().map(ToString::to_string).collect(),
         state: node.state().word().to_owned(),
         state_since: node.state_since().map(rfc3339),
@@ -294,7 +292,7 @@ fn describe(node: &Node, rates: Rates) -> NodeHealth {
         },
         since: node.since().map(rfc3339),
         until: node.until().map(rfc3339),
-        weight: node.weight,
+        weight: node.weight(),
         share: node.share().as_part(),
         falls: node.penalty().falls,
         penalty_seconds: node.penalty().length.as_secs_f64(),

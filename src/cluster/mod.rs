@@ -9,41 +9,55 @@ mod count;
 mod memory;
 mod node;
 mod operator;
+mod placed;
 mod placement;
+mod registry;
 mod rendezvous;
+mod set;
+mod verdict;
 
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
 pub use count::Count;
 pub use memory::{Life, Memory};
-pub use node::{Failure, Node, NodeId, Passed, Penalty, Placed, Share, Verdict};
+pub use node::{Failure, Node, NodeId, Passed, Penalty, Share};
 pub use operator::{LastNode, OperatorState};
+pub use placed::Placed;
+pub use registry::TooManyNodes;
+pub use set::NodeSet;
+pub use verdict::Verdict;
 
-use crate::config::{NodeSettings, Settings};
+use crate::config::Settings;
 use crate::events::{Event, EventKind, Events};
 use crate::metrics::Metrics;
-use crate::upstream::Pace;
-use placement::Chooser;
+use registry::Registry;
 
 /// Every node, and the choice among them.
 #[derive(Debug)]
 pub struct Cluster {
-    nodes: Box<[Node]>,
-    chooser: Chooser,
+    /// Every node that was ever a member.
+    registry: Registry,
+    /// The members, and those that leave. The request path reads it for new sessions only.
+    set: ArcSwap<NodeSet>,
+    /// Counts the sets.
+    replaced: watch::Sender<u64>,
+    /// Every node has had a first verdict.
+    probed: AtomicBool,
     /// Wakes everything that waits for a node when one goes up.
     went_up: Notify,
     /// What happened to the cluster.
     pub events: Events,
-    /// Held while the operator's decision on a node is weighed and written.
+    /// Held while the operator's decision on a node is weighed and written, or the set replaced.
     changing: Mutex<()>,
     /// When a node went up the last time that none was.
     recovered: Mutex<Option<Instant>>,
@@ -56,47 +70,62 @@ impl Cluster {
     /// The nodes of `settings`, in their order; nothing is known of them yet.
     ///
     /// # Panics
-    /// If there are more than 65,536 nodes.
+    /// If there are more than 65,535 nodes.
     pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
-        let upstream = &settings.upstream;
-        let node = |(index, settings): (usize, &NodeSettings)| {
-            let id = NodeId(u16::try_from(index).expect("a cluster has at most 65,536 nodes"));
-            let pace = Pace::new(upstream.connecting, upstream.connects_per_second);
-            Node::new(id, settings, pace, metrics.node(&settings.name))
-        };
-        let nodes: Box<[Node]> = settings.nodes.iter().enumerate().map(node).collect();
-        Self {
-            chooser: Chooser::new(settings.placement, nodes.len()),
-            nodes,
+        let cluster = Self {
+            registry: Registry::new(),
+            set: ArcSwap::from_pointee(NodeSet::empty(settings.placement)),
+            replaced: watch::Sender::new(0),
+            probed: AtomicBool::new(false),
             went_up: Notify::new(),
             events: Events::default(),
             changing: Mutex::default(),
             recovered: Mutex::default(),
             network_suspected: AtomicBool::new(false),
             silence: settings.health.silence,
-        }
+        };
+        let nodes = cluster.replace(settings, metrics);
+        nodes.expect("a configuration has at most 1024 nodes");
+        cluster
     }
 
     /// Copies the counts of every node into its metrics.
     pub fn measure(&self) {
-        self.nodes.iter().for_each(Node::measure);
+        self.nodes().iter().for_each(|node| node.measure());
     }
 
-    /// All nodes, in the order of the configuration; a [`NodeId`] is a place in this list.
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+    /// The nodes of this moment: members in the order of the configuration, then those that leave.
+    pub fn nodes(&self) -> Arc<NodeSet> {
+        self.set.load_full()
     }
 
-    /// The node `id`, which must be of this cluster.
+    /// Counts up when the set of nodes changes.
+    pub fn replaced(&self) -> watch::Receiver<u64> {
+        self.replaced.subscribe()
+    }
+
+    /// The node `id`, whether it is still a member or not.
+    ///
+    /// # Panics
+    /// If the id is of another cluster.
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id.index()]
+        let node = self.registry.get(id);
+        node.expect("ids come from this cluster, and nodes stay")
+    }
+
+    /// The node called `name`, if it is in the set.
+    pub fn named(&self, name: &str) -> Option<&Node> {
+        let node = self.registry.named(name)?;
+        let is_there = self.set.load().iter().any(|there| there.id == node.id);
+        is_there.then_some(node)
     }
 
     /// The node for a new session of `client` by the configured placement: one that is up and
     /// ready, and not in `tried`; none if there is no such node.
     pub fn place(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
-        self.chooser
-            .choose(&self.nodes, client_key(client), usable(tried))
+        let set = self.set.load();
+        set.chooser
+            .choose(set.members(), client_key(client), usable(tried))
     }
 
     /// As [`Cluster::place`], for a creation: the placement counts as load of the node until the
@@ -110,10 +139,12 @@ impl Cluster {
     ) -> Option<Placed<'_>> {
         let usable = |node: &Node| usable(tried)(node) && !node.is_full();
         let key = client_key(client);
+        let set = self.set.load();
+        let nodes = set.members();
         // Others may take the last place of a node at the same moment: then the next one.
-        for _ in 0..=self.nodes.len() {
+        for _ in 0..=nodes.len() {
             let tied = tied.filter(|node| usable(self.node(*node)));
-            let node = tied.or_else(|| self.chooser.choose(&self.nodes, key, usable))?;
+            let node = tied.or_else(|| set.chooser.choose(nodes, key, usable))?;
             let placed = Placed::at(self.node(node));
             if placed.fits() {
                 return Some(placed);
@@ -124,8 +155,10 @@ impl Cluster {
 
     /// Whether every node that takes new sessions has as many as it may.
     pub fn is_full(&self) -> bool {
-        let mut taking = self.nodes.iter().filter(|node| node.takes_new()).peekable();
-        taking.peek().is_some() && taking.all(Node::is_full)
+        let set = self.set.load();
+        let nodes = set.members().iter();
+        let mut taking = nodes.filter(|node| node.takes_new()).peekable();
+        taking.peek().is_some() && taking.all(|node| node.is_full())
     }
 
     /// The node where a session of `client` is most likely at home when nothing is known of its
@@ -135,7 +168,8 @@ impl Cluster {
     /// back.
     pub fn home(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
         let serves = |node: &Node| node.serves() && !tried.contains(&node.id);
-        placement::by_hash(&self.nodes, client_key(client), |node| node.weight, serves)
+        let set = self.set.load();
+        placement::by_hash(set.members(), client_key(client), Node::weight, serves)
     }
 
     /// Takes the verdict on a node (its probe task only). The first one and every change are
@@ -152,15 +186,14 @@ impl Cluster {
             self.went_up.notify_waiters();
         } else if !self.any_up() {
             // The first node that answers is needed now, however long a probe task wants to rest.
-            self.nodes
-                .iter()
-                .for_each(|node| node.probe_now.notify_one());
+            let set = self.set.load();
+            set.iter().for_each(|node| node.probe_now.notify_one());
         }
     }
 
     /// Writes the line in the log, and the event, for a node's new verdict.
     fn report_verdict(&self, node: &Node, before: Verdict, now: SystemTime) {
-        let Node { name, address, .. } = node;
+        let (name, address) = (&node.name, node.address());
         let reason = node.last_failure().map(|failure| failure.what);
         let reason = reason.as_deref().unwrap_or("unknown");
         let (kind, text) = match node.verdict() {
@@ -285,12 +318,28 @@ impl Cluster {
     /// Whether some node is up that takes new sessions: one that the operator has taken out helps
     /// nobody who has none.
     pub fn any_up(&self) -> bool {
-        self.nodes.iter().any(Node::takes_new)
+        self.set
+            .load()
+            .members()
+            .iter()
+            .any(|node| node.takes_new())
     }
 
-    /// Whether every node has a first verdict.
+    /// Whether every node has had a first verdict once. Nodes that are added later do not change it.
     pub fn ready(&self) -> bool {
-        self.nodes.iter().all(|node| node.since().is_some())
+        if self.probed.load(Ordering::Relaxed) {
+            return true;
+        }
+        let set = self.set.load();
+        let probed = !set.is_empty() && set.iter().all(|node| node.since().is_some());
+        if probed {
+            self.probed.store(true, Ordering::Relaxed);
+        }
+        probed
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when some node is up that takes new sessions, at once if one is.

@@ -3,27 +3,33 @@
 //! writes that.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::addresses::Addresses;
 use super::count::Count;
 use super::memory::Memory;
 use super::operator::OperatorState;
+use super::verdict::Verdict;
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
 use crate::upstream::{Candidates, Heard, Pace};
 
-/// A node's place in the configured list; small, so that a pin can hold it.
+/// Requests of sids without a pin that may wait for a connection to one node, or open one, at the
+/// same time.
+const UNKNOWN_SIDS: usize = 64;
+
+/// A node's number: the same for a name as long as the process lives. Small, so that a pin can hold
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
 
 impl NodeId {
-    /// The place in a list of nodes.
+    /// The number, as an index.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -40,52 +46,6 @@ impl Share {
     /// As a part of the whole.
     pub fn as_part(self) -> f64 {
         f64::from(self.0) / f64::from(Self::WHOLE.0)
-    }
-}
-
-/// What the probes say of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Verdict {
-    /// It has not been probed yet.
-    Unknown,
-    /// It answers its probes.
-    Up,
-    /// It answers nothing, and its connections stay open: it pauses, or something between it and
-    /// the balancer does. It keeps its sessions and gets no new ones.
-    Silent,
-    /// It answers again after it went down more than once lately. It keeps its sessions, and gets
-    /// new ones when its penalty is over.
-    HeldBack,
-    /// It refuses or closes connections, answers probes with errors, or was silent for longer than
-    /// `health.silence`. Its sessions move.
-    Down,
-}
-
-impl Verdict {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
-        Self::Unknown,
-        Self::Up,
-        Self::Silent,
-        Self::HeldBack,
-        Self::Down,
-    ];
-
-    /// The word for it in JSON and metrics.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Silent => "silent",
-            Self::HeldBack => "held_back",
-            Self::Down => "down",
-        }
-    }
-
-    fn of_number(number: u8) -> Self {
-        let verdict = Self::ALL.get(usize::from(number));
-        verdict.copied().unwrap_or(Self::Unknown)
     }
 }
 
@@ -119,16 +79,10 @@ pub struct Penalty {
 /// One node of the cluster.
 #[derive(Debug)]
 pub struct Node {
-    /// Its place in the list.
+    /// Its number.
     pub id: NodeId,
     /// Its configured name.
     pub name: String,
-    /// Its configured `host:port`.
-    pub address: String,
-    /// Its configured share of new sessions, at least 1.
-    pub weight: u32,
-    /// Sessions that it may have before it gets no new ones; 0 is any number.
-    pub max_sessions: u32,
     /// Sessions pinned to it.
     pub sessions: Count,
     /// Requests under way at it.
@@ -141,6 +95,8 @@ pub struct Node {
     pub metrics: NodeMetrics,
     /// How fast connections to it are opened.
     pub pace: Pace,
+    /// The right to open a connection to it for a sid without a pin.
+    pub unknown_sid_permits: Semaphore,
     /// Wakes the node's probe task before its time.
     pub probe_now: Notify,
     /// Wakes everything that waits at the node when it goes down, or into `maint`.
@@ -158,43 +114,21 @@ pub struct Node {
     gone: AtomicBool,
     state: AtomicU8,
     share: AtomicU16,
-    placing: AtomicU32,
+    pub(super) placing: AtomicU32,
+    weight: AtomicU32,
+    max_sessions: AtomicU32,
+    /// It is configured; otherwise it gets no new sessions.
+    member: AtomicBool,
+    /// How far it is ahead of its turn in smooth weighted round robin (placement only).
+    pub(super) credit: AtomicI64,
     told: Mutex<Told>,
-}
-
-/// A new session that was placed at a node and is not pinned there yet: it counts as the node's
-/// load until this is dropped, so that many creations at once spread.
-#[derive(Debug)]
-#[must_use = "a placement counts while this is kept"]
-pub struct Placed<'a>(&'a Node);
-
-impl<'a> Placed<'a> {
-    pub(super) fn at(node: &'a Node) -> Self {
-        node.placing.fetch_add(1, Ordering::Relaxed);
-        Self(node)
-    }
-
-    /// The node.
-    pub const fn id(&self) -> NodeId {
-        self.0.id
-    }
-
-    /// Whether the node may have it: of several placements at the same moment some may be one too
-    /// many.
-    pub(super) fn fits(&self) -> bool {
-        !self.0.is_beyond(0)
-    }
-}
-
-impl Drop for Placed<'_> {
-    fn drop(&mut self) {
-        self.0.placing.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What is told about a node, off the request path.
 #[derive(Debug)]
 struct Told {
+    /// The configured `host:port`.
+    address: Arc<str>,
     addresses: Addresses,
     since: Option<SystemTime>,
     until: Option<SystemTime>,
@@ -207,19 +141,16 @@ struct Told {
 impl Node {
     /// A node of which nothing is known yet: not up until its first probe passes.
     pub fn new(id: NodeId, settings: &NodeSettings, pace: Pace, metrics: NodeMetrics) -> Self {
-        let addresses = Addresses::new(settings.address.parse().into_iter().collect());
         Self {
             id,
             name: settings.name.clone(),
-            address: settings.address.clone(),
-            weight: settings.weight,
-            max_sessions: settings.max_sessions,
             sessions: Count::default(),
             held: Count::default(),
             reassigned: Count::default(),
             moved_off: Count::default(),
             metrics,
             pace,
+            unknown_sid_permits: Semaphore::new(UNKNOWN_SIDS),
             probe_now: Notify::new(),
             went_down: Notify::new(),
             left_up: Notify::new(),
@@ -231,8 +162,13 @@ impl Node {
             state: AtomicU8::new(OperatorState::Ready as u8),
             share: AtomicU16::new(Share::WHOLE.0),
             placing: AtomicU32::new(0),
+            weight: AtomicU32::new(settings.weight),
+            max_sessions: AtomicU32::new(settings.max_sessions),
+            member: AtomicBool::new(false),
+            credit: AtomicI64::new(0),
             told: Mutex::new(Told {
-                addresses,
+                address: settings.address.as_str().into(),
+                addresses: Addresses::new(literal(&settings.address)),
                 since: None,
                 until: None,
                 state_since: None,
@@ -241,6 +177,69 @@ impl Node {
                 passed: None,
             }),
         }
+    }
+
+    /// Takes its weight, its limit and its address from `settings` (through
+    /// [`super::Cluster::replace`] only). Under a new host name the old addresses are used until
+    /// the name is resolved.
+    pub(super) fn configure(&self, settings: &NodeSettings) {
+        self.weight.store(settings.weight, Ordering::Relaxed);
+        self.max_sessions
+            .store(settings.max_sessions, Ordering::Relaxed);
+        let mut told = self.told();
+        if *told.address != *settings.address {
+            told.address = settings.address.as_str().into();
+            let literal = literal(&settings.address);
+            if !literal.is_empty() {
+                told.addresses.set(literal);
+            }
+        }
+    }
+
+    /// Its configured `host:port`.
+    pub fn address(&self) -> Arc<str> {
+        Arc::clone(&self.told().address)
+    }
+
+    /// Its configured share of new sessions, at least 1.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is configured. A node that is not keeps its sessions and gets no new ones.
+    pub fn is_member(&self) -> bool {
+        self.member.load(Ordering::Relaxed)
+    }
+
+    /// Writes whether it is configured (through [`super::Cluster::replace`] only).
+    pub(super) fn set_member(&self, member: bool) {
+        self.member.store(member, Ordering::Relaxed);
+    }
+
+    /// Whether nothing of it is in use: no session, no placement, no request.
+    pub(super) fn is_unused(&self) -> bool {
+        self.load() == 0 && self.held.get() == 0
+    }
+
+    /// Forgets its state, as if it had just been made (through [`super::Cluster::forget`] only).
+    /// Its counts stay.
+    pub(super) fn forget(&self) {
+        {
+            let mut told = self.told();
+            told.since = None;
+            told.until = None;
+            told.state_since = None;
+            told.penalty = Penalty::default();
+            told.last_failure = None;
+            told.passed = None;
+        }
+        let (unknown, ready) = (Verdict::Unknown, OperatorState::Ready);
+        self.metrics.set_verdict(unknown as usize, false);
+        self.metrics.set_state(ready as usize);
+        self.verdict.store(unknown as u8, Ordering::Release);
+        self.state.store(ready as u8, Ordering::Release);
+        self.gone.store(false, Ordering::Relaxed);
+        self.set_share(Share::WHOLE);
     }
 
     /// What the probes say of it.
@@ -281,9 +280,9 @@ impl Node {
         keeps && self.state() != OperatorState::Maint
     }
 
-    /// Whether it is up, and the operator lets it have new sessions.
+    /// Whether it is up and configured, and the operator lets it have new sessions.
     pub fn takes_new(&self) -> bool {
-        self.is_up() && self.state() == OperatorState::Ready
+        self.is_up() && self.state() == OperatorState::Ready && self.is_member()
     }
 
     /// How much of its weight it has.
@@ -324,8 +323,9 @@ impl Node {
     }
 
     /// Whether it has as many sessions as it may, placements included, and `more` besides.
-    fn is_beyond(&self, more: u64) -> bool {
-        self.max_sessions > 0 && self.load() + more > u64::from(self.max_sessions)
+    pub(super) fn is_beyond(&self, more: u64) -> bool {
+        let most = self.max_sessions.load(Ordering::Relaxed);
+        most > 0 && self.load() + more > u64::from(most)
     }
 
     /// Whether it has as many sessions as it may.
@@ -335,7 +335,7 @@ impl Node {
 
     /// Its weight among the others at the moment, in parts of [`Share::WHOLE`]; at least 1.
     pub fn effective_weight(&self) -> u32 {
-        (self.weight * u32::from(self.share().0)).max(1)
+        (self.weight() * u32::from(self.share().0)).max(1)
     }
 
     /// The addresses that its host name stands for; empty until resolved.
@@ -480,4 +480,9 @@ impl Node {
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The address that `host:port` is, if it is one; no address for a name.
+fn literal(address: &str) -> Arc<[SocketAddr]> {
+    address.parse().into_iter().collect()
 }

@@ -80,7 +80,7 @@ impl Cluster {
         force: bool,
         now: SystemTime,
     ) -> Result<OperatorState, LastNode> {
-        let _one_at_a_time = self.changing.lock();
+        let _one_at_a_time = self.changing();
         let node = self.node(id);
         let before = node.state();
         if before == to {
@@ -108,14 +108,15 @@ impl Cluster {
             // Its sessions would have no node to go to either.
             OperatorState::Maint => node.serves(),
         };
-        let others = || self.nodes.iter().filter(|other| other.id != node.id);
+        let set = self.set.load();
+        let others = || set.members().iter().filter(|other| other.id != node.id);
         if to != OperatorState::Ready
             && node.state() == OperatorState::Ready
             && others().all(|other| other.state() != OperatorState::Ready)
         {
             return Some(LastNode::Ready);
         }
-        (loses && !others().any(Node::takes_new)).then_some(LastNode::Up)
+        (loses && !others().any(|other| other.takes_new())).then_some(LastNode::Up)
     }
 }
 

@@ -7,7 +7,7 @@
 //! remembers from one choice to the next lives here and nowhere else.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rendezvous::Cost;
 use super::{ClientKey, Node, NodeId, Share};
@@ -22,23 +22,23 @@ pub(super) enum Chooser {
         start: AtomicUsize,
     },
     RoundRobin {
-        /// How far each node is ahead of its turn (smooth weighted round robin). Held for one
-        /// pass over the nodes, and only when a session is created.
-        credit: Mutex<Box<[i64]>>,
+        /// Held for one pass over the nodes, whose credits change, and only when a session is
+        /// created (smooth weighted round robin).
+        pass: Mutex<()>,
     },
     Random,
 }
 
 impl Chooser {
-    /// The policy `placement` for `nodes` nodes.
-    pub(super) fn new(placement: Placement, nodes: usize) -> Self {
+    /// The policy `placement`.
+    pub(super) fn new(placement: Placement) -> Self {
         match placement {
             Placement::ClientIp => Self::ClientIp,
             Placement::LeastSessions => Self::LeastSessions {
                 start: AtomicUsize::new(0),
             },
             Placement::RoundRobin => Self::RoundRobin {
-                credit: Mutex::new(vec![0; nodes].into()),
+                pass: Mutex::default(),
             },
             Placement::Random => Self::Random,
         }
@@ -47,7 +47,7 @@ impl Chooser {
     /// The node for a new session of `client`, of those that `usable` allows.
     pub(super) fn choose(
         &self,
-        nodes: &[Node],
+        nodes: &[Arc<Node>],
         client: ClientKey,
         usable: impl Fn(&Node) -> bool,
     ) -> Option<NodeId> {
@@ -65,9 +65,9 @@ impl Chooser {
                 least_sessions(nodes, start, takes_part)
                     .or_else(|| least_sessions(nodes, start, usable))
             }
-            Self::RoundRobin { credit } => {
-                let mut credit = credit.lock().unwrap_or_else(PoisonError::into_inner);
-                next_in_turn(nodes, &mut credit, usable)
+            Self::RoundRobin { pass } => {
+                let _pass = pass.lock().unwrap_or_else(PoisonError::into_inner);
+                next_in_turn(nodes, usable)
             }
             Self::Random => at_random(nodes, |total| fastrand::u64(..total), usable),
         }
@@ -76,7 +76,7 @@ impl Chooser {
 
 /// The node that the address belongs to ([`super::rendezvous`]), with these weights.
 pub(super) fn by_hash(
-    nodes: &[Node],
+    nodes: &[Arc<Node>],
     client: ClientKey,
     weight: impl Fn(&Node) -> u32,
     usable: impl Fn(&Node) -> bool,
@@ -94,14 +94,18 @@ pub(super) fn by_hash(
 /// The node that has the fewest sessions for its weight once it has this one too; the search
 /// starts at another node each time, so that equals take turns. Creations that wait for their
 /// answer count as well ([`super::Placed`]), or all of a burst would go to the same node.
-fn least_sessions(nodes: &[Node], start: usize, usable: impl Fn(&Node) -> bool) -> Option<NodeId> {
+fn least_sessions(
+    nodes: &[Arc<Node>],
+    start: usize,
+    usable: impl Fn(&Node) -> bool,
+) -> Option<NodeId> {
     let (before, after) = nodes.split_at(start % nodes.len().max(1));
     let mut best: Option<(u128, &Node)> = None;
     for node in after.iter().chain(before).filter(|node| usable(node)) {
         let load = u128::from(node.load()) + 1;
         // load / weight < lowest / its weight, without the division
         let lower = best.is_none_or(|(lowest, other)| {
-            load * u128::from(other.weight) < lowest * u128::from(node.weight)
+            load * u128::from(other.weight()) < lowest * u128::from(node.weight())
         });
         if lower {
             best = Some((load, node));
@@ -113,33 +117,26 @@ fn least_sessions(nodes: &[Node], start: usize, usable: impl Fn(&Node) -> bool) 
 /// Smooth weighted round robin: every usable node gains its weight, the richest is chosen and
 /// pays what all gained. Nodes interleave (a a b a, not a a a b), and one that is down neither
 /// gains nor pays.
-fn next_in_turn(
-    nodes: &[Node],
-    credit: &mut [i64],
-    usable: impl Fn(&Node) -> bool,
-) -> Option<NodeId> {
+fn next_in_turn(nodes: &[Arc<Node>], usable: impl Fn(&Node) -> bool) -> Option<NodeId> {
     let mut gained = 0;
-    let mut best: Option<(i64, NodeId)> = None;
-    for (node, credit) in nodes.iter().zip(credit.iter_mut()) {
-        if !usable(node) {
-            continue;
-        }
+    let mut best: Option<(i64, &Node)> = None;
+    for node in nodes.iter().filter(|node| usable(node)) {
         let weight = i64::from(node.effective_weight());
-        *credit += weight;
+        let credit = node.credit.fetch_add(weight, Ordering::Relaxed) + weight;
         gained += weight;
-        if best.is_none_or(|(richest, _)| *credit > richest) {
-            best = Some((*credit, node.id));
+        if best.is_none_or(|(richest, _)| credit > richest) {
+            best = Some((credit, node));
         }
     }
-    let (_, id) = best?;
-    credit[id.index()] -= gained;
-    Some(id)
+    let (_, node) = best?;
+    node.credit.fetch_sub(gained, Ordering::Relaxed);
+    Some(node.id)
 }
 
 /// A node at random, by weight: each usable node takes the choice over from those before it with
 /// the chance that its weight has among theirs. `below` gives a number under its argument.
 fn at_random(
-    nodes: &[Node],
+    nodes: &[Arc<Node>],
     mut below: impl FnMut(u64) -> u64,
     usable: impl Fn(&Node) -> bool,
 ) -> Option<NodeId> {
@@ -165,7 +162,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::upstream::Pace;
 
-    fn nodes(weights: &[u32]) -> Vec<Node> {
+    fn nodes(weights: &[u32]) -> Vec<Arc<Node>> {
         let metrics = Metrics::new();
         let node = |(id, &weight)| {
             let settings = NodeSettings {
@@ -176,7 +173,7 @@ mod tests {
                 public_url: None,
             };
             let metrics = metrics.node(&settings.name);
-            Node::new(NodeId(id), &settings, Pace::new(1, 0), metrics)
+            Arc::new(Node::new(NodeId(id), &settings, Pace::new(1, 0), metrics))
         };
         (0..).zip(weights).map(node).collect()
     }
@@ -185,7 +182,7 @@ mod tests {
         client_key(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)))
     }
 
-    fn counts(nodes: &[Node], picks: impl IntoIterator<Item = NodeId>) -> Vec<u32> {
+    fn counts(nodes: &[Arc<Node>], picks: impl IntoIterator<Item = NodeId>) -> Vec<u32> {
         let mut counts = vec![0; nodes.len()];
         for pick in picks {
             counts[pick.index()] += 1;
@@ -197,7 +194,7 @@ mod tests {
         true
     }
 
-    fn hashed(nodes: &[Node], number: u32, usable: impl Fn(&Node) -> bool) -> NodeId {
+    fn hashed(nodes: &[Arc<Node>], number: u32, usable: impl Fn(&Node) -> bool) -> NodeId {
         by_hash(nodes, client(number), Node::effective_weight, usable).expect("a node is usable")
     }
 
@@ -300,7 +297,7 @@ mod tests {
     #[test]
     fn equally_loaded_nodes_take_turns() {
         let nodes = nodes(&[1, 1, 1]);
-        let chooser = Chooser::new(Placement::LeastSessions, 3);
+        let chooser = Chooser::new(Placement::LeastSessions);
         let picks = (0..30).map(|n| chooser.choose(&nodes, client(n), all).unwrap());
         assert_eq!(counts(&nodes, picks), [10, 10, 10]);
     }
@@ -308,7 +305,7 @@ mod tests {
     #[test]
     fn sessions_end_up_in_proportion_to_the_weights() {
         let nodes = nodes(&[1, 2, 5]);
-        let chooser = Chooser::new(Placement::LeastSessions, 3);
+        let chooser = Chooser::new(Placement::LeastSessions);
         for number in 0..800 {
             let id = chooser.choose(&nodes, client(number), all).unwrap();
             nodes[id.index()].sessions.inc();
@@ -320,7 +317,7 @@ mod tests {
     #[test]
     fn a_round_is_interleaved_by_weight() {
         let nodes = nodes(&[5, 1, 1]);
-        let chooser = Chooser::new(Placement::RoundRobin, 3);
+        let chooser = Chooser::new(Placement::RoundRobin);
         let round = || (0..7).map(|n| chooser.choose(&nodes, client(n), all).unwrap().0);
         assert_eq!(round().collect::<Vec<_>>(), [0, 0, 1, 0, 2, 0, 0]);
         assert_eq!(round().collect::<Vec<_>>(), [0, 0, 1, 0, 2, 0, 0]);
@@ -329,7 +326,7 @@ mod tests {
     #[test]
     fn a_round_goes_on_without_a_node_that_is_down() {
         let nodes = nodes(&[1, 2, 1]);
-        let chooser = Chooser::new(Placement::RoundRobin, 3);
+        let chooser = Chooser::new(Placement::RoundRobin);
         let picks = |usable: fn(&Node) -> bool, count: u32| {
             let picks = (0..count).map(|n| chooser.choose(&nodes, client(n), usable).unwrap());
             counts(&nodes, picks)
@@ -365,7 +362,7 @@ mod tests {
             node.sessions.add(100_000);
         }
         nodes[0].set_share(Share(share));
-        let chooser = Chooser::new(placement, 3);
+        let chooser = Chooser::new(placement);
         let picks = (0..10_000).map(|n| chooser.choose(&nodes, client(n), all).unwrap());
         f64::from(counts(&nodes, picks)[0]) / 10_000.0
     }
@@ -418,7 +415,7 @@ mod tests {
             Placement::RoundRobin,
             Placement::Random,
         ] {
-            let chooser = Chooser::new(placement, 2);
+            let chooser = Chooser::new(placement);
             for number in 0..20 {
                 let only = |node: &Node| node.id.0 == 0;
                 let chosen = chooser.choose(&nodes, client(number), only);
@@ -436,7 +433,7 @@ mod tests {
             Placement::RoundRobin,
             Placement::Random,
         ] {
-            let chooser = Chooser::new(placement, 3);
+            let chooser = Chooser::new(placement);
             for number in 0..50 {
                 let only = |node: &Node| node.id.0 == 1;
                 assert_eq!(

@@ -126,7 +126,13 @@ fn creations_under_way_count_as_load() {
     let under_way: Vec<_> = (0..110)
         .map(|_| cluster.place_new(client(), None, &[]).unwrap())
         .collect();
-    let loads = || cluster.nodes().iter().map(Node::load).collect::<Vec<_>>();
+    let loads = || {
+        cluster
+            .nodes()
+            .iter()
+            .map(|node| node.load())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(loads(), [60, 60, 60]);
     drop(under_way);
     assert_eq!(loads(), [50, 20, 0]);

@@ -296,7 +296,8 @@ impl Show {
     }
 
     fn tell_state(&self, out: &mut impl Write) -> io::Result<()> {
-        let nodes = self.server.proxy().cluster.nodes().iter().map(|node| {
+        let nodes = self.server.proxy().cluster.nodes();
+        let nodes = nodes.iter().map(|node| {
             let verdict = node.verdict().word().replace('_', " ");
             let sessions = node.sessions.get();
             format!("{} {verdict:<6} {sessions:>2} sessions", node.name)

@@ -90,7 +90,7 @@ fn weight(node: &Node) -> u32 {
     }
     let share = u32::from(node.share().0) * STEPS;
     let steps = share.div_ceil(u32::from(Share::WHOLE.0));
-    node.weight * steps.max(1)
+    node.weight() * steps.max(1)
 }
 
 impl NodeList {

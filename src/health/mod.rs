@@ -16,8 +16,10 @@ mod penalty;
 mod probe;
 mod ramp;
 mod resolve;
+mod supervisor;
 mod verdict;
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -34,6 +36,7 @@ use penalty::Penalty;
 use probe::Prober;
 use ramp::Ramp;
 use resolve::Resolver;
+use supervisor::Supervisor;
 use verdict::{Judge, Outcome, Rules};
 
 /// From the end of a probe to the next one, at least, however many failures are met: what a
@@ -58,7 +61,8 @@ impl Probes {
 }
 
 /// Starts one task for each node on the current tokio runtime. Every node is probed at once, so
-/// the first verdicts are there within one `health.timeout`.
+/// the first verdicts are there within one `health.timeout`. From then on the tasks follow the
+/// cluster's set of nodes.
 pub fn start(cluster: &Arc<Cluster>, settings: &Settings, metrics: &Arc<Metrics>) -> Probes {
     let health = &settings.health;
     let prober = Arc::new(Prober::new(settings));
@@ -70,25 +74,21 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings, metrics: &Arc<Metrics>
         silence: health.silence,
     };
     let together = health.interval + health.timeout;
-    let network = Network::new(cluster.nodes().len(), together, health.silence);
-    let network = Arc::new(network);
-    let penalty = Penalty::new(health.penalty, health.penalty_max);
+    let mut supervisor = Supervisor {
+        cluster: Arc::clone(cluster),
+        prober,
+        rules,
+        penalty: Penalty::new(health.penalty, health.penalty_max),
+        network: Arc::new(Network::new(together, health.silence)),
+        metrics: Arc::clone(metrics),
+        slow_start: health.slow_start,
+        watches: JoinSet::new(),
+        running: HashMap::new(),
+    };
+    let replaced = cluster.replaced();
+    supervisor.follow();
     let mut tasks = JoinSet::new();
-    for node in cluster.nodes() {
-        let watch = Watch {
-            cluster: Arc::clone(cluster),
-            id: node.id,
-            prober: Arc::clone(&prober),
-            fast: rules.fast,
-            judge: Judge::new(rules.clone(), penalty.clone()),
-            network: Arc::clone(&network),
-            metrics: Arc::clone(metrics),
-            ramp: Ramp::new(health.slow_start),
-            resolver: Resolver::new(&node.address),
-            look_at: None,
-        };
-        tasks.spawn(watch.run());
-    }
+    tasks.spawn(supervisor.run(replaced));
     Probes { tasks }
 }
 
@@ -237,16 +237,16 @@ impl Watch {
     /// the network is suspected.
     fn check_silence(&mut self, now: Instant, when: SystemTime) {
         self.listen(now);
-        let (index, verdict) = (self.id.index(), self.node().verdict());
+        let (id, verdict) = (self.id, self.node().verdict());
         let silent_since = self.judge.unheard_since();
-        let suspected = self.network.observe(index, verdict, silent_since, now);
+        let suspected = self.network.observe(id, verdict, silent_since, now);
         self.cluster.suspect_network(suspected, &self.metrics, when);
         let ended = self.network.ended();
         if !suspected && let Some(verdict) = self.judge.expire(ended, now) {
             let what = format!("no sign of life for {:?}", self.judge.silence());
             self.node().note_failure(what, when);
             self.turn(verdict, now, when);
-            self.network.observe(index, verdict, None, now);
+            self.network.observe(id, verdict, None, now);
         }
         let end = self.judge.silence_ends(ended);
         self.look_at = end.map(|end| if suspected { now + self.fast } else { end });

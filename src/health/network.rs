@@ -7,12 +7,13 @@
 //! that answers does not take the sessions of the others. A suspicion is bounded: most nodes of a
 //! cluster can also fail for good.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cluster::Verdict;
+use crate::cluster::{NodeId, Verdict};
 
 /// A suspicion lasts for this many times `health.silence` at most.
 const LONGEST: u32 = 6;
@@ -29,8 +30,8 @@ pub(super) struct Network {
 
 #[derive(Debug)]
 struct State {
-    /// What is known of each node.
-    nodes: Vec<Seen>,
+    /// What is known of each node that is probed.
+    nodes: BTreeMap<NodeId, Seen>,
     suspected: Suspected,
     /// When the last suspicion ended because nodes answered.
     ended: Option<Instant>,
@@ -51,34 +52,44 @@ enum Suspected {
 }
 
 impl Network {
-    /// The network in front of `nodes` nodes.
-    pub(super) fn new(nodes: usize, together: Duration, silence: Duration) -> Self {
-        let unknown = Seen {
-            verdict: Verdict::Unknown,
-            silent_since: None,
-        };
+    /// The network in front of no nodes.
+    pub(super) fn new(together: Duration, silence: Duration) -> Self {
         Self {
             together,
             longest: silence * LONGEST,
             state: Mutex::new(State {
-                nodes: vec![unknown; nodes],
+                nodes: BTreeMap::new(),
                 suspected: Suspected::No,
                 ended: None,
             }),
         }
     }
 
-    /// Takes what is known of the node with the number `index`: its verdict, and since when it has
-    /// said nothing, if it has not. Says whether the network is suspected now.
+    /// Counts a node whose probes begin.
+    pub(super) fn add(&self, id: NodeId) {
+        let unknown = Seen {
+            verdict: Verdict::Unknown,
+            silent_since: None,
+        };
+        self.state().nodes.insert(id, unknown);
+    }
+
+    /// Counts a node no more, whose probes have ended.
+    pub(super) fn remove(&self, id: NodeId) {
+        self.state().nodes.remove(&id);
+    }
+
+    /// Takes what is known of the node `id`: its verdict, and since when it has said nothing, if it
+    /// has not. Says whether the network is suspected now.
     pub(super) fn observe(
         &self,
-        index: usize,
+        id: NodeId,
         verdict: Verdict,
         silent_since: Option<Instant>,
         now: Instant,
     ) -> bool {
         let mut state = self.state();
-        if let Some(seen) = state.nodes.get_mut(index) {
+        if let Some(seen) = state.nodes.get_mut(&id) {
             *seen = Seen {
                 verdict,
                 silent_since,
@@ -108,10 +119,13 @@ impl Network {
 
     /// Whether more than half of the nodes that are not down are silent, two at least, and have
     /// been so from about the same time on.
-    fn most_silent(&self, nodes: &[Seen]) -> bool {
-        let there = nodes.iter().filter(|seen| seen.verdict != Verdict::Down);
+    fn most_silent(&self, nodes: &BTreeMap<NodeId, Seen>) -> bool {
+        let there = nodes.values().filter(|seen| seen.verdict != Verdict::Down);
         let there = there.count();
-        let silent: Vec<_> = nodes.iter().filter_map(|seen| seen.silent_since).collect();
+        let silent: Vec<_> = nodes
+            .values()
+            .filter_map(|seen| seen.silent_since)
+            .collect();
         let beside = |first: &Instant| {
             let last = *first + self.together;
             let within = |since: &&Instant| (*first..=last).contains(since);
@@ -133,17 +147,18 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const SILENCE: Duration = Duration::from_secs(5);
 
-    fn network(nodes: usize, now: Instant) -> Network {
-        let network = Network::new(nodes, 2 * SECOND, SILENCE);
+    fn network(nodes: u16, now: Instant) -> Network {
+        let network = Network::new(2 * SECOND, SILENCE);
         for index in 0..nodes {
-            network.observe(index, Verdict::Up, None, now);
+            network.add(NodeId(index));
+            network.observe(NodeId(index), Verdict::Up, None, now);
         }
         network
     }
 
     /// The node falls silent now.
-    fn silent(network: &Network, index: usize, now: Instant) -> bool {
-        network.observe(index, Verdict::Silent, Some(now), now)
+    fn silent(network: &Network, index: u16, now: Instant) -> bool {
+        network.observe(NodeId(index), Verdict::Silent, Some(now), now)
     }
 
     #[test]
@@ -170,7 +185,7 @@ mod tests {
         let now = Instant::now();
         let network = network(3, now);
         for index in 0..3 {
-            let later = now + 3 * SECOND * u32::try_from(index).unwrap();
+            let later = now + 3 * SECOND * u32::from(index);
             assert!(!silent(&network, index, later));
         }
     }
@@ -180,7 +195,7 @@ mod tests {
         let now = Instant::now();
         let network = network(4, now);
         for index in [0, 1] {
-            network.observe(index, Verdict::Down, None, now);
+            network.observe(NodeId(index), Verdict::Down, None, now);
         }
         assert!(!silent(&network, 2, now));
         assert!(silent(&network, 3, now));
@@ -195,8 +210,8 @@ mod tests {
         }
         assert_eq!(network.ended(), None);
         let later = now + 9 * SECOND;
-        assert!(network.observe(0, Verdict::Up, None, later));
-        assert!(!network.observe(1, Verdict::Up, None, later));
+        assert!(network.observe(NodeId(0), Verdict::Up, None, later));
+        assert!(!network.observe(NodeId(1), Verdict::Up, None, later));
         assert_eq!(network.ended(), Some(later));
     }
 
@@ -206,7 +221,7 @@ mod tests {
         let network = network(3, now);
         silent(&network, 0, now);
         assert!(silent(&network, 1, now));
-        let again = |later| network.observe(1, Verdict::Silent, Some(now), later);
+        let again = |later| network.observe(NodeId(1), Verdict::Silent, Some(now), later);
         assert!(again(now + 29 * SECOND));
         assert!(!again(now + 30 * SECOND));
         assert!(!again(now + 31 * SECOND), "and does not begin anew");

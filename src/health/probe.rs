@@ -79,7 +79,7 @@ impl Prober {
         let addresses = node.addresses();
         match *addresses {
             [] => return Err(Error::NoAddress.into()),
-            [address] => return self.question.ask(address, &node.address, deadline).await,
+            [address] => return self.question.ask(address, &node.address(), deadline).await,
             _ => {}
         }
         let mut asked = JoinSet::new();
@@ -87,7 +87,7 @@ impl Prober {
             let (question, cluster) = (Arc::clone(&self.question), Arc::clone(cluster));
             asked.spawn(async move {
                 let node = cluster.node(id);
-                let result = question.ask(address, &node.address, deadline).await;
+                let result = question.ask(address, &node.address(), deadline).await;
                 if !result.as_ref().is_err_and(Failure::is_ours) {
                     node.probed(address, result.is_ok(), Instant::now());
                 }

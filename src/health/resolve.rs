@@ -83,7 +83,7 @@ impl Resolver {
         node.note_failure(failure.to_string(), SystemTime::now());
         if !self.failing {
             self.failing = true;
-            warn!(node = %node.name, address = %node.address, %failure,
+            warn!(node = %node.name, address = %node.address(), %failure,
                 "host name not resolved, going on with its last addresses");
         }
         Ok(())
@@ -95,12 +95,12 @@ impl Resolver {
         let addresses = few_of(answer, known);
         if self.failing {
             self.failing = false;
-            info!(node = %node.name, address = %node.address, "host name resolved again");
+            info!(node = %node.name, address = %node.address(), "host name resolved again");
         }
         let same = addresses.len() == known.len() && addresses.iter().all(|a| known.contains(a));
         if !same {
             if !known.is_empty() {
-                info!(node = %node.name, address = %node.address, before = ?known,
+                info!(node = %node.name, address = %node.address(), before = ?known,
                     now = ?addresses, "host name stands for other addresses");
             }
             node.resolved(addresses.into());

@@ -254,3 +254,44 @@ fn intervals_are_up_to_a_tenth_shorter() {
     assert!(*low >= second.mul_f64(0.899) && *low < second.mul_f64(0.92));
     assert!(*high <= second && *high > second.mul_f64(0.98));
 }
+
+#[tokio::test]
+async fn probes_begin_and_end_with_the_set_of_nodes() {
+    let (first, second) = (Fake::start().await, Fake::start().await);
+    let mut settings = probing(first.address.to_string(), Duration::from_millis(10));
+    let metrics = Arc::new(Metrics::new());
+    let cluster = Arc::new(Cluster::new(&settings, &metrics));
+    let _probes = start(&cluster, &settings, &metrics);
+    until("the first is up", || cluster.node(T1).is_up()).await;
+
+    let mut other = settings.nodes[0].clone();
+    (other.name, other.address) = ("t2".into(), second.address.to_string());
+    let only = std::mem::replace(&mut settings.nodes, vec![other.clone()]);
+    cluster.replace(&settings, &metrics).unwrap();
+    until("the second is up", || {
+        cluster.named("t2").is_some_and(Node::is_up)
+    })
+    .await;
+    cluster.node(T1).sessions.inc();
+    cluster.retire(&metrics);
+    let seen = first.seen();
+    until("the first is probed while it leaves", || {
+        first.seen() > seen + 2
+    })
+    .await;
+    assert!(cluster.node(T1).is_up());
+    cluster.node(T1).sessions.dec();
+    cluster.retire(&metrics);
+    until("the first is forgotten", || {
+        cluster.node(T1).verdict() == Verdict::Unknown
+    })
+    .await;
+    let (left, later) = (first.seen(), second.seen());
+    until("the second is probed", || second.seen() > later + 5).await;
+    // One connect may have been under way.
+    assert!(first.seen() <= left + 1, "and the first is not");
+
+    settings.nodes = [only, vec![other]].concat();
+    cluster.replace(&settings, &metrics).unwrap();
+    until("the first is up again", || cluster.node(T1).is_up()).await;
+}

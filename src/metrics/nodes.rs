@@ -1,12 +1,19 @@
-//! The metrics that belong to one node.
+//! The metrics that belong to one node, and the page's part that shows them.
+//!
+//! A node's series are on the page from [`NodePages::show`] until [`NodePages::hide`]. Its handles
+//! stay valid in between and after, and count on where they were when the node is shown again.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 
 use super::ByName;
 use super::labels::{NodeCause, NodeLabels, NodeOutcome, NodeReason, NodeState, NodeVerdict};
@@ -82,6 +89,43 @@ pub struct NodeMetrics {
 }
 
 impl NodeMetrics {
+    /// The metrics of a node that nothing is known of yet.
+    pub(super) fn new() -> Self {
+        let metrics = Self {
+            sessions: Gauge::default(),
+            created: Counter::default(),
+            rediscovered: Counter::default(),
+            reassigned: Counter::default(),
+            moved_off: Counter::default(),
+            dropped: Counter::default(),
+            restarts: Counter::default(),
+            held: Gauge::default(),
+            up: Gauge::default(),
+            verdicts: std::array::from_fn(|_| Gauge::default()),
+            states: std::array::from_fn(|_| Gauge::default()),
+            share: Fraction::default(),
+            falls: Gauge::default(),
+            penalty_seconds: Fraction::default(),
+            changes: Counter::default(),
+            connects_waiting: Gauge::default(),
+            connects: Counter::default(),
+            connect_failures: Counter::default(),
+            connect_seconds: Histogram::new(CONNECT_SECONDS),
+            answers: Counter::default(),
+            answer_seconds: Timing::new(ANSWERS),
+            exchange_failures: Counter::default(),
+            resent_unanswered: Counter::default(),
+            sent_bytes: Counter::default(),
+            received_bytes: Counter::default(),
+            probe_seconds: Histogram::new(CONNECT_SECONDS),
+            probe_failures: ByName::new(PROBE_FAILURES, |_| Counter::default()),
+        };
+        metrics.share.set(1.0);
+        metrics.set_state(0);
+        metrics.set_verdict(0, false);
+        metrics
+    }
+
     /// Shows how many sessions were moved off the node, because it failed and because the operator
     /// wanted it.
     pub fn set_moved(&self, by_failure: u64, by_operator: u64) {
@@ -111,272 +155,198 @@ impl NodeMetrics {
     }
 }
 
-type Gauges<L> = Family<L, Gauge>;
-type Counters<L> = Family<L, Counter>;
-type Histograms = Family<NodeLabels, Histogram, fn() -> Histogram>;
+/// The nodes that are on the page, in the order in which they were first shown.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NodePages(Arc<Mutex<Vec<(String, NodeMetrics)>>>);
 
-#[derive(Debug)]
-pub(super) struct NodeFamilies {
-    sessions: Gauges<NodeLabels>,
-    created: Counters<NodeLabels>,
-    rediscovered: Counters<NodeLabels>,
-    reassigned: Counters<NodeCause>,
-    dropped: Counters<NodeLabels>,
-    restarts: Counters<NodeLabels>,
-    held: Gauges<NodeLabels>,
-    up: Gauges<NodeLabels>,
-    verdicts: Gauges<NodeVerdict>,
-    states: Gauges<NodeState>,
-    share: Family<NodeLabels, Fraction>,
-    falls: Gauges<NodeLabels>,
-    penalty: Family<NodeLabels, Fraction>,
-    changes: Counters<NodeLabels>,
-    connects_waiting: Gauges<NodeLabels>,
-    connects: Counters<NodeOutcome>,
-    connect_seconds: Histograms,
-    answers: Counters<NodeLabels>,
-    answer_seconds: Family<NodeLabels, Timing, fn() -> Timing>,
-    exchange_failures: Counters<NodeLabels>,
-    resent: Counters<NodeReason>,
-    sent_bytes: Counters<NodeLabels>,
-    received_bytes: Counters<NodeLabels>,
-    probe_seconds: Histograms,
-    probe_failures: Counters<NodeReason>,
-}
-
-fn connect_times() -> Histogram {
-    Histogram::new(CONNECT_SECONDS)
-}
-
-impl NodeFamilies {
-    /// The handles for the node called `name`, made on the first call.
+impl NodePages {
+    /// The metrics of the node called `name`, which is on the page from now on.
     pub(super) fn node(&self, name: &str) -> NodeMetrics {
-        let node = NodeLabels {
-            node: name.to_owned(),
-        };
-        let connect = |outcome| NodeOutcome::new(name, outcome);
-        let moved = |cause| NodeCause::new(name, cause);
-        let metrics = NodeMetrics {
-            sessions: self.sessions.get_or_create_owned(&node),
-            created: self.created.get_or_create_owned(&node),
-            rediscovered: self.rediscovered.get_or_create_owned(&node),
-            reassigned: self.reassigned.get_or_create_owned(&moved("failure")),
-            moved_off: self.reassigned.get_or_create_owned(&moved("maint")),
-            dropped: self.dropped.get_or_create_owned(&node),
-            restarts: self.restarts.get_or_create_owned(&node),
-            held: self.held.get_or_create_owned(&node),
-            up: self.up.get_or_create_owned(&node),
-            verdicts: std::array::from_fn(|at| {
-                let labels = NodeVerdict::new(name, VERDICTS[at]);
-                self.verdicts.get_or_create_owned(&labels)
-            }),
-            states: std::array::from_fn(|at| {
-                let labels = NodeState::new(name, STATES[at]);
-                self.states.get_or_create_owned(&labels)
-            }),
-            share: self.share.get_or_create_owned(&node),
-            falls: self.falls.get_or_create_owned(&node),
-            penalty_seconds: self.penalty.get_or_create_owned(&node),
-            changes: self.changes.get_or_create_owned(&node),
-            connects_waiting: self.connects_waiting.get_or_create_owned(&node),
-            connects: self.connects.get_or_create_owned(&connect("ok")),
-            connect_failures: self.connects.get_or_create_owned(&connect("failed")),
-            connect_seconds: self.connect_seconds.get_or_create_owned(&node),
-            answers: self.answers.get_or_create_owned(&node),
-            answer_seconds: self.answer_seconds.get_or_create_owned(&node),
-            exchange_failures: self.exchange_failures.get_or_create_owned(&node),
-            resent_unanswered: self
-                .resent
-                .get_or_create_owned(&NodeReason::new(name, "unanswered")),
-            sent_bytes: self.sent_bytes.get_or_create_owned(&node),
-            received_bytes: self.received_bytes.get_or_create_owned(&node),
-            probe_seconds: self.probe_seconds.get_or_create_owned(&node),
-            probe_failures: ByName::new(PROBE_FAILURES, |reason| {
-                let labels = NodeReason::new(name, reason);
-                self.probe_failures.get_or_create_owned(&labels)
-            }),
-        };
-        metrics.share.set(1.0);
-        metrics.set_state(0);
-        metrics.set_verdict(0, false);
+        let mut shown = self.shown();
+        if let Some((_, metrics)) = shown.iter().find(|(shown, _)| shown == name) {
+            return metrics.clone();
+        }
+        let metrics = NodeMetrics::new();
+        shown.push((name.to_owned(), metrics.clone()));
         metrics
     }
 
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let families = Self {
-            sessions: Family::default(),
-            created: Family::default(),
-            rediscovered: Family::default(),
-            reassigned: Family::default(),
-            dropped: Family::default(),
-            restarts: Family::default(),
-            held: Family::default(),
-            up: Family::default(),
-            verdicts: Family::default(),
-            states: Family::default(),
-            share: Family::default(),
-            falls: Family::default(),
-            penalty: Family::default(),
-            changes: Family::default(),
-            connects_waiting: Family::default(),
-            connects: Family::default(),
-            connect_seconds: Family::new_with_constructor(connect_times),
-            answers: Family::default(),
-            answer_seconds: Family::new_with_constructor(|| Timing::new(ANSWERS)),
-            exchange_failures: Family::default(),
-            resent: Family::default(),
-            sent_bytes: Family::default(),
-            received_bytes: Family::default(),
-            probe_seconds: Family::new_with_constructor(connect_times),
-            probe_failures: Family::default(),
+    /// Puts a node on the page again.
+    pub(super) fn show(&self, name: &str, metrics: &NodeMetrics) {
+        let mut shown = self.shown();
+        if shown.iter().all(|(shown, _)| shown != name) {
+            shown.push((name.to_owned(), metrics.clone()));
+        }
+    }
+
+    /// Takes a node off the page.
+    pub(super) fn hide(&self, name: &str) {
+        self.shown().retain(|(shown, _)| shown != name);
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Vec<(String, NodeMetrics)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for NodePages {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let nodes = self.shown().clone();
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let mut page = Page { encoder, nodes };
+        page.sessions()?;
+        page.state()?;
+        page.traffic()?;
+        page.probes()
+    }
+}
+
+/// The page while it is written.
+struct Page<'a> {
+    encoder: DescriptorEncoder<'a>,
+    nodes: Vec<(String, NodeMetrics)>,
+}
+
+impl Page<'_> {
+    /// Writes a family of one series for each node.
+    fn one<M: EncodeMetric + TypedMetric>(
+        &mut self,
+        (name, unit): (&str, Option<Unit>),
+        help: &str,
+        metric: impl Fn(&NodeMetrics) -> &M,
+    ) -> fmt::Result {
+        let (unit, kind) = (unit.as_ref(), M::TYPE);
+        let mut family = self.encoder.encode_descriptor(name, help, unit, kind)?;
+        for (node, metrics) in &self.nodes {
+            let node = node.clone();
+            metric(metrics).encode(family.encode_family(&NodeLabels { node })?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a family of several series for each node, told apart by one label.
+    fn several<L: EncodeLabelSet, M: EncodeMetric + TypedMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: impl Fn(&str, &'static str) -> L,
+        series: impl Fn(&NodeMetrics) -> Vec<(&'static str, M)>,
+    ) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, M::TYPE)?;
+        for (node, metrics) in &self.nodes {
+            for (label, metric) in series(metrics) {
+                metric.encode(family.encode_family(&labels(node, label))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sessions(&mut self) -> fmt::Result {
+        self.one(("sessions", None), "Sessions pinned to each node.", |m| {
+            &m.sessions
+        })?;
+        let what = "Sessions that each node made.";
+        self.one(("sessions_created", None), what, |m| &m.created)?;
+        let what = "Sessions of unknown origin that the node turned out to know.";
+        self.one(("sessions_rediscovered", None), what, |m| &m.rediscovered)?;
+        let what = "Sessions moved off the node, because it failed or was set to maint.";
+        self.several("sessions_reassigned", what, NodeCause::new, |m| {
+            vec![
+                ("failure", m.reassigned.clone()),
+                ("maint", m.moved_off.clone()),
+            ]
+        })?;
+        let what = "Sessions given up because the node was started anew without them.";
+        self.one(("sessions_dropped", None), what, |m| &m.dropped)?;
+        self.one(
+            ("held_requests", None),
+            "Requests under way at each node.",
+            |m| &m.held,
+        )
+    }
+
+    fn state(&mut self) -> fmt::Result {
+        self.one(
+            ("node_up", None),
+            "1 while the probes call the node up.",
+            |m| &m.up,
+        )?;
+        let numbered = |names: &'static [&'static str], gauges: &[Gauge]| {
+            let names = names.iter().copied();
+            names.zip(gauges.iter().cloned()).collect::<Vec<_>>()
         };
-        families.register_sessions(registry);
-        families.register_state(registry);
-        families.register_traffic(registry);
-        families.register_probes(registry);
-        families
+        let what = "1 for what the probes say of the node, 0 for the other verdicts.";
+        self.several("node_verdict", what, NodeVerdict::new, |m| {
+            numbered(VERDICTS, &m.verdicts)
+        })?;
+        let what = "1 for the state that the operator set, 0 for the others.";
+        self.several("node_state", what, NodeState::new, |m| {
+            numbered(STATES, &m.states)
+        })?;
+        let what = "Part of its weight that the node has, below 1 for a while after it came back.";
+        self.one(("node_share", None), what, |m| &m.share)?;
+        let what = "Times that the node went down and that are not forgotten.";
+        self.one(("node_falls", None), what, |m| &m.falls)?;
+        let what =
+            "How long a node that flaps must be well before it is up again, 0 while it is up.";
+        self.one(("node_penalty", Some(Unit::Seconds)), what, |m| {
+            &m.penalty_seconds
+        })?;
+        self.one(
+            ("node_changes", None),
+            "Changes of the probes' verdict.",
+            |m| &m.changes,
+        )?;
+        let what = "Times that the node was found to have lost its sessions.";
+        self.one(("node_restarts", None), what, |m| &m.restarts)
     }
 
-    fn register_sessions(&self, registry: &mut Registry) {
-        registry.register(
-            "sessions",
-            "Sessions pinned to each node",
-            self.sessions.clone(),
-        );
-        registry.register(
-            "sessions_created",
-            "Sessions that each node made",
-            self.created.clone(),
-        );
-        registry.register(
-            "sessions_rediscovered",
-            "Sessions of unknown origin that the node turned out to know",
-            self.rediscovered.clone(),
-        );
-        registry.register(
-            "sessions_reassigned",
-            "Sessions moved off the node, because it failed or was set to maint",
-            self.reassigned.clone(),
-        );
-        registry.register(
-            "sessions_dropped",
-            "Sessions given up because the node was started anew without them",
-            self.dropped.clone(),
-        );
-        registry.register(
-            "held_requests",
-            "Requests under way at each node",
-            self.held.clone(),
-        );
+    fn traffic(&mut self) -> fmt::Result {
+        let what = "Connections that wait for their turn to be opened.";
+        self.one(("upstream_connects_waiting", None), what, |m| {
+            &m.connects_waiting
+        })?;
+        let what = "Connections to nodes, by outcome.";
+        self.several("upstream_connects", what, NodeOutcome::new, |m| {
+            vec![
+                ("ok", m.connects.clone()),
+                ("failed", m.connect_failures.clone()),
+            ]
+        })?;
+        let what = "Time to open a connection to a node.";
+        self.one(("upstream_connect", Some(Unit::Seconds)), what, |m| {
+            &m.connect_seconds
+        })?;
+        let what = "Answers of nodes that came in whole.";
+        self.one(("upstream_answers", None), what, |m| &m.answers)?;
+        let what = "Time to a node's answer to creations and sends, where nothing holds it back.";
+        self.one(("upstream_answer", Some(Unit::Seconds)), what, |m| {
+            &m.answer_seconds
+        })?;
+        let what = "Exchanges that failed after the connection was open.";
+        self.one(("upstream_failures", None), what, |m| &m.exchange_failures)?;
+        let what = "Requests sent to the node again though nothing failed, by reason.";
+        self.several("upstream_resent", what, NodeReason::new, |m| {
+            vec![("unanswered", m.resent_unanswered.clone())]
+        })?;
+        let what = "Requests sent to nodes, heads included.";
+        self.one(("upstream_sent", Some(Unit::Bytes)), what, |m| {
+            &m.sent_bytes
+        })?;
+        let what = "Answers of nodes, without their heads.";
+        self.one(("upstream_received", Some(Unit::Bytes)), what, |m| {
+            &m.received_bytes
+        })
     }
 
-    fn register_state(&self, registry: &mut Registry) {
-        registry.register(
-            "node_up",
-            "1 while the probes call the node up",
-            self.up.clone(),
-        );
-        registry.register(
-            "node_verdict",
-            "1 for what the probes say of the node, 0 for the other verdicts",
-            self.verdicts.clone(),
-        );
-        registry.register(
-            "node_state",
-            "1 for the state that the operator set, 0 for the others",
-            self.states.clone(),
-        );
-        registry.register(
-            "node_share",
-            "Part of its weight that the node has, below 1 for a while after it came back",
-            self.share.clone(),
-        );
-        registry.register(
-            "node_falls",
-            "Times that the node went down and that are not forgotten",
-            self.falls.clone(),
-        );
-        registry.register_with_unit(
-            "node_penalty",
-            "How long a node that flaps must be well before it is up again, 0 while it is up",
-            Unit::Seconds,
-            self.penalty.clone(),
-        );
-        registry.register(
-            "node_changes",
-            "Changes of the probes' verdict",
-            self.changes.clone(),
-        );
-        registry.register(
-            "node_restarts",
-            "Times that the node was found to have lost its sessions",
-            self.restarts.clone(),
-        );
-    }
-
-    fn register_traffic(&self, registry: &mut Registry) {
-        registry.register(
-            "upstream_connects_waiting",
-            "Connections that wait for their turn to be opened",
-            self.connects_waiting.clone(),
-        );
-        registry.register(
-            "upstream_connects",
-            "Connections to nodes, by outcome",
-            self.connects.clone(),
-        );
-        registry.register_with_unit(
-            "upstream_connect",
-            "Time to open a connection to a node",
-            Unit::Seconds,
-            self.connect_seconds.clone(),
-        );
-        registry.register(
-            "upstream_answers",
-            "Answers of nodes that came in whole",
-            self.answers.clone(),
-        );
-        registry.register_with_unit(
-            "upstream_answer",
-            "Time to a node's answer to creations and sends, where nothing holds it back",
-            Unit::Seconds,
-            self.answer_seconds.clone(),
-        );
-        registry.register(
-            "upstream_failures",
-            "Exchanges that failed after the connection was open",
-            self.exchange_failures.clone(),
-        );
-        registry.register(
-            "upstream_resent",
-            "Requests sent to the node again though nothing failed, by reason",
-            self.resent.clone(),
-        );
-        registry.register_with_unit(
-            "upstream_sent",
-            "Requests sent to nodes, heads included",
-            Unit::Bytes,
-            self.sent_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "upstream_received",
-            "Answers of nodes, without their heads",
-            Unit::Bytes,
-            self.received_bytes.clone(),
-        );
-    }
-
-    fn register_probes(&self, registry: &mut Registry) {
-        registry.register_with_unit(
-            "probe",
-            "Time of a probe that passed",
-            Unit::Seconds,
-            self.probe_seconds.clone(),
-        );
-        registry.register(
-            "probe_failures",
-            "Probes that failed, by reason",
-            self.probe_failures.clone(),
-        );
+    fn probes(&mut self) -> fmt::Result {
+        let what = "Time of a probe that passed.";
+        self.one(("probe", Some(Unit::Seconds)), what, |m| &m.probe_seconds)?;
+        let what = "Probes that failed, by reason.";
+        self.several("probe_failures", what, NodeReason::new, |m| {
+            m.probe_failures.counters().collect()
+        })
     }
 }

@@ -43,6 +43,22 @@ fn what_was_counted_is_told() {
 }
 
 #[test]
+fn a_node_that_is_hidden_counts_on_and_is_shown_with_its_counts() {
+    let metrics = Metrics::new();
+    let (first, second) = (metrics.node("t1"), metrics.node("t2"));
+    first.created.inc();
+    metrics.hide_node("t1");
+    first.created.inc();
+    second.created.inc();
+    let page = metrics.exposition();
+    assert!(!page.contains("node=\"t1\""), "{page}");
+    assert!(page.contains("bowline_sessions_created_total{node=\"t2\"} 1\n"));
+    metrics.show_node("t1", &first);
+    let page = metrics.exposition();
+    assert!(page.contains("bowline_sessions_created_total{node=\"t1\"} 2\n"));
+}
+
+#[test]
 fn the_page_is_well_formed() {
     let page = page();
     assert!(page.ends_with("\n# EOF\n"));

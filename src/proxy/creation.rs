@@ -74,7 +74,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Reply {
             }
         };
         writes += 1;
-        if writes == MOST_WRITES || garbage == proxy.cluster.nodes().len() {
+        if writes == MOST_WRITES || garbage >= proxy.cluster.nodes().members().len() {
             return refuse(cause, job.legacy, job.note);
         }
     }

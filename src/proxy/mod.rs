@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use access::{Access, TARGET};
@@ -108,8 +107,6 @@ pub struct Proxy {
     clients: Clients,
     creations: Option<Rates>,
     unknown: UnknownSids,
-    /// Who may look for a node's answer to a sid without a pin, node by node.
-    lanes: Box<[Semaphore]>,
     /// File numbers from which on a connection to a node is given back.
     ceiling: i32,
     /// Open files are short: sessions give up their idle connections.
@@ -161,12 +158,10 @@ impl Proxy {
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
         let limits = &settings.limits;
-        let lane = |_: &_| Semaphore::new(known::connect::LANE);
         Ok(Self {
             clients: Clients::new(settings),
             creations: Rates::new(limits.creations_per_client, limits.creations_burst),
             unknown: UnknownSids::new(limits),
-            lanes: cluster.nodes().iter().map(lane).collect(),
             cluster,
             sessions: Arc::new(sessions),
             addresses,
@@ -244,6 +239,7 @@ impl Proxy {
             self.sessions.drop_idle();
         }
         self.sessions.sweep(self.now());
+        self.cluster.retire(&self.metrics);
         if let Some(addresses) = &self.addresses {
             addresses.sweep(self.now());
         }

@@ -31,8 +31,8 @@ async fn begin_creations(balancer: &Balancer, count: usize) -> Vec<Pending> {
 }
 
 fn moved(balancer: &Balancer) -> u64 {
-    let nodes = balancer.proxy().cluster.nodes().iter();
-    nodes.map(|node| node.reassigned.get()).sum()
+    let nodes = balancer.proxy().cluster.nodes();
+    nodes.iter().map(|node| node.reassigned.get()).sum()
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod floods;
 mod held;
 mod http;
 mod layout;
+mod membership;
 mod monitoring;
 mod narration;
 mod node_list;

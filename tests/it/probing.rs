@@ -34,7 +34,8 @@ fn defaults(nodes: &[Node]) -> Settings {
 }
 
 fn node_of(balancer: &Balancer, at: usize) -> &cluster::Node {
-    &balancer.proxy().cluster.nodes()[at]
+    let id = cluster::NodeId(u16::try_from(at).unwrap());
+    balancer.proxy().cluster.node(id)
 }
 
 async fn until_down(balancer: &Balancer, at: usize) {

@@ -29,8 +29,8 @@ async fn creations_that_wait_for_their_answer_count_where_they_wait() {
     settings.placement = Placement::LeastSessions;
     let balancer = Balancer::start(&settings).await;
     let loads = || {
-        let nodes = balancer.proxy().cluster.nodes().iter();
-        nodes.map(|node| node.load()).collect::<Vec<_>>()
+        let nodes = balancer.proxy().cluster.nodes();
+        nodes.iter().map(|node| node.load()).collect::<Vec<_>>()
     };
     // The third node has fewer sessions, and gets more of what comes.
     for (node, sessions) in balancer.proxy().cluster.nodes().iter().zip([20, 20, 8]) {
@@ -50,8 +50,8 @@ async fn creations_that_wait_for_their_answer_count_where_they_wait() {
         reply.reply().await.unwrap();
     }
     eventually("each is counted once", || loads() == [26, 26, 26]).await;
-    let pinned = |node: &bowline::cluster::Node| node.sessions.get() == 26;
-    assert!(balancer.proxy().cluster.nodes().iter().all(pinned));
+    let nodes = balancer.proxy().cluster.nodes();
+    assert!(nodes.iter().all(|node| node.sessions.get() == 26));
 }
 
 #[tokio::test]
@@ -62,8 +62,8 @@ async fn creations_whose_clients_went_away_count_no_more() {
     }
     let balancer = Balancer::before(&nodes).await;
     let load = || {
-        let nodes = balancer.proxy().cluster.nodes().iter();
-        nodes.map(|node| node.load()).sum::<u64>()
+        let nodes = balancer.proxy().cluster.nodes();
+        nodes.iter().map(|node| node.load()).sum::<u64>()
     };
     let mut waiting = vec![];
     for _ in 0..10 {
@@ -76,8 +76,9 @@ async fn creations_whose_clients_went_away_count_no_more() {
 
 /// The value of the gauge of waiting connects, over all nodes.
 fn waiting(balancer: &Balancer) -> i64 {
-    let nodes = balancer.proxy().cluster.nodes().iter();
-    nodes.map(|node| node.metrics.connects_waiting.get()).sum()
+    let nodes = balancer.proxy().cluster.nodes();
+    let waiting = nodes.iter().map(|node| node.metrics.connects_waiting.get());
+    waiting.sum()
 }
 
 #[tokio::test]

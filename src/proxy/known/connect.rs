@@ -6,9 +6,6 @@ use super::UnderWay;
 use crate::cluster::Node;
 use crate::upstream::{Connection, Error, Priority};
 
-/// Connections to one node that may wait or be opened at the same time for sids without a pin.
-pub(in crate::proxy) const LANE: usize = 64;
-
 impl UnderWay {
     /// Opens a connection to `node`. For a session that no node is known to have it gets in line
     /// with others of that kind first, so that made-up sids never hold up the connections of
@@ -23,7 +20,7 @@ impl UnderWay {
         let Some(client) = self.owes() else {
             return Some(self.proxy.open(node, of, priority, give_up).await);
         };
-        let lane = self.proxy.lanes[node.id.index()].acquire();
+        let lane = node.unknown_sid_permits.acquire();
         let Ok(_place) = timeout_at(give_up, lane).await else {
             return Some(Err(Error::Queue));
         };
