@@ -25,7 +25,7 @@ pub use process::Process;
 pub use timing::{Times, Timing};
 
 use labels::{
-    ADMIN_REFUSALS, CauseLabels, ConditionLabels, Name, ReasonLabels, RequestLabels, TABLES,
+    ADMIN_REFUSALS, CauseLabels, ConditionLabels, FixedLabel, ReasonLabels, RequestLabels, TABLES,
     TableLabels, VersionLabels,
 };
 use nodes::NodePages;
@@ -377,8 +377,8 @@ fn requests(registry: &mut Registry) -> [[Counter; Outcome::ALL.len()]; Kind::AL
     Kind::ALL.map(|kind| {
         Outcome::ALL.map(|outcome| {
             let labels = RequestLabels {
-                kind: Name(kind.label()),
-                outcome: Name(outcome.label()),
+                kind: FixedLabel(kind.label()),
+                outcome: FixedLabel(outcome.label()),
             };
             requests.get_or_create_owned(&labels)
         })

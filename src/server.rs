@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::{self, Access, AdminState, TokenError};
+use crate::admin::{self, AccessControl, AdminState, TokenError};
 use crate::cluster::Cluster;
 use crate::config::{Release, Settings};
 use crate::digest;
@@ -120,7 +120,7 @@ impl Server {
             .map(|admin| bind(admin.address))
             .transpose()?;
         let addresses = addresses_of(&listeners)?;
-        let access = settings.admin.as_ref().map(Access::load).transpose();
+        let access = settings.admin.as_ref().map(AccessControl::load).transpose();
         let access = access.map_err(StartError::Token)?.unwrap_or_default();
 
         let (settings, files) = &fit_files(settings);

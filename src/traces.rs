@@ -28,7 +28,7 @@ pub enum Stage {
 
 /// How a request ended, for its span.
 #[derive(Debug)]
-pub struct Ended<'a> {
+pub struct SpanEnd<'a> {
     /// What the request was.
     pub kind: &'static str,
     /// How it ended.

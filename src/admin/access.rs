@@ -93,21 +93,21 @@ pub(super) enum Refused {
 
 /// What is asked of a request before it is looked at.
 #[derive(Default)]
-pub struct Access {
+pub struct AccessControl {
     token: Option<String>,
     hosts: Vec<String>,
 }
 
-impl fmt::Debug for Access {
+impl fmt::Debug for AccessControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access")
+        f.debug_struct("AccessControl")
             .field("token", &self.token.is_some())
             .field("hosts", &self.hosts)
             .finish()
     }
 }
 
-impl Access {
+impl AccessControl {
     /// What the settings ask for.
     ///
     /// # Errors
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_token_is_compared_whole() {
-        let access = Access {
+        let access = AccessControl {
             token: Some("0123456789abcdef".into()),
             hosts: vec![],
         };
@@ -243,7 +243,7 @@ mod tests {
             assert_eq!(token(wrong), Err(Refused::Token), "{wrong}");
         }
         assert_eq!(access.token(&HeaderMap::new()), Err(Refused::Token));
-        assert_eq!(Access::default().token(&HeaderMap::new()), Ok(()));
+        assert_eq!(AccessControl::default().token(&HeaderMap::new()), Ok(()));
         assert!(!format!("{access:?}").contains("0123"));
     }
 
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn only_own_names_are_hosts() {
-        let access = Access {
+        let access = AccessControl {
             token: None,
             hosts: vec!["bowline.example.com".into()],
         };
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_change_needs_what_a_foreign_page_cannot_send() {
-        let change = |lines: &[(&str, &str)]| Access::default().change(&headers(lines));
+        let change = |lines: &[(&str, &str)]| AccessControl::default().change(&headers(lines));
         assert_eq!(change(&[("x-bowline", "1")]), Ok(()));
         let json = ("content-type", "application/json; charset=utf-8");
         assert_eq!(change(&[json]), Ok(()));

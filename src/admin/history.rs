@@ -39,7 +39,7 @@ struct Track {
     points: VecDeque<Point>,
     /// Counters, the newest last; one more than look back.
     totals: VecDeque<Totals>,
-    /// Answer times of the last minute, the newest last.
+    /// Response times of the last minute, the newest last.
     answers: VecDeque<Times>,
 }
 

@@ -5,12 +5,12 @@
 //! turned away. It reads what others write, and decides nothing but who may ask.
 
 mod access;
-mod answer;
 mod body;
 mod change;
 mod history;
 mod page;
 pub mod report;
+mod response;
 mod stream;
 mod time;
 mod watch;
@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-pub use access::{Access, MARK, TokenError, read_token};
+pub use access::{AccessControl, MARK, TokenError, read_token};
 pub use time::{rfc3339, seconds_of};
 
 use crate::cluster::Cluster;
@@ -59,7 +59,7 @@ type Measure = Box<dyn Fn() + Send + Sync>;
 pub struct AdminState {
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
-    access: Access,
+    access: AccessControl,
     measure: Measure,
     draining: AtomicBool,
     started: SystemTime,
@@ -83,7 +83,7 @@ impl AdminState {
     pub fn new(
         cluster: Arc<Cluster>,
         metrics: Arc<Metrics>,
-        access: Access,
+        access: AccessControl,
         measure: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let started = SystemTime::now();
@@ -230,7 +230,7 @@ async fn connection(
     };
     let service = service_fn(|request| async {
         link.streams.store(false, Ordering::Relaxed);
-        Ok::<_, Infallible>(answer::to(&state, request, &link).await)
+        Ok::<_, Infallible>(response::to(&state, request, &link).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -28,13 +28,13 @@ struct Admin {
 }
 
 /// An answer, read to the end of its connection.
-struct Answer {
+struct Response {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
+impl Response {
     fn json(&self) -> Value {
         assert!(self.head.contains("content-type: application/json\r\n"));
         serde_json::from_str(&self.body).unwrap()
@@ -43,10 +43,10 @@ impl Answer {
 
 impl Admin {
     async fn start() -> Self {
-        Self::with(Access::default()).await
+        Self::with(AccessControl::default()).await
     }
 
-    async fn with(access: Access) -> Self {
+    async fn with(access: AccessControl) -> Self {
         let metrics = Arc::new(Metrics::new());
         let cluster = Cluster::new(&settings(2, Placement::ClientIp), &metrics);
         let state = AdminState::new(Arc::new(cluster), metrics, access, || ());
@@ -76,26 +76,26 @@ impl Admin {
     }
 
     /// Sends `request` as it is and reads until the end.
-    async fn raw(&self, request: &str) -> Answer {
+    async fn raw(&self, request: &str) -> Response {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
-        Answer {
+        Response {
             status: head[9..12].parse().unwrap(),
             head: format!("{head}\r\n"),
             body: body.to_owned(),
         }
     }
 
-    async fn ask(&self, method: &str, path: &str) -> Answer {
+    async fn ask(&self, method: &str, path: &str) -> Response {
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         self.raw(&request).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> Response {
         self.ask("GET", path).await
     }
 

@@ -16,7 +16,7 @@ const INLINE: usize = 10;
 
 /// A name, split at its colon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name<'a> {
+pub(super) struct QualifiedName<'a> {
     /// Empty if the name has none.
     pub(super) prefix: &'a str,
     pub(super) local: &'a str,
@@ -25,7 +25,7 @@ pub(super) struct Name<'a> {
 /// One attribute: its references are known to be good, but not decoded yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attribute<'a> {
-    pub(super) name: Name<'a>,
+    pub(super) name: QualifiedName<'a>,
     /// What the prefix stands for; set once the whole tag is read.
     pub(super) namespace: Namespace,
     /// What stands between the quotes.
@@ -38,7 +38,7 @@ pub(super) struct Attribute<'a> {
 
 impl<'a> Attribute<'a> {
     const NOTHING: Self = Self {
-        name: Name {
+        name: QualifiedName {
             prefix: "",
             local: "",
         },
@@ -83,10 +83,14 @@ impl<'a> Attributes<'a> {
     /// Reads a tag's text, which is what stands between `<` and `>` or `/>`; says its name.
     ///
     /// Afterwards [`Self::bind`] has to look at namespaces and duplicates.
-    pub(super) fn scan(&mut self, text: &'a str, limit: usize) -> Result<Name<'a>, Malformed> {
+    pub(super) fn scan(
+        &mut self,
+        text: &'a str,
+        limit: usize,
+    ) -> Result<QualifiedName<'a>, Malformed> {
         self.len = 0;
         self.many.clear();
-        let mut tag = Scan { text, at: 0 };
+        let mut tag = AttributeScan { text, at: 0 };
         let name = tag.name()?;
         while let Some(attribute) = tag.attribute()? {
             if self.as_slice().len() >= limit {
@@ -156,12 +160,12 @@ impl<'a> Attributes<'a> {
 }
 
 /// A place in a tag's text.
-struct Scan<'a> {
+struct AttributeScan<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> AttributeScan<'a> {
     /// The next attribute, or `None` where the tag ends.
     fn attribute(&mut self) -> Result<Option<Attribute<'a>>, Malformed> {
         let start = self.at;
@@ -190,7 +194,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The name that starts here.
-    fn name(&mut self) -> Result<Name<'a>, Malformed> {
+    fn name(&mut self) -> Result<QualifiedName<'a>, Malformed> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let (name, length) = match chars::plain_name(rest) {
             Some(plain) => plain,
@@ -203,7 +207,7 @@ impl<'a> Scan<'a> {
         };
         self.at += length;
         let (prefix, local) = name;
-        Ok(Name { prefix, local })
+        Ok(QualifiedName { prefix, local })
     }
 
     /// What stands between the quotes that start here; its references are checked.

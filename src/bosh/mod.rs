@@ -17,7 +17,6 @@
 //! write             conditions, and the terminate wrappers
 //! ```
 
-mod answer;
 mod attributes;
 mod chars;
 mod edit;
@@ -26,14 +25,15 @@ mod malformed;
 mod namespaces;
 mod reference;
 mod request;
+mod response;
 #[cfg(test)]
 mod tests;
 mod wrapper;
 mod write;
 
-pub use answer::{Answer, Place, read_answer};
 pub use edit::{with, without};
 pub use malformed::Malformed;
 pub use request::{Request, read_request};
+pub use response::{AttributeRange, Response, read_response};
 pub use wrapper::{HTTPBIND, MAX_ATTRIBUTES, MAX_CHILD_ATTRIBUTES, MAX_DEPTH, XBOSH};
 pub use write::{Condition, empty, terminate};

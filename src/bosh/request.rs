@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use super::answer::Place;
 use super::attributes::{Attribute, Attributes};
 use super::chars;
 use super::fields;
 use super::malformed::Malformed;
 use super::namespaces::Namespace;
+use super::response::AttributeRange;
 use super::wrapper::{Wrapper, XBOSH};
 
 /// What a request's wrapper says; borrows from the body.
@@ -96,7 +96,7 @@ pub fn read_request(body: &[u8]) -> Result<Request<'_>, Malformed> {
                 request.restart = matches!(&*attribute.value()?, "true" | "1");
             }
             "from" if attribute.namespace == Namespace::NONE => {
-                request.from = Some(Place::of(attribute, wrapper.start()).whole);
+                request.from = Some(AttributeRange::of(attribute, wrapper.start()).whole);
             }
             _ if attribute.namespace == Namespace::NONE => request.take(attribute)?,
             _ => {}

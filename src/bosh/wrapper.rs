@@ -10,7 +10,7 @@ use quick_xml::Reader;
 use quick_xml::errors::{Error, IllFormedError, SyntaxError};
 use quick_xml::events::Event;
 
-use super::attributes::{Attribute, Attributes, Name};
+use super::attributes::{Attribute, Attributes, QualifiedName};
 use super::chars;
 use super::malformed::Malformed;
 use super::namespaces::{Namespace, Scopes};
@@ -141,7 +141,12 @@ impl<'a, 's> Wrapper<'a, 's> {
     }
 
     /// Enters the element whose start tag lies between `from` and the present position.
-    fn element(&mut self, from: usize, empty: bool, limit: usize) -> Result<Name<'a>, Malformed> {
+    fn element(
+        &mut self,
+        from: usize,
+        empty: bool,
+        limit: usize,
+    ) -> Result<QualifiedName<'a>, Malformed> {
         if self.depth >= MAX_DEPTH {
             return Err(Malformed::TooDeep);
         }
@@ -174,7 +179,7 @@ impl<'a, 's> Wrapper<'a, 's> {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    fn check_root(&self, name: Name<'a>) -> Result<(), Malformed> {
+    fn check_root(&self, name: QualifiedName<'a>) -> Result<(), Malformed> {
         if name.local != "body" {
             return Err(Malformed::NotBody);
         }

@@ -41,7 +41,7 @@ pub struct Whom {
 
 /// Why there is no answer to work with.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum AskError {
     /// The address is none.
     Address(String),
     /// The token cannot be read.
@@ -54,7 +54,7 @@ pub(super) enum Failure {
     Forbidden(String, String),
 }
 
-impl Failure {
+impl AskError {
     /// The exit code for it.
     pub(super) fn code(&self) -> ExitCode {
         match self {
@@ -67,7 +67,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for AskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(
@@ -101,37 +101,37 @@ impl Reply {
     }
 
     /// The body as JSON of the shape `T`.
-    pub(super) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, AskError> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let why = format!("status {}, {error}", self.status);
-            Failure::Foreign(self.url.clone(), why)
+            AskError::Foreign(self.url.clone(), why)
         })
     }
 }
 
 /// Asks for `path`; with a `body` it is a change.
-pub(super) async fn ask(whom: &Whom, path: &str, body: Option<String>) -> Result<Reply, Failure> {
+pub(super) async fn ask(whom: &Whom, path: &str, body: Option<String>) -> Result<Reply, AskError> {
     let address = whom.admin.clone().or_else(|| variable(ADDRESS_VARIABLE));
     let address = address.unwrap_or_else(|| DEFAULT.to_owned());
-    let authority = authority(&address).ok_or(Failure::Address(address))?;
+    let authority = authority(&address).ok_or(AskError::Address(address))?;
     let token_file = whom.token_file.clone();
     let token_file = token_file.or_else(|| variable(TOKEN_VARIABLE).map(PathBuf::from));
     let token = token_file.as_deref().map(read_token).transpose();
-    let token = token.map_err(Failure::Token)?;
+    let token = token.map_err(AskError::Token)?;
     let url = format!("http://{authority}");
     let request = request(&authority, path, token.as_deref(), body)
-        .ok_or_else(|| Failure::Address(url.clone()))?;
+        .ok_or_else(|| AskError::Address(url.clone()))?;
     let reply = match timeout(LIMIT, exchange(&authority, &url, request)).await {
         Ok(reply) => reply?,
         Err(_) => {
             let why = format!("nothing within {} s", LIMIT.as_secs());
-            return Err(Failure::Unavailable(url, why));
+            return Err(AskError::Unavailable(url, why));
         }
     };
     if matches!(reply.status, 401 | 403 | 421) {
         let why = reply.error();
         let why = why.unwrap_or_else(|| format!("status {}", reply.status));
-        return Err(Failure::Forbidden(url, why));
+        return Err(AskError::Forbidden(url, why));
     }
     Ok(reply)
 }
@@ -191,9 +191,9 @@ async fn exchange(
     authority: &str,
     url: &str,
     request: Request<Full<Bytes>>,
-) -> Result<Reply, Failure> {
-    let unavailable = |why: String| Failure::Unavailable(url.to_owned(), why);
-    let foreign = |why: String| Failure::Foreign(url.to_owned(), why);
+) -> Result<Reply, AskError> {
+    let unavailable = |why: String| AskError::Unavailable(url.to_owned(), why);
+    let foreign = |why: String| AskError::Foreign(url.to_owned(), why);
     let stream = TcpStream::connect(authority).await;
     let stream = stream.map_err(|error| unavailable(error.to_string()))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))

@@ -68,7 +68,7 @@ where
                 line.push_str(level);
                 line.push_str(" bowline::access:");
             }
-            event.record(&mut Fields {
+            event.record(&mut LineFields {
                 json: self.json,
                 line,
             });
@@ -92,12 +92,12 @@ thread_local! {
 }
 
 /// Writes fields one behind the other: ` name=value`, or `,"name":value`.
-struct Fields<'a> {
+struct LineFields<'a> {
     json: bool,
     line: &'a mut String,
 }
 
-impl Fields<'_> {
+impl LineFields<'_> {
     fn begin(&mut self, field: &Field) {
         if self.json {
             self.line.push(',');
@@ -119,7 +119,7 @@ impl Fields<'_> {
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for LineFields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" && !self.json {
             return;

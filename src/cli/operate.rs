@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::ask::{Failure, Whom, ask};
+use super::ask::{AskError, Whom, ask};
 use super::{complain, exit};
 use crate::cluster::OperatorState;
 use crate::config::one_line;
@@ -40,7 +40,7 @@ async fn set(
     state: OperatorState,
     force: bool,
     whom: &Whom,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, AskError> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if node.is_empty() || !node.bytes().all(known) {
         complain(&format_args!("{node:?} is no name of a node"));
@@ -58,7 +58,7 @@ async fn set(
         }
         404 | 409 => {
             let why = reply.error();
-            let why = why.ok_or_else(|| Failure::Foreign(reply.url, "no reason given".into()))?;
+            let why = why.ok_or_else(|| AskError::Foreign(reply.url, "no reason given".into()))?;
             complain(&why);
             let code = if reply.status == 404 {
                 exit::USAGE
@@ -69,7 +69,7 @@ async fn set(
         }
         status => {
             let why = reply.error().unwrap_or_else(|| format!("status {status}"));
-            Err(Failure::Foreign(reply.url, why))
+            Err(AskError::Foreign(reply.url, why))
         }
     }
 }

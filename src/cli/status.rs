@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::ask::{Failure, Reply, Whom, ask};
+use super::ask::{AskError, Reply, Whom, ask};
 use super::{complain, exit};
 use crate::admin::report::{Health, NodeHealth, SCHEMA, Status, Verdict};
 use crate::admin::seconds_of;
@@ -28,11 +28,11 @@ pub fn status(json: bool, whom: &Whom) -> ExitCode {
     })
 }
 
-fn show(reply: &Reply, json: bool) -> Result<ExitCode, Failure> {
+fn show(reply: &Reply, json: bool) -> Result<ExitCode, AskError> {
     let health: Health = reply.json()?;
     if health.schema != SCHEMA {
         let why = format!("its schema is {}, {SCHEMA} is known here", health.schema);
-        return Err(Failure::Foreign(reply.url.clone(), why));
+        return Err(AskError::Foreign(reply.url.clone(), why));
     }
     let mut out = io::stdout();
     let written = if json {

@@ -6,13 +6,13 @@
 mod addresses;
 mod client;
 mod count;
-mod memory;
 mod node;
 mod operator;
 mod placed;
 mod placement;
 mod registry;
 mod rendezvous;
+mod restart_detector;
 mod set;
 mod verdict;
 
@@ -29,11 +29,11 @@ use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
 pub use count::Count;
-pub use memory::{Life, Memory};
-pub use node::{Failure, Node, NodeId, Passed, Penalty, Share};
+pub use node::{LastFailure, Node, NodeId, Passed, Penalty, Share};
 pub use operator::{LastNode, OperatorState};
 pub use placed::Placed;
 pub use registry::TooManyNodes;
+pub use restart_detector::{Epoch, RestartDetector};
 pub use set::NodeSet;
 pub use verdict::Verdict;
 

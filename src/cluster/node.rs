@@ -12,12 +12,12 @@ use tokio::time::Instant;
 
 use super::addresses::Addresses;
 use super::count::Count;
-use super::memory::Memory;
 use super::operator::OperatorState;
+use super::restart_detector::RestartDetector;
 use super::verdict::Verdict;
 use crate::config::NodeSettings;
 use crate::metrics::NodeMetrics;
-use crate::upstream::{Candidates, Heard, Pace};
+use crate::upstream::{Candidates, ConnectLimiter, Heard};
 
 /// Requests of sids without a pin that may wait for a connection to one node, or open one, at the
 /// same time.
@@ -51,7 +51,7 @@ impl Share {
 
 /// The last thing that went wrong at a node.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct LastFailure {
     /// What happened, in words.
     pub what: String,
     /// When.
@@ -94,7 +94,7 @@ pub struct Node {
     /// Its counters for the metrics. No decision reads them.
     pub metrics: NodeMetrics,
     /// How fast connections to it are opened.
-    pub pace: Pace,
+    pub connect_limiter: ConnectLimiter,
     /// The right to open a connection to it for a sid without a pin.
     pub unknown_sid_permits: Semaphore,
     /// Wakes the node's probe task before its time.
@@ -104,7 +104,7 @@ pub struct Node {
     /// Wakes the creations that wait at the node when it takes no new sessions any more.
     pub left_up: Notify,
     /// Whether it still knows its sessions.
-    pub memory: Memory,
+    pub restart_detector: RestartDetector,
     /// Raised by every byte that comes from it; the probe task lowers it.
     pub heard: Heard,
     /// Whether the last probe was refused, or closed without an answer.
@@ -134,13 +134,18 @@ struct Told {
     until: Option<SystemTime>,
     state_since: Option<SystemTime>,
     penalty: Penalty,
-    last_failure: Option<Failure>,
+    last_failure: Option<LastFailure>,
     passed: Option<Passed>,
 }
 
 impl Node {
     /// A node of which nothing is known yet: not up until its first probe passes.
-    pub fn new(id: NodeId, settings: &NodeSettings, pace: Pace, metrics: NodeMetrics) -> Self {
+    pub fn new(
+        id: NodeId,
+        settings: &NodeSettings,
+        connect_limiter: ConnectLimiter,
+        metrics: NodeMetrics,
+    ) -> Self {
         Self {
             id,
             name: settings.name.clone(),
@@ -149,12 +154,12 @@ impl Node {
             reassigned: Count::default(),
             moved_off: Count::default(),
             metrics,
-            pace,
+            connect_limiter,
             unknown_sid_permits: Semaphore::new(UNKNOWN_SIDS),
             probe_now: Notify::new(),
             went_down: Notify::new(),
             left_up: Notify::new(),
-            memory: Memory::default(),
+            restart_detector: RestartDetector::default(),
             probed: watch::Sender::new(false),
             verdict: AtomicU8::new(Verdict::Unknown as u8),
             gone: AtomicBool::new(false),
@@ -400,7 +405,7 @@ impl Node {
     }
 
     /// The last failure, if there was one.
-    pub fn last_failure(&self) -> Option<Failure> {
+    pub fn last_failure(&self) -> Option<LastFailure> {
         self.told().last_failure.clone()
     }
 
@@ -413,7 +418,7 @@ impl Node {
 
     /// Notes a failure that says nothing about the verdict, as when its name is not resolved.
     pub fn note_failure(&self, what: String, now: SystemTime) {
-        self.told().last_failure = Some(Failure { what, when: now });
+        self.told().last_failure = Some(LastFailure { what, when: now });
     }
 
     /// Notes a probe that the node has passed (the probe task only).

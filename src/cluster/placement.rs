@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::config::NodeSettings;
     use crate::metrics::Metrics;
-    use crate::upstream::Pace;
+    use crate::upstream::ConnectLimiter;
 
     fn nodes(weights: &[u32]) -> Vec<Arc<Node>> {
         let metrics = Metrics::new();
@@ -173,7 +173,12 @@ mod tests {
                 public_url: None,
             };
             let metrics = metrics.node(&settings.name);
-            Arc::new(Node::new(NodeId(id), &settings, Pace::new(1, 0), metrics))
+            Arc::new(Node::new(
+                NodeId(id),
+                &settings,
+                ConnectLimiter::new(1, 0),
+                metrics,
+            ))
         };
         (0..).zip(weights).map(node).collect()
     }

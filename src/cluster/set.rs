@@ -17,7 +17,7 @@ use super::registry::TooManyNodes;
 use super::{Cluster, Node, NodeId};
 use crate::config::{NodeSettings, Placement, Settings};
 use crate::metrics::Metrics;
-use crate::upstream::Pace;
+use crate::upstream::ConnectLimiter;
 
 /// The nodes of the cluster at one moment: its members first, in the order of the configuration,
 /// and then those that leave.
@@ -144,8 +144,9 @@ impl Cluster {
     ) -> Result<Arc<Node>, TooManyNodes> {
         let limits = &settings.upstream;
         let make = |id| {
-            let pace = Pace::new(limits.connecting, limits.connects_per_second);
-            Node::new(id, node, pace, metrics.node(&node.name))
+            let connect_limiter =
+                ConnectLimiter::new(limits.connecting, limits.connects_per_second);
+            Node::new(id, node, connect_limiter, metrics.node(&node.name))
         };
         let (node, _) = self.registry.get_or_add(&node.name, make)?;
         Ok(Arc::clone(node))

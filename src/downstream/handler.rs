@@ -10,7 +10,7 @@ use super::cors::Allowed;
 use super::{Downstream, node_list};
 use crate::http1::{Fields, Method, Request, RequestHead};
 use crate::metrics::Kind;
-use crate::proxy::{Answer, Ask, Begun, Cause, Delivery, Note, Reply};
+use crate::proxy::{Answer, BoshRequest, Cause, Delivery, Handled, Reply, RequestRecord};
 use crate::traces::Parent;
 use crate::upstream::{Authority, Path};
 
@@ -103,15 +103,15 @@ impl Downstream {
         (host, path): (&str, Path<'_>),
         body: &[u8],
         peer: IpAddr,
-    ) -> Begun {
+    ) -> Handled {
         let trusted = &self.settings.trusted_proxies;
         let Some(host) = Authority::new(host) else {
-            let note = self.note(Kind::Other, fields, peer);
+            let record = self.record(Kind::Other, fields, peer);
             let answer = Answer::reject(Cause::BadHead, false);
-            let delivery = note.finish(&answer);
-            return Begun::Answered(Reply { answer, delivery });
+            let delivery = record.finish(&answer);
+            return Handled::Answered(Reply { answer, delivery });
         };
-        let ask = Ask {
+        let ask = BoshRequest {
             path,
             host,
             client: client_address(peer, fields, trusted),
@@ -124,8 +124,8 @@ impl Downstream {
 
     /// Refuses a request.
     pub(super) fn refuse(&self, cause: Cause, fields: Fields<'_>, peer: IpAddr) -> Response {
-        let note = self.note(Kind::Other, fields, peer);
-        answered(Answer::reject(cause, false), note)
+        let record = self.record(Kind::Other, fields, peer);
+        answered(Answer::reject(cause, false), record)
     }
 
     /// Refuses what is not a request: of its head nothing is known.
@@ -134,12 +134,12 @@ impl Downstream {
             status,
             ..Answer::reject(Cause::BadHead, false)
         };
-        answered(answer, self.note(Kind::Other, Fields::default(), peer))
+        answered(answer, self.record(Kind::Other, Fields::default(), peer))
     }
 
     /// Answers a request whose client ended its side before the end of the body. It counts as gone.
     pub(super) fn broken_off(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
-        drop(self.note(Kind::Other, fields, peer));
+        drop(self.record(Kind::Other, fields, peer));
         Response {
             answer: Answer::reject(Cause::BadHead, false),
             delivery: None,
@@ -164,13 +164,13 @@ impl Downstream {
             }
         }
         let (answer, cache) = list.answer(&self.proxy.cluster, document);
-        let note = self.note(Kind::Other, head.fields, peer);
-        answered(answer, note).with(Extra::Cache(cache))
+        let record = self.record(Kind::Other, head.fields, peer);
+        answered(answer, record).with(Extra::Cache(cache))
     }
 
     fn preflight(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
-        let note = self.note(Kind::Preflight, fields, peer);
-        answered(Answer::ok(Bytes::new()), note).with(Extra::Preflight)
+        let record = self.record(Kind::Preflight, fields, peer);
+        answered(Answer::ok(Bytes::new()), record).with(Extra::Preflight)
     }
 
     fn about(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
@@ -178,14 +178,14 @@ impl Downstream {
             content_type: Some(TEXT),
             ..Answer::ok(Bytes::from_static(ABOUT.as_bytes()))
         };
-        answered(answer, self.note(Kind::Other, fields, peer))
+        answered(answer, self.record(Kind::Other, fields, peer))
     }
 
-    fn note(&self, kind: Kind, fields: Fields<'_>, peer: IpAddr) -> Note {
+    fn record(&self, kind: Kind, fields: Fields<'_>, peer: IpAddr) -> RequestRecord {
         let trusted = &self.settings.trusted_proxies;
         let client = client_address(peer, fields, trusted);
         let parent: Parent = parent(peer, fields, trusted);
-        Note::new(Arc::clone(&self.proxy), kind, client, &parent)
+        RequestRecord::new(Arc::clone(&self.proxy), kind, client, &parent)
     }
 }
 
@@ -196,7 +196,7 @@ impl Response {
 }
 
 /// An answer, counted.
-fn answered(answer: Answer, note: Note) -> Response {
-    let delivery = note.finish(&answer);
+fn answered(answer: Answer, record: RequestRecord) -> Response {
+    let delivery = record.finish(&answer);
     Reply { answer, delivery }.into()
 }

@@ -1,7 +1,7 @@
 //! The client's side: listeners, connections, who the client is, and the form of an answer in HTTP.
 //!
 //! Owns everything of HTTP towards the client, and no decision about sessions: a POST on a BOSH
-//! path becomes a [`proxy::Ask`](crate::proxy::Ask), and what comes back is written out.
+//! path becomes a [`proxy::BoshRequest`](crate::proxy::BoshRequest), and what comes back is written out.
 
 mod body_budget;
 mod client;
@@ -26,12 +26,12 @@ pub use load_shedding::relieve;
 
 use crate::config::Settings;
 use crate::limits::{Clients, Connections, Files};
-use crate::proxy::{Ask, Begun, Proxy};
+use crate::proxy::{BoshRequest, Handled, Proxy};
 use body_budget::BodyBudget;
 use load_shedding::LoadShedding;
 
 /// What takes the requests that are for nodes: [`Proxy::begin`].
-pub type Handler = fn(&Arc<Proxy>, &Ask<'_>) -> Begun;
+pub type Handler = fn(&Arc<Proxy>, &BoshRequest<'_>) -> Handled;
 
 /// What all client connections share.
 pub struct Downstream {

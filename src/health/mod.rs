@@ -11,11 +11,11 @@
 //! and nothing else, and end when the [`Probes`] are dropped.
 
 mod failure;
+mod flap_damping;
 mod network;
-mod penalty;
 mod probe;
-mod ramp;
 mod resolve;
+mod slow_start;
 mod supervisor;
 mod verdict;
 
@@ -31,11 +31,11 @@ use crate::cluster::{self, Cluster, Node, NodeId, Passed, Verdict};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use failure::Failure;
+use flap_damping::FlapDamping;
 use network::Network;
-use penalty::Penalty;
 use probe::Prober;
-use ramp::Ramp;
 use resolve::Resolver;
+use slow_start::SlowStart;
 use supervisor::Supervisor;
 use verdict::{Judge, Outcome, Rules};
 
@@ -78,7 +78,7 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings, metrics: &Arc<Metrics>
         cluster: Arc::clone(cluster),
         prober,
         rules,
-        penalty: Penalty::new(health.penalty, health.penalty_max),
+        damping: FlapDamping::new(health.penalty, health.penalty_max),
         network: Arc::new(Network::new(together, health.silence)),
         metrics: Arc::clone(metrics),
         slow_start: health.slow_start,
@@ -101,7 +101,7 @@ struct Watch {
     judge: Judge,
     network: Arc<Network>,
     metrics: Arc<Metrics>,
-    ramp: Ramp,
+    slow_start: SlowStart,
     resolver: Resolver,
     /// When to look whether a silent node has been so for too long; none if it is not silent.
     look_at: Option<Instant>,
@@ -129,7 +129,7 @@ impl Watch {
                 () = self.cluster.node(self.id).probe_now.notified() => {
                     sleep_until(earliest).await;
                 }
-                () = grow(&self.cluster, self.id, &mut self.ramp) => {}
+                () = grow(&self.cluster, self.id, &mut self.slow_start) => {}
             }
         }
     }
@@ -260,9 +260,9 @@ impl Watch {
         let before = self.node().verdict();
         if verdict == Verdict::Up {
             if matches!(before, Verdict::Down | Verdict::HeldBack) {
-                self.ramp.begin(now);
+                self.slow_start.begin(now);
                 // Before the verdict, or the first clients would see a whole share.
-                let share = self.ramp.share(now);
+                let share = self.slow_start.share(now);
                 self.node().set_share(share);
             }
             if !self.cluster.any_up() {
@@ -283,10 +283,10 @@ impl Watch {
 }
 
 /// Lets the share of a node that came back grow. Never returns.
-async fn grow(cluster: &Cluster, id: NodeId, ramp: &mut Ramp) {
-    while let Some(step) = ramp.next_step(Instant::now()) {
+async fn grow(cluster: &Cluster, id: NodeId, slow_start: &mut SlowStart) {
+    while let Some(step) = slow_start.next_step(Instant::now()) {
         sleep_until(step).await;
-        cluster.node(id).set_share(ramp.share(Instant::now()));
+        cluster.node(id).set_share(slow_start.share(Instant::now()));
     }
     std::future::pending().await
 }

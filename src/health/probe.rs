@@ -49,7 +49,7 @@ struct Question {
 }
 
 /// How the probe of one address ended.
-type Ended = (SocketAddr, Result<(), Failure>);
+type AddressProbe = (SocketAddr, Result<(), Failure>);
 
 impl Prober {
     /// The probe that `settings` ask for.
@@ -108,7 +108,7 @@ impl Prober {
     }
 
     /// Lets the probes of further addresses go on to their deadline.
-    fn let_finish(&self, mut asked: JoinSet<Ended>) {
+    fn let_finish(&self, mut asked: JoinSet<AddressProbe>) {
         if asked.is_empty() {
             return;
         }
@@ -191,7 +191,7 @@ impl Question {
         let request = upstream::write_request(&head, wrapper_of_nobody().as_bytes());
         connection.send(&request, self.timeout).await?;
         let answer = connection.receive(MAX_ANSWER, self.timeout).await?;
-        match bosh::read_answer(&answer.body) {
+        match bosh::read_response(&answer.body) {
             Ok(_) => Ok(()),
             Err(_) => Err(Failure::NoWrapper(answer.status)),
         }

@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use super::Watch;
+use super::flap_damping::FlapDamping;
 use super::network::Network;
-use super::penalty::Penalty;
 use super::probe::Prober;
-use super::ramp::Ramp;
 use super::resolve::Resolver;
+use super::slow_start::SlowStart;
 use super::verdict::{Judge, Rules};
 use crate::cluster::{Cluster, Node, NodeId};
 use crate::metrics::Metrics;
@@ -26,7 +26,7 @@ pub(super) struct Supervisor {
     pub(super) cluster: Arc<Cluster>,
     pub(super) prober: Arc<Prober>,
     pub(super) rules: Rules,
-    pub(super) penalty: Penalty,
+    pub(super) damping: FlapDamping,
     pub(super) network: Arc<Network>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) slow_start: Duration,
@@ -87,10 +87,10 @@ impl Supervisor {
             id: node.id,
             prober: Arc::clone(&self.prober),
             fast: self.rules.fast,
-            judge: Judge::new(self.rules.clone(), self.penalty.clone()),
+            judge: Judge::new(self.rules.clone(), self.damping.clone()),
             network: Arc::clone(&self.network),
             metrics: Arc::clone(&self.metrics),
-            ramp: Ramp::new(self.slow_start),
+            slow_start: SlowStart::new(self.slow_start),
             resolver: Resolver::new(&address),
             look_at: None,
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::penalty::Penalty;
+use super::flap_damping::FlapDamping;
 use crate::cluster::Verdict;
 
 /// The most probes that wait at a node that is silent or down.
@@ -52,7 +52,7 @@ pub(super) struct Judge {
     run: u32,
     /// Failed probes in a row since the node is down.
     failed: u32,
-    penalty: Penalty,
+    damping: FlapDamping,
     /// The node went down and has not served the penalty for it.
     owes_penalty: bool,
     /// When a node that is held back began to serve its penalty.
@@ -65,13 +65,13 @@ pub(super) struct Judge {
 
 impl Judge {
     /// A judge with no verdict.
-    pub(super) const fn new(rules: Rules, penalty: Penalty) -> Self {
+    pub(super) const fn new(rules: Rules, damping: FlapDamping) -> Self {
         Self {
             rules,
             verdict: Verdict::Unknown,
             run: 0,
             failed: 0,
-            penalty,
+            damping,
             owes_penalty: false,
             well_since: None,
             heard: None,
@@ -120,13 +120,13 @@ impl Judge {
             Verdict::Silent | Verdict::Down => {
                 self.run += 1;
                 let enough = self.run >= self.rules.rise;
-                let held = self.owes_penalty && !self.penalty.length().is_zero();
+                let held = self.owes_penalty && !self.damping.length().is_zero();
                 enough.then_some(if held { Verdict::HeldBack } else { Verdict::Up })
             }
             Verdict::HeldBack => {
                 self.run = 0;
                 let since = *self.well_since.get_or_insert(now);
-                let served = now.saturating_duration_since(since) >= self.penalty.length();
+                let served = now.saturating_duration_since(since) >= self.damping.length();
                 served.then_some(Verdict::Up)
             }
         }
@@ -169,14 +169,14 @@ impl Judge {
         let known = self.verdict != Verdict::Unknown;
         match next {
             Verdict::Up => {
-                self.penalty.rose(now);
+                self.damping.rose(now);
                 self.owes_penalty = false;
                 self.well_since = None;
             }
             Verdict::Down if known => {
                 // One that was held back has not gone up since its last fall.
                 if !self.owes_penalty {
-                    self.penalty.fell(now);
+                    self.damping.fell(now);
                 }
                 self.owes_penalty = true;
             }
@@ -228,7 +228,7 @@ impl Judge {
     /// How long the node must pass its probes before it is up again; nothing while it is up.
     pub(super) fn penalty(&self) -> Duration {
         if self.owes_penalty {
-            self.penalty.length()
+            self.damping.length()
         } else {
             Duration::ZERO
         }
@@ -239,12 +239,12 @@ impl Judge {
         let since = self
             .well_since
             .filter(|_| self.verdict == Verdict::HeldBack)?;
-        Some(since + self.penalty.length())
+        Some(since + self.damping.length())
     }
 
     /// How often it went down and nothing of it is forgotten yet.
     pub(super) fn falls(&self, now: Instant) -> u32 {
-        self.penalty.falls(now)
+        self.damping.falls(now)
     }
 
     /// Whether no probe contradicts the verdict.
@@ -281,7 +281,7 @@ impl Judge {
                 let served = self
                     .well_since
                     .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-                let left = self.penalty.length().saturating_sub(served);
+                let left = self.damping.length().saturating_sub(served);
                 left.clamp(fast, interval)
             }
         }

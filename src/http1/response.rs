@@ -50,7 +50,7 @@ impl ResponseHead {
         if status == 101 {
             return Err(Error::Invalid("an upgrade that nobody asked for"));
         }
-        let fields = Fields::read(response.headers)?;
+        let fields = ResponseFields::read(response.headers)?;
         let is_1_1 = response.version == Some(1);
         Ok(Self {
             status,
@@ -63,14 +63,14 @@ impl ResponseHead {
 
 /// The header fields that matter, as they came.
 #[derive(Debug, Default)]
-struct Fields<'a> {
+struct ResponseFields<'a> {
     length: Option<u64>,
     chunked: bool,
     close: bool,
     content_type: Option<&'a [u8]>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ResponseFields<'a> {
     fn read(fields: &[httparse::Header<'a>]) -> Result<Self, Error> {
         let mut read = Self::default();
         for field in fields {

@@ -11,7 +11,7 @@
 mod clients;
 mod connections;
 mod files;
-mod places;
+mod fixed_table;
 mod rate;
 mod unknown;
 

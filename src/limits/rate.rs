@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Client;
-use super::places::Places;
+use super::fixed_table::FixedTable;
 
 /// Sets of places for clients, of eight each: 32,768 clients that have used some of their rate. A
 /// client that is forgotten here gets its burst anew.
@@ -79,7 +79,7 @@ impl Total {
 #[derive(Debug)]
 pub struct Rates {
     bucket: Bucket,
-    full: Places,
+    full: FixedTable,
 }
 
 impl Rates {
@@ -88,7 +88,7 @@ impl Rates {
     pub fn new(per_second: u32, burst: u32) -> Option<Self> {
         Some(Self {
             bucket: Bucket::new(per_second, burst)?,
-            full: Places::new(SETS),
+            full: FixedTable::new(SETS),
         })
     }
 

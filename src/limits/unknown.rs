@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::places::Places;
+use super::fixed_table::FixedTable;
 use super::rate::{Bucket, Rates, Total, micros};
 use super::{Client, Clients};
 use crate::config::Limits;
@@ -35,7 +35,7 @@ pub struct UnknownSids {
     each: Option<Rates>,
     total: Option<Total>,
     /// Until when a sid is remembered.
-    remembered: Places,
+    remembered: FixedTable,
 }
 
 impl UnknownSids {
@@ -49,7 +49,7 @@ impl UnknownSids {
         Self {
             each: Rates::new(each, burst(each)),
             total: Bucket::new(total, burst(total)).map(Total::new),
-            remembered: Places::new(SETS),
+            remembered: FixedTable::new(SETS),
         }
     }
 

@@ -151,9 +151,9 @@ pub(super) const VERDICTS: &[&str] = &["unknown", "up", "silent", "held_back", "
 
 /// A label value that is known when the program is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Name(pub(super) &'static str);
+pub(super) struct FixedLabel(pub(super) &'static str);
 
-impl EncodeLabelValue for Name {
+impl EncodeLabelValue for FixedLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
         encoder.write_str(self.0)
     }
@@ -161,8 +161,8 @@ impl EncodeLabelValue for Name {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RequestLabels {
-    pub(super) kind: Name,
-    pub(super) outcome: Name,
+    pub(super) kind: FixedLabel,
+    pub(super) outcome: FixedLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -176,12 +176,12 @@ macro_rules! node_and {
         #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
         pub(super) struct $set {
             pub(super) node: String,
-            pub(super) $label: Name,
+            pub(super) $label: FixedLabel,
         }
 
         impl $set {
             pub(super) fn new(node: &str, value: &'static str) -> Self {
-                Self { node: node.to_owned(), $label: Name(value) }
+                Self { node: node.to_owned(), $label: FixedLabel(value) }
             }
         }
     )*};
@@ -200,12 +200,12 @@ macro_rules! one {
     ($($set:ident: $label:ident;)*) => {$(
         #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
         pub(super) struct $set {
-            pub(super) $label: Name,
+            pub(super) $label: FixedLabel,
         }
 
         impl From<&'static str> for $set {
             fn from(value: &'static str) -> Self {
-                Self { $label: Name(value) }
+                Self { $label: FixedLabel(value) }
             }
         }
     )*};

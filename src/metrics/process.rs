@@ -81,7 +81,7 @@ mod tests {
         let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 3 0";
         assert_eq!(cpu(stat), Some(3.0));
         assert_eq!(cpu("7 (a"), None);
-        let status = "Name:\tx\nVmRSS:\t    2048 kB\n";
+        let status = "FixedLabel:\tx\nVmRSS:\t    2048 kB\n";
         assert_eq!(resident(status), Some(2 << 20));
         let limits = "Max stack size   8388608   unlimited   bytes\nMax open files    1024    \
             524288    files\n";

@@ -4,8 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::note::Delivery;
 use super::reject::Cause;
+use super::request_record::Delivery;
 
 /// An answer to one request. Its body may hold a sid, so that `{:?}` leaves it out.
 #[derive(Clone, PartialEq, Eq)]

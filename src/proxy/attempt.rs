@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Proxy;
-use super::deadline::{Deadline, Next, Times};
+use super::deadline::{AttemptTimes, Deadline, DeadlineStep};
 use super::release;
-use crate::cluster::{Life, Node};
+use crate::cluster::{Epoch, Node};
 use crate::metrics::NodeMetrics;
 use crate::sessions::Session;
-use crate::upstream::{Answer, Connection, Error, Priority, Turn, WaitControl};
+use crate::upstream::{ConnectPermit, Connection, Error, Priority, Response, WaitControl};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -30,9 +30,9 @@ const LOCAL_RETRY: Duration = Duration::from_millis(100);
 
 /// How a try ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum AttemptEnd {
     /// With an answer.
-    Answered(Answer),
+    Answered(Response),
     /// With a failed exchange.
     Failed(Error),
     /// At its deadline.
@@ -46,48 +46,48 @@ pub(super) enum Ended {
 }
 
 /// A request counted as held at its node, until dropped.
-struct Held<'a> {
+struct HeldCount<'a> {
     node: &'a Node,
-    /// The node's life in which it began.
-    began: Life,
+    /// The node's epoch in which it began.
+    began: Epoch,
 }
 
-impl<'a> Held<'a> {
+impl<'a> HeldCount<'a> {
     fn at(node: &'a Node) -> Self {
         node.held.inc();
-        let began = node.memory.life();
-        if began.in_doubt() {
-            node.memory.enter(began, Instant::now());
+        let began = node.restart_detector.epoch();
+        if began.is_suspect() {
+            node.restart_detector.enter(began, Instant::now());
         }
         Self { node, began }
     }
 
     /// It ended without an answer.
     fn broke(&self) {
-        self.node.memory.broke(self.began, Instant::now());
+        self.node.restart_detector.broke(self.began, Instant::now());
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldCount<'_> {
     fn drop(&mut self) {
-        if self.began.in_doubt() {
-            self.node.memory.leave(self.began);
+        if self.began.is_suspect() {
+            self.node.restart_detector.leave(self.began);
         }
         self.node.held.dec();
     }
 }
 
 /// A connection that waits for its turn, counted until dropped.
-struct Waiting<'a>(&'a NodeMetrics);
+struct WaitingCount<'a>(&'a NodeMetrics);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingCount<'a> {
     fn at(node: &'a Node) -> Self {
         node.metrics.connects_waiting.inc();
         Self(&node.metrics)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingCount<'_> {
     fn drop(&mut self) {
         self.0.connects_waiting.dec();
     }
@@ -107,20 +107,20 @@ impl Proxy {
     ) -> Result<Box<Connection>, Error> {
         let mut local_since = None;
         let (opened, begun) = loop {
-            let turn = match node.pace.try_turn(Instant::now()) {
-                Some(turn) => turn,
-                None => Box::pin(await_turn(node, of, priority, give_up)).await?,
+            let permit = match node.connect_limiter.try_permit(Instant::now()) {
+                Some(permit) => permit,
+                None => Box::pin(await_permit(node, of, priority, give_up)).await?,
             };
-            let (begun, life) = (Instant::now(), node.memory.life());
-            let note = |address, opened| node.connected(address, opened, Instant::now());
-            let opened = Connection::open_any(&node.candidates(begun), self.connect, note).await;
+            let (begun, epoch) = (Instant::now(), node.restart_detector.epoch());
+            let record = |address, opened| node.connected(address, opened, Instant::now());
+            let opened = Connection::open_any(&node.candidates(begun), self.connect, record).await;
             let opened = opened.and_then(|connection| self.below_ceiling(connection));
             match &opened {
                 Err(Error::Refused(_)) => {
-                    turn.forgive();
-                    node.memory.broke(life, Instant::now());
+                    permit.forgive();
+                    node.restart_detector.broke(epoch, Instant::now());
                 }
-                _ => drop(turn),
+                _ => drop(permit),
             }
             // Out of descriptors or ports here: the node is not to be blamed, and a moment helps.
             let local = matches!(&opened, Err(error) if error.is_local());
@@ -170,9 +170,9 @@ impl Proxy {
         request: &[u8],
         sent: impl FnOnce(),
         lost: impl Future<Output = ()> + Send,
-        times: &Times,
-    ) -> Ended {
-        let held = Held::at(node);
+        times: &AttemptTimes,
+    ) -> AttemptEnd {
+        let held = HeldCount::at(node);
         let (leaves, stays): (_, fn(&Node) -> bool) = if times.creation {
             (&node.left_up, Node::takes_new)
         } else {
@@ -181,7 +181,7 @@ impl Proxy {
         let mut leaves = std::pin::pin!(leaves.notified());
         leaves.as_mut().enable();
         if !stays(node) {
-            return Ended::NodeDown;
+            return AttemptEnd::NodeDown;
         }
         let control = WaitControl::default();
         let is_lost = AtomicBool::new(false);
@@ -205,26 +205,26 @@ impl Proxy {
                 answer = talk.as_mut() => return match answer {
                     Ok(answer) => {
                         count(&node.metrics, request, &answer);
-                        Ended::Answered(answer)
+                        AttemptEnd::Answered(answer)
                     }
-                    Err(_) if is_lost.load(Ordering::Relaxed) => Ended::Lost,
+                    Err(_) if is_lost.load(Ordering::Relaxed) => AttemptEnd::Lost,
                     Err(error) if control.is_silent() && gave_way(&error, times) => {
-                        Ended::Released
+                        AttemptEnd::Released
                     }
                     Err(error) => {
                         held.broke();
-                        Ended::Failed(error)
+                        AttemptEnd::Failed(error)
                     }
                 },
                 () = leaves.as_mut() => {
                     held.broke();
                     node.metrics.exchange_failures.inc();
-                    return Ended::NodeDown;
+                    return AttemptEnd::NodeDown;
                 }
                 due = &mut timer => match timer.next(due, times, &control) {
-                    Next::Wait => {}
-                    Next::Nudge => node.suspect("an answer is late", SystemTime::now()),
-                    Next::End(ended) => return ended,
+                    DeadlineStep::Wait => {}
+                    DeadlineStep::Nudge => node.suspect("an answer is late", SystemTime::now()),
+                    DeadlineStep::End(ended) => return ended,
                 }
             }
         }
@@ -232,7 +232,7 @@ impl Proxy {
 }
 
 /// Whether a node that was half-closed ended the connection as it should.
-fn gave_way(error: &Error, times: &Times) -> bool {
+fn gave_way(error: &Error, times: &AttemptTimes) -> bool {
     match times.release {
         Some(release::Manner::Poll) => matches!(error, Error::Closed(_)),
         // A reset does not say that the node has read the stanzas.
@@ -242,7 +242,7 @@ fn gave_way(error: &Error, times: &Times) -> bool {
 }
 
 /// Counts an answer, and the bytes that went both ways for it.
-fn count(metrics: &NodeMetrics, request: &[u8], answer: &Answer) {
+fn count(metrics: &NodeMetrics, request: &[u8], answer: &Response) {
     let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(0);
     metrics.answers.inc();
     metrics.sent_bytes.inc_by(length(request));
@@ -251,28 +251,28 @@ fn count(metrics: &NodeMetrics, request: &[u8], answer: &Answer) {
 
 /// Waits for a turn to open a connection to `node`, until `give_up`, and only while the node is up
 /// and has the session that the connection is `of`.
-async fn await_turn<'a>(
+async fn await_permit<'a>(
     node: &'a Node,
     of: Option<&Session>,
     priority: Priority,
     give_up: Instant,
-) -> Result<Turn<'a>, Error> {
-    let _waiting = Waiting::at(node);
+) -> Result<ConnectPermit<'a>, Error> {
+    let _waiting = WaitingCount::at(node);
     let mut down = std::pin::pin!(node.went_down.notified());
     down.as_mut().enable();
     if !node.serves() {
         return Err(Error::ConnectTimeout);
     }
-    let mut turn = std::pin::pin!(node.pace.turn(priority));
+    let mut permit = std::pin::pin!(node.connect_limiter.permit(priority));
     loop {
-        let mut forgot = std::pin::pin!(node.memory.forgot.notified());
+        let mut forgot = std::pin::pin!(node.restart_detector.forgot.notified());
         forgot.as_mut().enable();
         if of.is_some_and(Session::is_lost) {
             return Err(Error::ConnectTimeout);
         }
         tokio::select! {
             biased;
-            turn = turn.as_mut() => return turn.ok_or(Error::Queue),
+            permit = permit.as_mut() => return permit.ok_or(Error::Queue),
             () = down.as_mut() => return Err(Error::ConnectTimeout),
             () = forgot.as_mut() => {}
             () = sleep_until(give_up) => return Err(Error::Queue),

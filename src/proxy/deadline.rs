@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::attempt::Ended;
+use super::attempt::AttemptEnd;
 use super::release::{self, Release};
 use crate::timers::Young;
 use crate::upstream::WaitControl;
 
 /// The times of one try.
 #[derive(Debug)]
-pub(super) struct Times {
+pub(super) struct AttemptTimes {
     /// When it begins.
     begun: Instant,
     /// When a probe looks after its node.
@@ -27,7 +27,7 @@ pub(super) struct Times {
     pub(super) release: Option<release::Manner>,
 }
 
-impl Times {
+impl AttemptTimes {
     /// Those of a try that begins at `now`.
     pub(super) fn new(now: Instant, patience: Duration) -> Self {
         Self {
@@ -78,18 +78,18 @@ pub(super) enum Due {
 }
 
 /// What follows when a [`Deadline`] has rung.
-pub(super) enum Next {
+pub(super) enum DeadlineStep {
     /// The try goes on.
     Wait,
     /// It goes on, and a probe looks after the node.
     Nudge,
     /// It ends.
-    End(Ended),
+    End(AttemptEnd),
 }
 
 impl<'a> Deadline<'a> {
     /// The first deadline of a try.
-    pub(super) fn of(times: &Times, release: &'a Release) -> Self {
+    pub(super) fn of(times: &AttemptTimes, release: &'a Release) -> Self {
         let manner = times.release;
         Self {
             at: times.nudge.unwrap_or(times.deadline),
@@ -101,31 +101,36 @@ impl<'a> Deadline<'a> {
     }
 
     /// What follows when it has rung. It is set anew unless the try ends.
-    pub(super) fn next(&mut self, due: Due, times: &Times, control: &WaitControl) -> Next {
+    pub(super) fn next(
+        &mut self,
+        due: Due,
+        times: &AttemptTimes,
+        control: &WaitControl,
+    ) -> DeadlineStep {
         if due == Due::Young {
             control.watch();
-            return Next::Wait;
+            return DeadlineStep::Wait;
         }
         if due == Due::Release {
             control.half_close();
             self.releasing = true;
             self.release = None;
             self.reset(Instant::now() + release::WITHIN);
-            return Next::Wait;
+            return DeadlineStep::Wait;
         }
         if std::mem::take(&mut self.releasing) {
             if control.is_silent() && times.release == Some(release::Manner::Poll) {
-                return Next::End(Ended::Released);
+                return DeadlineStep::End(AttemptEnd::Released);
             }
             // Its answer has begun, or it has stanzas that the node may not have read.
             self.reset(times.deadline);
-            return Next::Wait;
+            return DeadlineStep::Wait;
         }
         if self.at >= times.deadline {
-            return Next::End(Ended::Overdue);
+            return DeadlineStep::End(AttemptEnd::Overdue);
         }
         self.reset(times.deadline);
-        Next::Nudge
+        DeadlineStep::Nudge
     }
 
     /// One future for both, so that a held exchange has one timer in memory.
@@ -179,7 +184,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_try_has_a_timer_of_its_own_once_it_is_not_young() {
         let begun = Instant::now();
-        let times = Times::new(begun, Duration::from_secs(1));
+        let times = AttemptTimes::new(begun, Duration::from_secs(1));
         let (release, control) = (Release::default(), WaitControl::default());
         let mut deadline = Deadline::of(&times, &release);
         let due = (&mut deadline).await;
@@ -189,13 +194,16 @@ mod tests {
             "{:?}",
             begun.elapsed()
         );
-        assert!(matches!(deadline.next(due, &times, &control), Next::Wait));
+        assert!(matches!(
+            deadline.next(due, &times, &control),
+            DeadlineStep::Wait
+        ));
         let due = (&mut deadline).await;
         assert_eq!(due, Due::Time);
         assert!(begun.elapsed() >= Duration::from_secs(1));
         assert!(matches!(
             deadline.next(due, &times, &control),
-            Next::End(Ended::Overdue)
+            DeadlineStep::End(AttemptEnd::Overdue)
         ));
     }
 }

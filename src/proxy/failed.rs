@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::attempt;
-use super::known::{Past, Step, UnderWay};
-use super::resend::{self, Circumstances, Next};
+use super::retry::{self, FailureContext, RetryDecision};
+use super::session_request::{RetryState, SessionRequest, Step};
 use super::{Answer, Cause, Job, Phase};
 use crate::bosh;
 use crate::cluster::{NodeId, Verdict};
@@ -46,47 +46,53 @@ impl From<Error> for Broken {
     }
 }
 
-impl UnderWay {
+impl SessionRequest {
     /// What follows a failed exchange with the node `id`.
-    pub(super) fn failed(&self, id: NodeId, broken: &Broken, job: &Job, past: &mut Past) -> Step {
+    pub(super) fn failed(
+        &self,
+        id: NodeId,
+        broken: &Broken,
+        job: &Job,
+        state: &mut RetryState,
+    ) -> Step {
         if self.session.is_lost() {
             return Step::Rejected(Cause::SessionLost);
         }
         let error = &broken.error;
-        if error.is_no_way() && self.may_be_silent(id, past) {
+        if error.is_no_way() && self.may_be_silent(id, state) {
             return Step::Later(CONNECT_PAUSE);
         }
-        let now = Circumstances {
-            reused: broken.reused && !past.repeated,
-            repeated: past.repeated,
+        let now = FailureContext {
+            reused: broken.reused && !state.repeated,
+            repeated: state.repeated,
             terminate: job.terminate,
             company: self.session.under_way() > 1,
             leaving: !self.late && self.session.is_leaving(),
-            may_repeat: past.writes.may(id, self.owes().is_none()),
+            may_repeat: state.writes.may(id, self.owes().is_none()),
         };
-        let next = resend::after(error, now);
+        let next = retry::after(error, now);
         // That an idle connection was closed says nothing against its node.
         let blamed = !now.reused || error.answer_began() || broken.took >= NOT_IDLE;
-        if blamed && next != Next::Terminated && !error.is_connect() {
+        if blamed && next != RetryDecision::Terminated && !error.is_connect() {
             attempt::exchange_failed(self.proxy.cluster.node(id), error);
         }
         match next {
-            Next::Again => {
+            RetryDecision::Again => {
                 // A node that closes an idle connection has done nothing wrong; the next failure
                 // is the first.
-                past.repeated = past.repeated || !now.reused || error.answer_began();
+                state.repeated = state.repeated || !now.reused || error.answer_began();
                 Step::Again
             }
-            Next::Reassign => Step::Reassign,
-            Next::Doubt => Step::Doubt,
-            Next::Terminated => self.left(job),
-            Next::Overloaded => {
+            RetryDecision::Reassign => Step::Reassign,
+            RetryDecision::Doubt => Step::Doubt,
+            RetryDecision::Terminated => self.left(job),
+            RetryDecision::Overloaded => {
                 let legacy = self.session.terms().legacy;
                 Step::Done(Answer::reject(Cause::Overloaded, legacy))
             }
-            Next::Garbage => Step::Rejected(Cause::NodeGarbage),
-            Next::GiveUp => {
-                job.note.enters(Phase::Answer);
+            RetryDecision::InvalidResponse => Step::Rejected(Cause::InvalidResponse),
+            RetryDecision::GiveUp => {
+                job.record.enters(Phase::Answer);
                 self.give_up(job)
             }
         }
@@ -94,8 +100,8 @@ impl UnderWay {
 
     /// Whether the node, to which no connection came about, may only be silent: its verdict says
     /// when it is not. Until then the session stays, for `health.silence` at most.
-    fn may_be_silent(&self, id: NodeId, past: &mut Past) -> bool {
-        let since = *past.unreachable_since.get_or_insert_with(Instant::now);
+    fn may_be_silent(&self, id: NodeId, state: &mut RetryState) -> bool {
+        let since = *state.unreachable_since.get_or_insert_with(Instant::now);
         let node = self.proxy.cluster.node(id);
         node.serves() && (node.verdict() == Verdict::Silent || since.elapsed() < self.proxy.silence)
     }
@@ -103,8 +109,8 @@ impl UnderWay {
     /// The node `id` let go of the request, or cut its answers. A probe says whether the node is gone:
     /// then the session moves. If it is not, the request is sent once more or given up; a node that is
     /// silent keeps its sessions until its verdict says otherwise.
-    pub(super) async fn doubt(&self, id: NodeId, job: &Job, past: &Past) -> Step {
-        if past.writes.left_its_own() {
+    pub(super) async fn doubt(&self, id: NodeId, job: &Job, state: &RetryState) -> Step {
+        if state.writes.left_its_own() {
             return self.give_up(job);
         }
         // Those with higher rids wait meanwhile.
@@ -124,8 +130,8 @@ impl UnderWay {
         };
         if gone {
             Step::Reassign
-        } else if past.writes.may(id, self.owes().is_none()) {
-            Step::Later(resend::pause(0))
+        } else if state.writes.may(id, self.owes().is_none()) {
+            Step::Later(retry::pause(0))
         } else {
             self.give_up(job)
         }
@@ -133,12 +139,12 @@ impl UnderWay {
 
     /// The node `id` answered with an error of HTTP. It has the session still, so that the request
     /// waits a moment and comes again on a fresh connection.
-    pub(super) fn node_error(&self, id: NodeId, job: &Job, past: &mut Past) -> Step {
-        past.repeated = true;
-        let errors = past.errors;
-        past.errors = errors.saturating_add(1);
-        if past.writes.may(id, self.owes().is_none()) {
-            Step::Later(resend::pause(errors))
+    pub(super) fn node_error(&self, id: NodeId, job: &Job, state: &mut RetryState) -> Step {
+        state.repeated = true;
+        let errors = state.errors;
+        state.errors = errors.saturating_add(1);
+        if state.writes.may(id, self.owes().is_none()) {
+            Step::Later(retry::pause(errors))
         } else if job.terminate {
             self.left(job)
         } else {
@@ -161,7 +167,7 @@ impl UnderWay {
         self.proxy
             .sessions
             .terminate(&self.session, "none", self.proxy.now());
-        job.note.enters(Phase::Stead);
+        job.record.enters(Phase::Stead);
         Step::Done(Answer::ok(bosh::terminate(None)))
     }
 }

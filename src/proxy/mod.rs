@@ -1,24 +1,24 @@
 //! One request: read, route, wait for its turn, send, learn from the answer, pass it on.
 //!
 //! Owns the decisions of a request's life and nothing of HTTP towards the client: `downstream` hands in
-//! a body and a few checked facts ([`Ask`]), and gets either an [`Answer`] at once or an
+//! a body and a few checked facts ([`BoshRequest`]), and gets either an [`Answer`] at once or an
 //! [`Exchange`] to be waited for. An exchange is a boxed future that holds only what the answer
 //! will need, since a held poll is the normal state of a client: whoever polls it may drop
 //! everything else meanwhile, and dropping it ends the request at its node.
 
-mod access;
+mod access_log;
 mod answer;
 mod attempt;
-mod creation;
+mod create;
 mod deadline;
-mod end;
 mod failed;
-mod known;
-mod learn;
-mod note;
+mod node_response;
 mod reject;
 mod release;
-mod resend;
+mod request_record;
+mod retry;
+mod session_request;
+mod termination_state;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,14 +31,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-pub use access::{Access, TARGET};
+pub use access_log::{AccessLogger, TARGET};
 pub use answer::{Answer, Reply};
-use end::Phase;
-pub use note::{Delivered, Delivery, Note};
 pub use reject::{Cause, Row};
+pub use request_record::{Delivered, Delivery, RequestRecord};
+use termination_state::Phase;
 
 use crate::bosh;
-use crate::cluster::{Cluster, Life, NodeId};
+use crate::cluster::{Cluster, Epoch, NodeId};
 use crate::config::{Affinity, CreationFrom, HostAttribute, Settings};
 use crate::limits::{Clients, Files, Rates, Unasked, UnknownSids};
 use crate::metrics::{Kind, Metrics};
@@ -49,7 +49,7 @@ use crate::upstream::{self, Authority, Path, Proto, RequestHead};
 /// What `downstream` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
 /// out.
 #[derive(Clone)]
-pub struct Ask<'a> {
+pub struct BoshRequest<'a> {
     /// One of the configured BOSH paths.
     pub path: Path<'a>,
     /// The `Host` of the request.
@@ -64,9 +64,9 @@ pub struct Ask<'a> {
     pub body: &'a [u8],
 }
 
-impl fmt::Debug for Ask<'_> {
+impl fmt::Debug for BoshRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ask")
+        f.debug_struct("BoshRequest")
             .field("path", &self.path)
             .field("host", &self.host)
             .field("client", &self.client)
@@ -79,7 +79,7 @@ impl fmt::Debug for Ask<'_> {
 pub type Exchange = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// What becomes of a request.
-pub enum Begun {
+pub enum Handled {
     /// It is answered.
     Answered(Reply),
     /// It is at a node, or waits for one.
@@ -101,7 +101,7 @@ pub struct Proxy {
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Which requests are logged.
-    pub access: Access,
+    pub access: AccessLogger,
     /// Where traces go.
     pub traces: Traces,
     clients: Clients,
@@ -136,7 +136,7 @@ struct Job {
     wait: u16,
     terminate: bool,
     legacy: bool,
-    note: Note,
+    record: RequestRecord,
 }
 
 impl Proxy {
@@ -166,7 +166,7 @@ impl Proxy {
             sessions: Arc::new(sessions),
             addresses,
             metrics,
-            access: Access::new(&settings.log),
+            access: AccessLogger::new(&settings.log),
             traces: Traces::start(settings.traces.as_ref())?,
             ceiling: i32::MAX,
             no_files: AtomicBool::new(false),
@@ -245,57 +245,63 @@ impl Proxy {
         }
     }
 
-    /// Drops the pins that the node `id` made before `life`, and tells those who wait for it.
-    fn lose_sessions(&self, id: NodeId, life: Life) {
-        let pins = self.sessions.lose(id, life, self.now());
-        self.cluster.node(id).memory.forgot.notify_waiters();
+    /// Drops the pins that the node `id` made before `epoch`, and tells those who wait for it.
+    fn lose_sessions(&self, id: NodeId, epoch: Epoch) {
+        let pins = self.sessions.lose(id, epoch, self.now());
+        self.cluster
+            .node(id)
+            .restart_detector
+            .forgot
+            .notify_waiters();
         self.cluster.lost_sessions(id, pins, SystemTime::now());
     }
 
     /// Begins one request.
-    pub fn begin(self: &Arc<Self>, ask: &Ask<'_>) -> Begun {
+    pub fn begin(self: &Arc<Self>, ask: &BoshRequest<'_>) -> Handled {
         let length = u64::try_from(ask.body.len()).unwrap_or(0);
         self.metrics.client_received_bytes.inc_by(length);
         match bosh::read_request(ask.body) {
             Ok(wrapper) => self.route(ask, &wrapper),
             Err(malformed) => {
                 tracing::debug!(client = %ask.client, %malformed, "malformed wrapper");
-                let note = Note::new(Arc::clone(self), Kind::Other, ask.client, &ask.parent);
-                Begun::Answered(refuse(Cause::Malformed, false, note))
+                let record =
+                    RequestRecord::new(Arc::clone(self), Kind::Other, ask.client, &ask.parent);
+                Handled::Answered(refuse(Cause::Malformed, false, record))
             }
         }
     }
 
-    fn route(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Begun {
+    fn route(self: &Arc<Self>, ask: &BoshRequest<'_>, wrapper: &bosh::Request<'_>) -> Handled {
         let job = self.job(ask, wrapper);
         let Some(sid) = &wrapper.sid else {
             if let Err(cause) = self.admit(ask.client) {
-                return Begun::Answered(refuse(cause, job.legacy, job.note));
+                return Handled::Answered(refuse(cause, job.legacy, job.record));
             }
-            return Begun::Exchange(Box::pin(creation::run(Arc::clone(self), job)));
+            return Handled::Exchange(Box::pin(create::run(Arc::clone(self), job)));
         };
-        job.note.of_session(sid);
+        job.record.of_session(sid);
         if let Some(addresses) = &self.addresses {
             addresses.renew(ask.client, self.now());
         }
         match self.begin_known(sid, &job) {
             Ok((session, begun)) => {
-                let owing = begun.unproven.then(|| self.clients.client(ask.client));
-                let under_way = known::UnderWay::new(
+                let owing = begun.provisional.then(|| self.clients.client(ask.client));
+                let request = session_request::SessionRequest::new(
                     Arc::clone(self),
                     session,
                     begun.place,
                     (begun.late, owing),
                 );
-                Begun::Exchange(Box::pin(known::run(under_way, job)))
+                Handled::Exchange(Box::pin(session_request::run(request, job)))
             }
-            Err((cause, legacy)) => Begun::Answered(refuse(cause, legacy, job.note)),
+            Err((cause, legacy)) => Handled::Answered(refuse(cause, legacy, job.record)),
         }
     }
 
-    fn job(self: &Arc<Self>, ask: &Ask<'_>, wrapper: &bosh::Request<'_>) -> Job {
-        let note = Note::new(Arc::clone(self), kind_of(wrapper), ask.client, &ask.parent);
-        note.enters(Phase::Queue);
+    fn job(self: &Arc<Self>, ask: &BoshRequest<'_>, wrapper: &bosh::Request<'_>) -> Job {
+        let record =
+            RequestRecord::new(Arc::clone(self), kind_of(wrapper), ask.client, &ask.parent);
+        record.enters(Phase::Queue);
         let body = self.for_node(ask.body, wrapper);
         Job {
             request: request_for_node(ask, &body),
@@ -306,7 +312,7 @@ impl Proxy {
             // With `stream` it ends one stream of several (XEP-0124 §16), not the session.
             terminate: wrapper.terminate && wrapper.stream.is_none(),
             legacy: wrapper.sid.is_none() && !wrapper.ver,
-            note,
+            record,
         }
     }
 
@@ -322,7 +328,7 @@ impl Proxy {
         parts.map_or(Cow::Borrowed(root), |parts| Cow::Owned(parts.concat()))
     }
 
-    /// The session `sid` with one more request under way. A sid without a pin becomes an unproven
+    /// The session `sid` with one more request under way. A sid without a pin becomes a provisional
     /// session at the rendezvous node of its client's address, which every balancer agrees on.
     fn begin_known(
         &self,
@@ -334,7 +340,7 @@ impl Proxy {
             let session = match self.sessions.find(sid) {
                 Some(session) => session,
                 None => self
-                    .unproven(sid, job.client)
+                    .provisional(sid, job.client)
                     .map_err(|cause| (cause, false))?,
             };
             match session.begin(job.rid, job.pause) {
@@ -359,7 +365,7 @@ impl Proxy {
         may.then_some(()).ok_or(Cause::CreationRate)
     }
 
-    fn unproven(&self, sid: &str, client: IpAddr) -> Result<Arc<Session>, Cause> {
+    fn provisional(&self, sid: &str, client: IpAddr) -> Result<Arc<Session>, Cause> {
         self.metrics.unknown_sids.inc();
         let now = self.now();
         let asker = self.clients.client(client);
@@ -376,18 +382,18 @@ impl Proxy {
         let node = tied
             .or_else(|| self.cluster.home(client, &[]))
             .unwrap_or(NodeId(0));
-        let session = self.sessions.find_or_unproven(sid, node, now);
+        let session = self.sessions.find_or_provisional(sid, node, now);
         session.ok_or(Cause::Full)
     }
 }
 
 /// The bytes of a request for a node, with this body.
-pub fn request_for_node(ask: &Ask<'_>, body: &[u8]) -> Box<[u8]> {
+pub fn request_for_node(ask: &BoshRequest<'_>, body: &[u8]) -> Box<[u8]> {
     upstream::write_request(&request_head(ask), body)
 }
 
 /// The head of a request for a node.
-const fn request_head<'a>(ask: &Ask<'a>) -> RequestHead<'a> {
+const fn request_head<'a>(ask: &BoshRequest<'a>) -> RequestHead<'a> {
     RequestHead {
         path: ask.path,
         host: ask.host,
@@ -402,8 +408,8 @@ const fn request_head<'a>(ask: &Ask<'a>) -> RequestHead<'a> {
 }
 
 /// An answer of the balancer's own, counted.
-fn refuse(cause: Cause, legacy: bool, note: Note) -> Reply {
-    note.answer(Answer::reject(cause, legacy))
+fn refuse(cause: Cause, legacy: bool, record: RequestRecord) -> Reply {
+    record.answer(Answer::reject(cause, legacy))
 }
 
 fn kind_of(wrapper: &bosh::Request<'_>) -> Kind {

@@ -52,7 +52,7 @@ pub enum Cause {
     /// The session's node is gone, or did not answer, and no other could take the session.
     SessionLost,
     /// The session's node answered with something that is not HTTP, or with another session's sid.
-    NodeGarbage,
+    InvalidResponse,
     /// A node answered with an error of HTTP and no wrapper, as often as it was asked. The session
     /// stays where it is.
     NodeError,
@@ -112,7 +112,7 @@ impl Cause {
                 .legacy(503)
                 .loud(),
             Self::SessionLost => row(200, ItemNotFound, "session_lost").legacy(404),
-            Self::NodeGarbage => row(200, ItemNotFound, "node_garbage").legacy(404),
+            Self::InvalidResponse => row(200, ItemNotFound, "node_garbage").legacy(404),
             // Strophe sends the same rid again, and does not read the wrapper.
             Self::NodeError => row(503, SystemShutdown, "node_error").retrying(2),
             // The only answer after which every client goes on with its session: a 4xx or 5xx, or a
@@ -199,7 +199,7 @@ mod tests {
         Cause::CreationFailed,
         Cause::SidConflict,
         Cause::SessionLost,
-        Cause::NodeGarbage,
+        Cause::InvalidResponse,
         Cause::NodeError,
         Cause::RequestFailed,
         Cause::TooMany,
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_lost_session_is_a_clean_terminate() {
-        for cause in [Cause::SessionLost, Cause::NodeGarbage] {
+        for cause in [Cause::SessionLost, Cause::InvalidResponse] {
             assert_eq!(cause.row().status, 200);
             assert_eq!(cause.row().legacy_status, 404);
             assert_eq!(cause.row().condition, Some(Condition::ItemNotFound));

@@ -8,13 +8,13 @@
 //! costs a few hundred bytes, so doubt keeps it.
 
 mod addresses;
+mod rid_order;
 mod session;
 mod table;
 mod time;
-mod turn;
 
 pub use addresses::Addresses;
+pub use rid_order::{Look, Place, Proof, SPACING, Turn, UNANSWERED};
 pub use session::{Begun, Refusal, Session, Terms};
 pub use table::{Insert, Sessions};
 pub use time::Time;
-pub use turn::{Look, Place, Proof, SPACING, Turn, UNANSWERED};

@@ -7,8 +7,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Time;
-use super::turn::{Look, Place, Proof, Turn, Turns};
-use crate::cluster::{Life, NodeId};
+use super::rid_order::{Look, Place, Proof, RidOrder, Turn};
+use crate::cluster::{Epoch, NodeId};
 use crate::upstream::Connection;
 
 /// Added to `inactivity` before a session is forgotten: the node counts from when it wrote the
@@ -65,7 +65,7 @@ pub struct Begun {
     /// It had been terminated.
     pub late: bool,
     /// No node had said yet that it knows it.
-    pub unproven: bool,
+    pub provisional: bool,
 }
 
 /// Why a request may not begin.
@@ -84,7 +84,7 @@ pub struct Session {
     sid: Box<str>,
     terms: Terms,
     node: AtomicU16,
-    /// The life of its node in which it was made there; 0 if it was made elsewhere.
+    /// The epoch of its node in which it was made there; 0 if it was made elsewhere.
     made: AtomicU32,
     /// Seconds since the start; read only while nothing is under way.
     expires: AtomicU32,
@@ -96,7 +96,7 @@ pub struct Session {
 
 #[derive(Debug, Default)]
 struct State {
-    turns: Turns,
+    order: RidOrder,
     stage: Stage,
     under_way: u8,
     /// The node that made it, or that last answered it as one that it knows. The session may have
@@ -130,7 +130,7 @@ impl State {
 pub(super) enum Stage {
     /// Its creation was not seen, and no node has yet said that it knows it.
     #[default]
-    Unproven,
+    Provisional,
     /// A node made it or knows it: a pin.
     Pinned,
     /// It was terminated; kept for late requests.
@@ -153,24 +153,24 @@ impl fmt::Debug for Session {
 impl Session {
     pub(super) fn made(
         sid: &str,
-        (node, life): (NodeId, Life),
+        (node, epoch): (NodeId, Epoch),
         terms: Terms,
         rid: u64,
         now: Time,
     ) -> Self {
         let state = State {
-            turns: Turns::after_creation(rid),
+            order: RidOrder::after_creation(rid),
             stage: Stage::Pinned,
             owner: Some(node),
             fresh: true,
             ..State::default()
         };
         let session = Self::with(sid, node, terms, state, now);
-        session.made.store(life.number(), Ordering::Relaxed);
+        session.made.store(epoch.number(), Ordering::Relaxed);
         session
     }
 
-    pub(super) fn unproven(sid: &str, node: NodeId, now: Time) -> Self {
+    pub(super) fn provisional(sid: &str, node: NodeId, now: Time) -> Self {
         Self::with(sid, node, Terms::UNSEEN, State::default(), now)
     }
 
@@ -202,11 +202,11 @@ impl Session {
         NodeId(self.node.load(Ordering::Acquire))
     }
 
-    /// The life of its node in which it was made there; none if another node made it, or nobody
+    /// The epoch of its node in which it was made there; none if another node made it, or nobody
     /// knows which.
-    pub fn made_in(&self) -> Option<Life> {
+    pub fn made_in(&self) -> Option<Epoch> {
         let made = self.made.load(Ordering::Relaxed);
-        (made != 0).then(|| Life::of_number(made))
+        (made != 0).then(|| Epoch::of_number(made))
     }
 
     /// Whether its node cannot have forgotten it by itself: its last answer is younger than its
@@ -243,8 +243,8 @@ impl Session {
     }
 
     /// Whether no node has said yet that it knows it.
-    pub fn is_unproven(&self) -> bool {
-        self.state().stage == Stage::Unproven
+    pub fn is_provisional(&self) -> bool {
+        self.state().stage == Stage::Provisional
     }
 
     /// Begins the request `rid`: from now until [`Self::end`] the session is not forgotten. `pause` is
@@ -258,7 +258,7 @@ impl Session {
         match state.stage {
             Stage::Gone => return Err(Refusal::Gone),
             Stage::Lost => return Err(Refusal::Lost),
-            Stage::Unproven | Stage::Pinned | Stage::Ended => {}
+            Stage::Provisional | Stage::Pinned | Stage::Ended => {}
         }
         if state.under_way == MOST_UNDER_WAY {
             return Err(Refusal::TooMany);
@@ -269,9 +269,9 @@ impl Session {
             state.pause(rid, pause);
         }
         Ok(Begun {
-            place: state.turns.begin(rid),
+            place: state.order.begin(rid),
             late: state.stage == Stage::Ended,
-            unproven: state.stage == Stage::Unproven,
+            provisional: state.stage == Stage::Provisional,
         })
     }
 
@@ -279,10 +279,10 @@ impl Session {
     pub fn end(&self, place: &Place, now: Time) {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);
-        state.turns.end(place, self.terms.hold <= 1, now);
+        state.order.end(place, self.terms.hold <= 1, now);
         let away = match state.stage {
             Stage::Ended | Stage::Lost => return,
-            Stage::Unproven | Stage::Pinned | Stage::Gone => self.may_stay_away(state.paused),
+            Stage::Provisional | Stage::Pinned | Stage::Gone => self.may_stay_away(state.paused),
         };
         self.expires
             .store((now + away + GRACE).seconds(), Ordering::Relaxed);
@@ -304,7 +304,7 @@ impl Session {
         let mut state = self.state();
         match state.stage {
             Stage::Ended | Stage::Lost => Turn::Now,
-            Stage::Unproven | Stage::Pinned | Stage::Gone => state.turns.ask(place, patience),
+            Stage::Provisional | Stage::Pinned | Stage::Gone => state.order.ask(place, patience),
         }
     }
 
@@ -313,23 +313,23 @@ impl Session {
     pub fn go(&self, place: &Place, now: Time) -> Turn {
         let mut state = self.state();
         match state.stage {
-            Stage::Ended | Stage::Lost => state.turns.go_regardless(now),
-            Stage::Unproven | Stage::Pinned | Stage::Gone => state.turns.go(place, now),
+            Stage::Ended | Stage::Lost => state.order.go_regardless(now),
+            Stage::Provisional | Stage::Pinned | Stage::Gone => state.order.go(place, now),
         }
     }
 
     /// The same without regard to lower rids.
     pub fn go_regardless(&self, now: Time) -> Turn {
-        self.state().turns.go_regardless(now)
+        self.state().order.go_regardless(now)
     }
 
     /// Notes that a request has been written to the node. `asks` says that it had stanzas: if
     /// another request is held there, the node answers one of them at once.
     pub fn sent(&self, place: &Place, asks: bool, now: Time) {
         let State {
-            turns, under_way, ..
+            order, under_way, ..
         } = &mut *self.state();
-        turns.sent(place, now);
+        order.sent(place, now);
         if asks && *under_way > 1 && self.asked.load(Ordering::Relaxed) == 0 {
             self.asked.store(now.micros(), Ordering::Relaxed);
         }
@@ -350,7 +350,7 @@ impl Session {
     /// Notes that a request has to be written again: it asks for its turn anew, and those with higher
     /// rids wait for it.
     pub fn again(&self, place: &Place) {
-        self.state().turns.again(place);
+        self.state().order.again(place);
     }
 
     /// Looks at a request that waits for its node's answer. A node that holds one request of the session
@@ -364,8 +364,8 @@ impl Session {
     ) -> Look {
         let mut state = self.state();
         match state.stage {
-            Stage::Unproven | Stage::Pinned if self.terms.hold <= 1 => {
-                state.turns.look(place, now, alive, waker)
+            Stage::Provisional | Stage::Pinned if self.terms.hold <= 1 => {
+                state.order.look(place, now, alive, waker)
             }
             _ => Look::Fine,
         }
@@ -373,7 +373,7 @@ impl Session {
 
     /// Notes that a request that its node has lost has to be written again; no other one waits for it.
     pub fn resend(&self, place: &Place) {
-        self.state().turns.resend(place);
+        self.state().order.resend(place);
     }
 
     /// An idle connection to the session's node, if it keeps one that is open and quiet.
@@ -423,9 +423,9 @@ impl Session {
     pub(super) fn prove(&self, at: NodeId, late: bool) -> Option<NodeId> {
         let mut state = self.state();
         state.owner = Some(at);
-        state.turns.answered();
+        state.order.answered();
         let proved = match state.stage {
-            Stage::Unproven => true,
+            Stage::Provisional => true,
             Stage::Lost => {
                 // It is not one of those that its node had lost.
                 self.made.store(0, Ordering::Relaxed);
@@ -450,23 +450,23 @@ impl Session {
         pinned.then(|| {
             state.stage = Stage::Ended;
             // Who waits for a lower rid need not any longer.
-            state.turns.let_go();
+            state.order.let_go();
             self.expires
                 .store((now + TOMBSTONE).seconds(), Ordering::Relaxed);
             self.node()
         })
     }
 
-    /// Gives the pin up if `node` made it before `life`: the node has lost its sessions. Its
+    /// Gives the pin up if `node` made it before `epoch`: the node has lost its sessions. Its
     /// client is told so as long as it may come. Says whether this was done.
-    pub(super) fn lose(&self, node: NodeId, life: Life, now: Time) -> bool {
+    pub(super) fn lose(&self, node: NodeId, epoch: Epoch, now: Time) -> bool {
         let mut state = self.state();
-        let made = self.made_in().is_some_and(|made| made.is_before(life));
+        let made = self.made_in().is_some_and(|made| made.is_before(epoch));
         if state.stage != Stage::Pinned || self.node() != node || !made {
             return false;
         }
         state.idle = None;
-        state.turns.let_go();
+        state.order.let_go();
         state.stage = Stage::Lost;
         let until = now + self.may_stay_away(u16::MAX) + GRACE;
         self.expires.store(until.seconds(), Ordering::Relaxed);
@@ -485,7 +485,7 @@ impl Session {
             expires = expires.saturating_sub(u32::try_from(early).unwrap_or(0));
         }
         let expired = expires < now.seconds();
-        if state.under_way > 0 || !(expired || state.stage == Stage::Unproven) {
+        if state.under_way > 0 || !(expired || state.stage == Stage::Provisional) {
             return None;
         }
         state.idle = None;

@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 
 use super::session::{Session, Stage, Terms};
 use super::{Place, Time};
-use crate::cluster::{Cluster, Life, NodeId, OperatorState};
+use crate::cluster::{Cluster, Epoch, NodeId, OperatorState};
 use crate::metrics::{Metrics, TableSize};
 
 /// Many and small shards, so that a sweep holds each for microseconds: 73 µs at a million pins.
@@ -85,7 +85,7 @@ impl Sessions {
         self.table.get(sid).map(|entry| Arc::clone(&entry.key().0))
     }
 
-    /// How many sessions there are, tombstones and unproven ones included.
+    /// How many sessions there are, tombstones and provisional ones included.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
@@ -119,8 +119,8 @@ impl Sessions {
         if self.is_full() {
             return Insert::Full;
         }
-        let life = self.cluster.node(node).memory.life();
-        let session = Arc::new(Session::made(sid, (node, life), terms, rid, now));
+        let epoch = self.cluster.node(node).restart_detector.epoch();
+        let session = Arc::new(Session::made(sid, (node, epoch), terms, rid, now));
         match self.table.entry(BySid(Arc::clone(&session))) {
             Entry::Occupied(there) => Insert::Taken(there.key().0.node()),
             Entry::Vacant(place) => {
@@ -134,11 +134,11 @@ impl Sessions {
         }
     }
 
-    /// The session `sid`, or an unproven one at `node` in its place: no pin until the node has
+    /// The session `sid`, or a provisional one at `node` in its place: no pin until the node has
     /// shown that it knows the sid, but a place where its requests find their order. None when
     /// the table is full.
-    pub fn find_or_unproven(&self, sid: &str, node: NodeId, now: Time) -> Option<Arc<Session>> {
-        let session = Arc::new(Session::unproven(sid, node, now));
+    pub fn find_or_provisional(&self, sid: &str, node: NodeId, now: Time) -> Option<Arc<Session>> {
+        let session = Arc::new(Session::provisional(sid, node, now));
         match self.table.entry(BySid(session)) {
             Entry::Occupied(there) => Some(Arc::clone(&there.key().0)),
             Entry::Vacant(_) if self.is_full() => None,
@@ -164,7 +164,7 @@ impl Sessions {
     }
 
     /// The session is over, with one of [`crate::metrics::CONDITIONS`]. A pin stays as a tombstone;
-    /// an unproven session leaves no trace once its last request has ended. Says whether it was a
+    /// a provisional session leaves no trace once its last request has ended. Says whether it was a
     /// pin.
     pub fn terminate(&self, session: &Session, condition: &str, now: Time) -> bool {
         let Some(node) = session.terminate(now) else {
@@ -175,11 +175,11 @@ impl Sessions {
         true
     }
 
-    /// Drops the pins that `node` made before `life`: it has lost its sessions. Says how many
+    /// Drops the pins that `node` made before `epoch`: it has lost its sessions. Says how many
     /// they were. Looks at every session, shard by shard.
-    pub fn lose(&self, node: NodeId, life: Life, now: Time) -> u64 {
+    pub fn lose(&self, node: NodeId, epoch: Epoch, now: Time) -> u64 {
         let entries = self.table.iter();
-        let lost = entries.filter(|entry| entry.key().0.lose(node, life, now));
+        let lost = entries.filter(|entry| entry.key().0.lose(node, epoch, now));
         let lost = u64::try_from(lost.count()).unwrap_or(u64::MAX);
         let node = self.cluster.node(node);
         node.sessions.sub(lost);
@@ -206,7 +206,7 @@ impl Sessions {
     /// Ends a request of `session`.
     pub fn end(&self, session: &Session, place: &Place, now: Time) {
         session.end(place, now);
-        if session.is_unproven() {
+        if session.is_provisional() {
             let gone = |entry: &BySid, (): &()| self.forgotten(&entry.0, false, now);
             self.table.remove_if(session.sid(), gone);
         }

@@ -22,11 +22,11 @@ const KEPT: usize = 1024;
 
 /// A wait of 10 to 20 ms, from the first time that it is polled.
 #[derive(Debug, Default)]
-pub struct Young(Option<Place>);
+pub struct Young(Option<ListPlace>);
 
 /// Where a wait is in its list.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct ListPlace {
     lists: u32,
     interval: u32,
     index: u32,
@@ -113,7 +113,7 @@ impl Lists {
     }
 
     /// The waker at a place; nothing once its wait is over.
-    fn place(&mut self, place: Place) -> Option<&mut Option<Waker>> {
+    fn place(&mut self, place: ListPlace) -> Option<&mut Option<Waker>> {
         if self.interval.wrapping_sub(place.interval) >= 2 {
             return None;
         }
@@ -121,7 +121,7 @@ impl Lists {
         self.list(place.interval).get_mut(index)
     }
 
-    fn insert(&mut self, waker: Waker) -> Place {
+    fn insert(&mut self, waker: Waker) -> ListPlace {
         let (lists, interval) = (self.id, self.interval);
         let list = self.list(interval);
         list.push(Some(waker));
@@ -133,7 +133,7 @@ impl Lists {
         } else if let Some(driver) = self.driver.take() {
             driver.wake();
         }
-        Place {
+        ListPlace {
             lists,
             interval,
             index,

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Ended, Stage};
+use super::{SpanEnd, Stage};
 use crate::config;
 use crate::http1::Fields;
 
@@ -53,5 +53,5 @@ impl Trace {
     pub const fn enters<'a>(&self, _: Stage, _: impl FnOnce() -> Option<&'a str> + Copy) {}
 
     /// The request has ended.
-    pub const fn end(&self, _: &Ended<'_>) {}
+    pub const fn end(&self, _: &SpanEnd<'_>) {}
 }

@@ -21,7 +21,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Ended, Stage};
+use super::{SpanEnd, Stage};
 use crate::config;
 use crate::http1::Fields;
 
@@ -158,7 +158,7 @@ impl Trace {
     }
 
     /// The request has ended.
-    pub fn end(&self, ended: &Ended<'_>) {
+    pub fn end(&self, ended: &SpanEnd<'_>) {
         let Some(active) = &self.0 else {
             return;
         };

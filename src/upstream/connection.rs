@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::race::{Candidates, connect_any};
-use super::{Answer, Error, Heard, Reader};
+use super::{Error, Heard, Reader, Response};
 use crate::transport::Stream;
 
 /// The most bytes taken by one read.
@@ -237,7 +237,7 @@ impl Connection {
         &mut self,
         max_answer: usize,
         finish: Duration,
-    ) -> impl Future<Output = Result<Answer, Error>> + Send + '_ {
+    ) -> impl Future<Output = Result<Response, Error>> + Send + '_ {
         static NOTHING: WaitControl = WaitControl::new();
         self.receive_controlled(max_answer, finish, &NOTHING, |_| Poll::Pending)
     }
@@ -257,7 +257,7 @@ impl Connection {
         finish: Duration,
         control: &'a WaitControl,
         mut give_up: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'a,
-    ) -> impl Future<Output = Result<Answer, Error>> + Send + 'a {
+    ) -> impl Future<Output = Result<Response, Error>> + Send + 'a {
         let mut released = false;
         let given_up = self.state == State::Answering;
         let mut partial = None;
@@ -351,7 +351,7 @@ impl Connection {
         partial: &mut Option<Box<Partial>>,
         max_answer: usize,
         finish: Duration,
-    ) -> Poll<Result<Answer, Error>> {
+    ) -> Poll<Result<Response, Error>> {
         let mut room = [const { MaybeUninit::uninit() }; READ];
         loop {
             // The deadline first: a node whose bytes never stop must not hold it off.
@@ -387,7 +387,7 @@ fn take(
     bytes: &[u8],
     max_answer: usize,
     finish: Duration,
-) -> Option<Result<Answer, Error>> {
+) -> Option<Result<Response, Error>> {
     let Some(partial) = partial else {
         let mut reader = Reader::new(max_answer);
         let result = reader.push(bytes).transpose();

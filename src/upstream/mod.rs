@@ -17,19 +17,19 @@
 //! at [`Reader`]; in doubt it refuses, for a connection whose next byte is in doubt could show one
 //! session's stanzas to its next request.
 
-mod answer;
+mod connect_limiter;
 mod connection;
 mod error;
 mod heard;
-mod pace;
 mod race;
 mod request;
+mod response;
 mod stream;
 
-pub use answer::{Answer, Reader};
+pub use connect_limiter::{ConnectLimiter, ConnectPermit, Priority};
 pub use connection::{Connection, WaitControl};
 pub use error::Error;
 pub use heard::Heard;
-pub use pace::{Pace, Priority, Turn};
 pub use race::Candidates;
 pub use request::{Authority, Path, Proto, RequestHead, write_request};
+pub use response::{Reader, Response};

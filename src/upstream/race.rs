@@ -78,7 +78,7 @@ async fn race(
     let mut due = Instant::now();
     let mut give_up = due + limit;
     let mut failed = 0;
-    let mut failure = Failure::default();
+    let mut failure = WorstError::default();
     loop {
         if Instant::now() >= due
             && let Some(&address) = next.next()
@@ -165,13 +165,13 @@ const fn says_no(error: &Error) -> bool {
 }
 
 /// The failure so far that says most about the node.
-struct Failure {
+struct WorstError {
     error: Error,
     /// Whether the address is the one that worked last, and how much its error says.
     weight: (bool, u8),
 }
 
-impl Default for Failure {
+impl Default for WorstError {
     fn default() -> Self {
         Self {
             error: Error::NoAddress,
@@ -180,7 +180,7 @@ impl Default for Failure {
     }
 }
 
-impl Failure {
+impl WorstError {
     fn take(&mut self, candidates: &Candidates, address: SocketAddr, error: Error) {
         let weight = (candidates.is_proven(address), telling(&error));
         if weight > self.weight {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bowline::admin::{self, Access, AdminState};
+use bowline::admin::{self, AccessControl, AdminState};
 use bowline::cluster::{Cluster, NodeId};
 use bowline::config::{NodeSettings, Settings};
 use bowline::demo::client::Client;
@@ -149,7 +149,7 @@ fn scrapes(nodes: u16, count: usize) -> Result<()> {
     let state = AdminState::new(
         Arc::clone(&cluster),
         Arc::clone(&metrics),
-        Access::default(),
+        AccessControl::default(),
         measured,
     );
     let over = AtomicBool::new(false);

@@ -7,9 +7,9 @@
 mod clients;
 #[path = "../bench/failover.rs"]
 mod failover;
-mod judge;
+mod fault_log;
+mod invariants;
 mod leaks;
-mod ledger;
 mod plan;
 mod programs;
 mod run;

@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Result;
 use crate::clients::{Crowd, End, Notebook, WAIT};
-use crate::judge::judge;
+use crate::fault_log::FaultLog;
+use crate::invariants::judge;
 use crate::leaks;
-use crate::ledger::Ledger;
 use crate::plan::{Fault, Plan};
 use crate::programs::release_binary;
 use crate::world::balancer::Balancer;
@@ -74,7 +74,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     broken.extend(all_up(&balancer, nodes).await?);
     let descriptors = balancer.descriptors()?;
     let mut crowd = Crowd::start(options.clients, balancer.address, &mut rng);
-    let mut ledger = play(&plan, &mut world).await?;
+    let mut fault_log = play(&plan, &mut world).await?;
     broken.extend(all_up(&balancer, nodes).await?);
     broken.extend(settle(&crowd, options.clients).await);
     crowd.leave().await;
@@ -83,7 +83,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
     } else {
         broken.push("the balancer has ended by itself".to_owned());
     }
-    ledger.read_verdicts(&balancer.lines());
+    fault_log.read_verdicts(&balancer.lines());
     let (panics, lost) = (balancer.lines().into_iter(), balancer.lines().into_iter());
     let lost = lost.filter(|(_, line)| line.contains("lost its sessions"));
     println!(
@@ -95,8 +95,8 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
             .map(|(_, line)| line)
             .filter(|line| line.contains("panicked")),
     );
-    broken.extend(judge(&crowd.book(), &world, &ledger)?);
-    report(&crowd.book(), &ledger, &broken);
+    broken.extend(judge(&crowd.book(), &world, &fault_log)?);
+    report(&crowd.book(), &fault_log, &broken);
     conclude(world, seed, &broken, options.keep);
     Ok(broken.is_empty())
 }
@@ -117,8 +117,8 @@ fn introduce(options: &Options, seed: u64, prosody: bool, plan: &Plan) {
 }
 
 /// Makes the faults happen.
-async fn play(plan: &Plan, world: &mut World) -> Result<Ledger> {
-    let mut ledger = Ledger::new(world.nodes.len());
+async fn play(plan: &Plan, world: &mut World) -> Result<FaultLog> {
+    let mut fault_log = FaultLog::new(world.nodes.len());
     let mut log = File::create(world.folder.join("faults.log"))?;
     let started = Instant::now();
     for event in plan.events() {
@@ -127,7 +127,7 @@ async fn play(plan: &Plan, world: &mut World) -> Result<Ledger> {
         let (what, begins) = (event.fault, event.begins);
         writeln!(log, "{} {} {what:?} {begins}", now(), node.spec.name)?;
         if event.begins {
-            ledger.begins(event.node, event.fault);
+            fault_log.begins(event.node, event.fault);
         }
         match (event.fault, event.begins) {
             (Fault::Killed, true) => node.kill(),
@@ -138,10 +138,10 @@ async fn play(plan: &Plan, world: &mut World) -> Result<Ledger> {
             (Fault::CutOff, false) => node.mend()?,
         }
         if !event.begins {
-            ledger.ends(event.node);
+            fault_log.ends(event.node);
         }
     }
-    Ok(ledger)
+    Ok(fault_log)
 }
 
 /// Waits until every node is called up.
@@ -177,7 +177,7 @@ async fn settle(crowd: &Crowd, clients: usize) -> Option<String> {
     ))
 }
 
-fn report(book: &Notebook, ledger: &Ledger, broken: &[String]) {
+fn report(book: &Notebook, fault_log: &FaultLog, broken: &[String]) {
     let ended = |wanted: fn(&End) -> bool| {
         let ends = book.stories.iter().filter_map(|story| story.end.as_ref());
         ends.filter(|(_, end)| wanted(end)).count()
@@ -193,7 +193,7 @@ fn report(book: &Notebook, ledger: &Ledger, broken: &[String]) {
         Duration::from_micros(book.slowest).as_secs_f64(),
     );
     for fault in [Fault::Killed, Fault::Frozen, Fault::CutOff] {
-        let delays = ledger.verdict_delays(fault);
+        let delays = fault_log.verdict_delays(fault);
         if let Some(longest) = delays.iter().max() {
             let longest = Duration::from_micros(*longest).as_secs_f64();
             println!(

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::client::{Answer, Heard, Wire};
 use crate::corpus::{Case, Expect, Outcome, Words, cases};
-use crate::judge::{Expected, none_of};
+use crate::invariants::{Expected, none_of};
 use crate::world::{Session, World, is_for, is_reject};
 
 const REQUESTS: &str = include_str!("requests.txt");

@@ -4,7 +4,7 @@
 //! The cases are lines of `requests.txt`, `bodies.txt` and `nodes.txt`; each of these says at its
 //! top how a line is written. `cases.rs` and `nodes.rs` run them. Behind each case stand a node that
 //! keeps every byte that reached it (`node.rs`), a judge that reads those bytes as several lenient
-//! servers would (`lenses.rs`, `judge.rs`), and another session whose next request must get its own
+//! servers would (`readers.rs`, `invariants.rs`), and another session whose next request must get its own
 //! answer, on the same client connection where that is still open, and on another (`world.rs`).
 //! The other files hold the threats of `docs/security.md` that are more than one exchange, each test
 //! named after its threat.
@@ -18,11 +18,11 @@ mod admin;
 mod cases;
 mod client;
 mod corpus;
-mod judge;
+mod invariants;
 mod leaks;
-mod lenses;
 mod node;
 mod nodes;
 mod parsers;
+mod readers;
 mod threats;
 mod world;

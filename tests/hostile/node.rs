@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::client::find;
 use crate::corpus::NAMESPACE;
-use crate::lenses::first_request;
 use crate::nodes::Misbehaviour;
+use crate::readers::first_request;
 
 /// How long a poll with `<hold/>` waits: longer than the balancer keeps its buffers for it.
 const HOLD: Duration = Duration::from_millis(60);

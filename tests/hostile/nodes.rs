@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Answer, Wire};
 use crate::corpus::{Words, closing, creation, poll};
-use crate::judge::{Expected, none_of};
+use crate::invariants::{Expected, none_of};
 use crate::node::{Asked, Link};
 use crate::world::{Session, World, is_for, settings};
 

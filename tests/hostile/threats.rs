@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use bowline::config::Placement;
-use bowline::proxy::Ask;
+use bowline::proxy::BoshRequest;
 use bowline::upstream::{Authority, Path};
 
 use crate::client::{Heard, Wire};
 use crate::corpus::{NAMESPACE, Words, creation, poll};
-use crate::judge::Expected;
+use crate::invariants::Expected;
 use crate::node::Node;
 use crate::nodes::Misbehaviour;
 use crate::world::{World, create, eventually, is_reject, settings};
@@ -279,8 +279,8 @@ async fn answers_reach_no_other_session_however_requests_are_mixed() {
 fn leaks_no_debug_output_has_a_sid() {
     let body = poll("secret-sid", 4);
     let request = bowline::bosh::read_request(body.as_bytes()).unwrap();
-    let answer = bowline::bosh::read_answer(body.as_bytes()).unwrap();
-    let ask = Ask {
+    let answer = bowline::bosh::read_response(body.as_bytes()).unwrap();
+    let ask = BoshRequest {
         path: Path::new("/http-bind").unwrap(),
         host: Authority::new("a").unwrap(),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{Answer, Wire};
 use crate::corpus::{creation, poll};
-use crate::judge::Expected;
+use crate::invariants::Expected;
 use crate::node::{Node, mark};
 
 /// A balancer, its nodes, and the canary.

@@ -426,7 +426,7 @@ async fn a_machine_without_descriptors() {
     let mut answer = String::new();
     for _ in 0..48 {
         first.write_all(creation.as_bytes()).await.unwrap();
-        answer = crate::clients::read_answer(&mut first).await;
+        answer = crate::clients::read_response(&mut first).await;
         if !answer.starts_with("HTTP/1.1 200") {
             break;
         }

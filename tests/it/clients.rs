@@ -18,7 +18,7 @@ pub(crate) fn post(sid: &str, rid: u64) -> String {
 }
 
 /// Reads one answer's bytes, by its `content-length`.
-pub(crate) async fn read_answer(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_response(stream: &mut TcpStream) -> String {
     let mut seen = Vec::new();
     loop {
         let text = String::from_utf8(seen.clone()).unwrap();
@@ -100,7 +100,7 @@ async fn held_and_quick_answers_are_byte_for_byte_the_same() {
             tokio::time::sleep(hold).await;
             nodes[0].push(sid, "<message xmlns='jabber:client' id='m'/>");
         }
-        answers.push(read_answer(&mut stream).await);
+        answers.push(read_response(&mut stream).await);
     }
     let form = |answer: &str| {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -137,11 +137,11 @@ async fn a_request_that_comes_while_another_is_held_is_served_after_it() {
     stream.write_all(early).await.unwrap();
     tokio::time::sleep(Duration::from_millis(80)).await;
     nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='one'/>");
-    assert!(read_answer(&mut stream).await.contains("one"));
+    assert!(read_response(&mut stream).await.contains("one"));
     stream.write_all(rest).await.unwrap();
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='two'/>");
-    assert!(read_answer(&mut stream).await.contains("two"));
+    assert!(read_response(&mut stream).await.contains("two"));
 }
 
 #[tokio::test]
@@ -155,10 +155,10 @@ async fn two_requests_in_one_write_are_answered_in_order() {
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     tokio::time::sleep(Duration::from_millis(60)).await;
     nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='one'/>");
-    assert!(read_answer(&mut stream).await.contains("one"));
+    assert!(read_response(&mut stream).await.contains("one"));
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='two'/>");
-    assert!(read_answer(&mut stream).await.contains("two"));
+    assert!(read_response(&mut stream).await.contains("two"));
     assert_eq!(
         nodes[0].count(|seen| seen.kind == Kind::Poll && seen.sid.as_deref() == Some(client.sid())),
         2

@@ -73,7 +73,7 @@ async fn a_session_whose_connect_waits_too_long_stays_at_its_node() {
     let node = &balancer.proxy().cluster.nodes()[home];
     balancer.proxy().sessions.drop_idle();
     let mut turns = Vec::new();
-    while let Some(turn) = node.pace.try_turn(Instant::now()) {
+    while let Some(turn) = node.connect_limiter.try_permit(Instant::now()) {
         turns.push(turn);
     }
 
@@ -106,8 +106,8 @@ async fn moved_sessions_connect_after_new_ones() {
     }
     nodes[1].kill(Ending::Eof).await;
     // Nothing is opened at the survivor until all of them wait there.
-    let pace = &balancer.proxy().cluster.nodes()[0].pace;
-    while pace.try_turn(Instant::now()).is_some() {}
+    let limiter = &balancer.proxy().cluster.nodes()[0].connect_limiter;
+    while limiter.try_permit(Instant::now()).is_some() {}
 
     let mut moved = Vec::new();
     for client in &mut clients {

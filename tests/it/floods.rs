@@ -188,8 +188,8 @@ async fn an_unknown_sid_flood_at_once_reaches_no_node_beyond_the_line_for_it() {
     settings.upstream.connects_per_second = 50;
     let balancer = Balancer::start(&settings).await;
     // Nothing is opened until all of them have come.
-    let pace = &balancer.proxy().cluster.nodes()[0].pace;
-    while pace.try_turn(Instant::now()).is_some() {}
+    let limiter = &balancer.proxy().cluster.nodes()[0].connect_limiter;
+    while limiter.try_permit(Instant::now()).is_some() {}
     let mut pending = Vec::new();
     for number in 0..200 {
         let mut client = balancer.client();

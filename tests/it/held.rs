@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::balancer::*;
-use crate::clients::read_answer;
+use crate::clients::read_response;
 
 /// Numbers that look random and are the same on every run (SplitMix64).
 fn mixed(seed: u64, salt: u64) -> u64 {
@@ -36,7 +36,7 @@ async fn round(stream: &mut TcpStream, sid: &str, rid: u64, dice: u64) -> u64 {
     let first = ping(sid, rid);
     if !dice.is_multiple_of(5) {
         stream.write_all(first.as_bytes()).await.unwrap();
-        let answer = read_answer(stream).await;
+        let answer = read_response(stream).await;
         assert!(answer.contains(&format!("id=\"p{rid}\"")), "{answer}");
         return rid + 1;
     }
@@ -47,10 +47,10 @@ async fn round(stream: &mut TcpStream, sid: &str, rid: u64, dice: u64) -> u64 {
     stream.write_all(first.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(dice / 11 % 50)).await;
     stream.write_all(head).await.unwrap();
-    let answer = read_answer(stream).await;
+    let answer = read_response(stream).await;
     assert!(answer.contains(&format!("id=\"p{rid}\"")), "{answer}");
     stream.write_all(tail).await.unwrap();
-    let answer = read_answer(stream).await;
+    let answer = read_response(stream).await;
     let next = rid + 1;
     assert!(answer.contains(&format!("id=\"p{next}\"")), "{answer}");
     rid + 2
@@ -123,7 +123,7 @@ async fn a_client_that_half_closes_while_it_is_held_counts_as_gone() {
     assert!(nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='kept'/>"));
     let mut again = TcpStream::connect(balancer.address()).await.unwrap();
     again.write_all(poll.as_bytes()).await.unwrap();
-    assert!(read_answer(&mut again).await.contains("kept"));
+    assert!(read_response(&mut again).await.contains("kept"));
 }
 
 /// What has no timer while it is young must get one although nothing wakes it: 1 s of `wait` and
@@ -141,7 +141,7 @@ async fn an_answer_that_never_comes_is_overdue_on_a_connection_that_closes() {
         .replace("HTTP/1.1\r\n", "HTTP/1.1\r\nConnection: close\r\n");
     let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
     stream.write_all(poll.as_bytes()).await.unwrap();
-    let answer = tokio::time::timeout(PATIENCE, read_answer(&mut stream)).await;
+    let answer = tokio::time::timeout(PATIENCE, read_response(&mut stream)).await;
     assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
     assert_eq!(nodes[0].count(|seen| seen.rid == Some(rid)), 2);
 }

@@ -31,11 +31,11 @@ mod operator;
 mod order;
 mod probing;
 mod process;
+mod reconnect_storm;
 mod restarts;
 mod routing;
 mod silence;
 mod simulator;
-mod stampede;
 mod supply;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -196,7 +196,12 @@ async fn hostile_clients_make_no_restart_while_another_holds_a_poll() {
     // One of them makes the node break its connections, the others send rids that are none.
     let _broken = hostile[0].begin_poll().await.unwrap();
     nodes[0].wait_until(|node| node.held() == 2).await.unwrap();
-    assert!(balancer.proxy().cluster.nodes()[0].memory.life().in_doubt());
+    assert!(
+        balancer.proxy().cluster.nodes()[0]
+            .restart_detector
+            .epoch()
+            .is_suspect()
+    );
     ask_with_wrong_rids(&mut hostile[1..]).await;
     assert_eq!(restarts(&balancer), 0);
     for victim in &mut victims[1..] {
@@ -215,8 +220,8 @@ async fn hostile_clients_make_no_restart_once_another_is_answered() {
     break_for(&nodes[0], &hostile[0]);
     let _broken = hostile[0].begin_poll().await.unwrap();
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
-    let memory = &balancer.proxy().cluster.nodes()[0].memory;
-    assert!(memory.life().in_doubt());
+    let detector = &balancer.proxy().cluster.nodes()[0].restart_detector;
+    assert!(detector.epoch().is_suspect());
     // Nobody but them has a request there; one that the node answers is enough.
     assert_goes_on(&victims[0].ping("p").await.unwrap());
     ask_with_wrong_rids(&mut hostile[1..]).await;

@@ -13,8 +13,8 @@ use fastrand::Rng;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 
-use super::book::Book;
 use super::node::{INACTIVITY, MAXPAUSE};
+use super::trace::Trace;
 
 /// Longer than anything may take: a creation without a node, an answer overdue twice.
 const PATIENCE: Duration = Duration::from_secs(200);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(200);
 pub(super) struct Shared {
     pub(super) listener: Arc<Listener>,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) book: Arc<Book>,
+    pub(super) trace: Arc<Trace>,
     pub(super) nodes: usize,
     /// Whether clients do nothing but send two requests at once.
     pub(super) busy: bool,
@@ -61,10 +61,10 @@ impl Client {
     /// Has one session after the other until `end`.
     pub(super) async fn run(mut self, end: Duration) {
         sleep(self.millis(0..3000)).await;
-        while self.shared.book.now() < end {
+        while self.shared.trace.now() < end {
             if let Some(mut session) = self.log_in().await {
                 self.note(&session.sid, true);
-                while self.shared.book.now() < end && self.step(&mut session).await.is_ok() {}
+                while self.shared.trace.now() < end && self.step(&mut session).await.is_ok() {}
                 self.note(&session.sid, false);
                 if self.rng.bool() {
                     // Else it goes without a word.
@@ -117,19 +117,19 @@ impl Client {
         let body = format!(
             "<body rid='{rid}' to='example.com' wait='30' hold='1' ver='1.6' xmlns='{HTTPBIND}'/>"
         );
-        let asked = self.shared.book.now();
+        let asked = self.shared.trace.now();
         let mut connection = Some(self.connect());
         let (status, body) = self.exchange(&mut connection, &body).await?;
-        let now = self.shared.book.now();
-        let answer = bosh::read_answer(&body).ok();
+        let now = self.shared.trace.now();
+        let answer = bosh::read_response(&body).ok();
         let sid = answer.as_ref().and_then(|answer| answer.sid.as_deref());
         let ended = answer.as_ref().is_some_and(|answer| answer.terminate);
-        let book = &self.shared.book;
+        let trace = &self.shared.trace;
         let Some(sid) = sid.filter(|_| status == 200 && !ended) else {
             let conflict = String::from_utf8_lossy(&body).contains("internal-server-error");
-            if !conflict && book.some_well(self.shared.nodes, asked, now) {
+            if !conflict && trace.some_well(self.shared.nodes, asked, now) {
                 let number = self.number;
-                book.broken(&format!(
+                trace.broken(&format!(
                     "client {number}: no session, {status}, and a node was well"
                 ));
             }
@@ -141,7 +141,7 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if alive.iter().any(|other| other == sid) {
-            book.broken(&format!("{sid} was given to two clients"));
+            trace.broken(&format!("{sid} was given to two clients"));
         }
         drop(alive);
         Some(Session {
@@ -200,11 +200,11 @@ impl Client {
 
     async fn rest(&mut self, session: &mut Session, millis: u64) -> Result<(), Over> {
         sleep(Duration::from_millis(millis)).await;
-        let Shared { proxy, book, .. } = &*self.shared;
+        let Shared { proxy, trace, .. } = &*self.shared;
         let pinned = proxy.sessions.find(&session.sid).is_some();
-        if !pinned && !book.excused(&session.sid, book.now()) {
+        if !pinned && !trace.excused(&session.sid, trace.now()) {
             let sid = &session.sid;
-            book.broken(&format!("{sid} was forgotten after {millis} ms, too early"));
+            trace.broken(&format!("{sid} was forgotten after {millis} ms, too early"));
         }
         self.ask(session, None, 0).await
     }
@@ -271,30 +271,30 @@ impl Client {
         connection: &mut Option<Pipe>,
         body: &str,
     ) -> Result<(), Over> {
-        let book = &self.shared.book;
-        let asked = book.now();
+        let trace = &self.shared.trace;
+        let asked = trace.now();
         let Some((status, answer)) = self.exchange(connection, body).await else {
             return Err(Over);
         };
-        let now = book.now();
+        let now = trace.now();
         let text = String::from_utf8_lossy(&answer);
-        let Ok(told) = bosh::read_answer(&answer) else {
-            book.broken(&format!("{sid} {rid}: no wrapper but {status} {text}"));
+        let Ok(told) = bosh::read_response(&answer) else {
+            trace.broken(&format!("{sid} {rid}: no wrapper but {status} {text}"));
             return Err(Over);
         };
-        if status != 200 && book.some_well(self.shared.nodes, asked, now) {
-            book.broken(&format!("{sid} {rid}: {status}, and a node was well"));
+        if status != 200 && trace.some_well(self.shared.nodes, asked, now) {
+            trace.broken(&format!("{sid} {rid}: {status}, and a node was well"));
         }
         if let Some((_, marker)) = text.split_once(" x='") {
             let marker = marker.split('\'').next().unwrap_or_default();
             if marker != format!("{sid}:{rid}") {
-                book.broken(&format!("{sid} {rid} got the answer of {marker}"));
+                trace.broken(&format!("{sid} {rid} got the answer of {marker}"));
             }
         }
         if told.terminate {
             let asked_for = body.contains("type='terminate'");
-            if !asked_for && !book.excused(sid, now) {
-                book.broken(&format!(
+            if !asked_for && !trace.excused(sid, now) {
+                trace.broken(&format!(
                     "{sid} {rid}: ended by {text}, and its node was well"
                 ));
             }
@@ -305,7 +305,7 @@ impl Client {
 
     /// The answer's status and body; the connection is opened if there is none, and kept if it stays.
     async fn exchange(&self, connection: &mut Option<Pipe>, body: &str) -> Option<(u16, Vec<u8>)> {
-        let book = &self.shared.book;
+        let trace = &self.shared.trace;
         let mut stream = connection.take().unwrap_or_else(|| self.connect());
         let length = body.len();
         let head =
@@ -318,19 +318,19 @@ impl Client {
                 stream = self.connect();
                 stream.write_all(request.as_bytes()).await.ok()?;
             }
-            read_answer(&mut stream).await
+            read_response(&mut stream).await
         };
         let Ok(answer) = timeout(PATIENCE, asked).await else {
-            book.broken(&format!("client {number}: no answer to {body}"));
+            trace.broken(&format!("client {number}: no answer to {body}"));
             return None;
         };
         let Some((status, close, answer)) = answer else {
-            book.broken(&format!(
+            trace.broken(&format!(
                 "client {number}: the connection ends in place of an answer to {body}"
             ));
             return None;
         };
-        book.answered(
+        trace.answered(
             number,
             &format!("{status} {}", String::from_utf8_lossy(&answer)),
         );
@@ -348,7 +348,7 @@ fn is_open(stream: &Pipe) -> bool {
 }
 
 /// Status, whether the connection closes, and body.
-async fn read_answer(stream: &mut Pipe) -> Option<(u16, bool, Vec<u8>)> {
+async fn read_response(stream: &mut Pipe) -> Option<(u16, bool, Vec<u8>)> {
     let mut head = Vec::new();
     // Byte by byte, so that the rest is for the other reader.
     while !head.ends_with(b"\r\n\r\n") {

@@ -9,14 +9,14 @@
 //! world    one seed: its nodes, faults, clients, and the end of it all
 //! node     a simulated node: sessions, held requests, faults
 //! client   a simulated client: what it does, and what it holds of its answers
-//! book     what happened, and the invariants (as in tests/chaos/judge.rs)
+//! trace     what happened, and the invariants (as in tests/chaos/invariants.rs)
 //! ```
 //!
 //! `SIMULATION_SEEDS=A..B cargo test --lib simulation -- --nocapture` runs other seeds.
 
-mod book;
 mod client;
 mod node;
 mod order;
 mod tests;
+mod trace;
 mod world;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::book::{Book, Fault};
+use super::trace::{Fault, Trace};
 
 /// The terms that nodes set, in seconds.
 pub(super) const WAIT: u64 = 30;
@@ -22,7 +22,7 @@ pub(super) const MAXPAUSE: u64 = 20;
 
 pub(super) struct Node {
     pub(super) index: usize,
-    book: Arc<Book>,
+    trace: Arc<Trace>,
     state: Mutex<State>,
     stopped: watch::Sender<bool>,
     /// Sids of other nodes' sessions that it may offer as its own, where the seed wants it hostile.
@@ -52,12 +52,12 @@ impl Node {
     pub(super) fn new(
         index: usize,
         seed: u64,
-        book: Arc<Book>,
+        trace: Arc<Trace>,
         stolen: Option<Arc<Mutex<Vec<String>>>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             index,
-            book,
+            trace,
             state: Mutex::new(State {
                 rng: Rng::with_seed(seed),
                 life: 0,
@@ -103,7 +103,7 @@ impl Node {
 
     /// Makes something go wrong.
     pub(super) fn fail(&self, fault: Fault) {
-        self.book.begin(self.index, fault);
+        self.trace.begin(self.index, fault);
         match fault {
             Fault::Kill => {
                 set_door(self.address(), Door::Shut);
@@ -127,7 +127,7 @@ impl Node {
             Fault::Freeze | Fault::Pause => {}
         }
         self.stopped.send_replace(false);
-        self.book.heal(self.index);
+        self.trace.heal(self.index);
     }
 
     /// Waits until it is not frozen.
@@ -147,10 +147,10 @@ impl Node {
             let of = sid.clone();
             // Probes have other sids.
             if sid.as_ref().is_none_or(|sid| sid.starts_with('s')) {
-                self.book.came(self.index, sid.as_deref());
+                self.trace.came(self.index, sid.as_deref());
             }
             let of = of.filter(|sid| sid.starts_with('s'));
-            let arrival = of.map(|sid| (self.book.arrived(self.index, &sid, told.rid), sid));
+            let arrival = of.map(|sid| (self.trace.arrived(self.index, &sid, told.rid), sid));
             let frozen = *self.stopped.borrow();
             if frozen {
                 self.awake().await;
@@ -171,7 +171,7 @@ impl Node {
             };
             self.awake().await;
             if let Some((arrival, sid)) = arrival {
-                self.book.answers(&sid, arrival);
+                self.trace.answers(&sid, arrival);
             }
             let length = answer.len();
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
@@ -255,7 +255,7 @@ impl Node {
             sid.clone_from(other);
         } else {
             state.sessions.insert(sid.clone(), Session::default());
-            self.book.made(index, &sid);
+            self.trace.made(index, &sid);
         }
         let rid = told.rid;
         format!(

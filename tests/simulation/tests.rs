@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::book::Outcome;
+use super::trace::Outcome;
 use super::world::{hold, run};
 
 /// Run by every `cargo test`.

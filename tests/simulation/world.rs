@@ -14,9 +14,9 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::book::{Book, Fault, Outcome};
 use super::client::{Client, Shared};
 use super::node::{INACTIVITY, MAXPAUSE, Node};
+use super::trace::{Fault, Outcome, Trace};
 
 /// How long a fault shows behind its end: a held request's deadline, probes until the node is up.
 const CALM: Duration = Duration::from_secs(3);
@@ -45,7 +45,7 @@ struct Plan {
 
 /// The balancer, running.
 struct World {
-    book: Arc<Book>,
+    trace: Arc<Trace>,
     nodes: Vec<Arc<Node>>,
     cluster: Arc<Cluster>,
     shared: Arc<Shared>,
@@ -56,11 +56,11 @@ struct World {
 impl World {
     async fn start(rng: &mut Rng, plan: &Plan) -> Self {
         let calm = if plan.penalised { PENALISED } else { CALM };
-        let book = Arc::new(Book::new(calm));
+        let trace = Arc::new(Trace::new(calm));
         let alive = Arc::new(Mutex::new(Vec::new()));
         let node = |index| {
             let stolen = (plan.hostile && index == 0).then(|| Arc::clone(&alive));
-            Node::new(index, rng.u64(..), Arc::clone(&book), stolen)
+            Node::new(index, rng.u64(..), Arc::clone(&trace), stolen)
         };
         let nodes: Vec<_> = (0..plan.nodes).map(node).collect();
         nodes.iter().for_each(Node::start);
@@ -110,13 +110,13 @@ impl World {
                 settings.listen[0].clone(),
             )),
             proxy,
-            book: Arc::clone(&book),
+            trace: Arc::clone(&trace),
             nodes: plan.nodes,
             alive,
             busy: plan.busy,
         });
         Self {
-            book,
+            trace,
             nodes,
             cluster,
             shared,
@@ -130,12 +130,12 @@ impl World {
         sleep(CALM).await;
         let mut down = vec![false; self.nodes.len()];
         loop {
-            let now = self.book.now();
+            let now = self.trace.now();
             for (index, was_down) in down.iter_mut().enumerate() {
                 let is_down = !self.cluster.nodes()[index].is_up();
-                if is_down && !*was_down && !self.book.ailed(index, now, now) {
+                if is_down && !*was_down && !self.trace.ailed(index, now, now) {
                     let why = self.cluster.nodes()[index].last_failure();
-                    self.book.broken(&format!(
+                    self.trace.broken(&format!(
                         "node {index} is called down, and is well: {why:?}"
                     ));
                 }
@@ -154,7 +154,7 @@ impl World {
         let proxy = &self.shared.proxy;
         let sessions = proxy.sessions.len();
         if sessions > 0 {
-            self.book.broken(&format!("{sessions} sessions are left"));
+            self.trace.broken(&format!("{sessions} sessions are left"));
         }
         for (node, simulated) in self.cluster.nodes().iter().zip(&self.nodes) {
             let metrics = &node.metrics;
@@ -172,21 +172,27 @@ impl World {
             ];
             for (what, count) in left.iter().filter(|(_, count)| *count != 0) {
                 let name = &node.name;
-                self.book
+                self.trace
                     .broken(&format!("{count} {what} are left at {name}"));
             }
             if !node.is_up() {
-                self.book.broken(&format!("{} is not up again", node.name));
+                self.trace.broken(&format!("{} is not up again", node.name));
             }
         }
     }
 }
 
 /// Lets nodes fail until `end`, and then heals them all.
-async fn trouble(nodes: Vec<Arc<Node>>, mut rng: Rng, end: Duration, book: Arc<Book>, plan: Plan) {
+async fn trouble(
+    nodes: Vec<Arc<Node>>,
+    mut rng: Rng,
+    end: Duration,
+    trace: Arc<Trace>,
+    plan: Plan,
+) {
     let busy = plan.busy;
     let mut ill: Vec<Option<Fault>> = vec![None; nodes.len()];
-    while book.now() < end {
+    while trace.now() < end {
         let longest = if busy { 1500 } else { 9000 };
         sleep(Duration::from_millis(rng.u64(200..longest))).await;
         if plan.pauses && rng.u8(0..3) > 0 {
@@ -243,16 +249,16 @@ async fn pause(nodes: &[Arc<Node>], ill: &[Option<Fault>], rng: &mut Rng) {
 }
 
 /// Sets nodes to other states until `end`; then all are ready.
-async fn operate(cluster: Arc<Cluster>, mut rng: Rng, end: Duration, book: Arc<Book>) {
+async fn operate(cluster: Arc<Cluster>, mut rng: Rng, end: Duration, trace: Arc<Trace>) {
     let set = |id: NodeId, state| {
         let done = cluster.set_state(id, state, false, SystemTime::now());
         // Refused where nobody could log in any more.
         if done.is_ok_and(|before| before != state) {
-            book.set(id.index(), state);
+            trace.set(id.index(), state);
         }
     };
     let ids: Vec<_> = cluster.nodes().iter().map(|node| node.id).collect();
-    while book.now() < end {
+    while trace.now() < end {
         sleep(Duration::from_millis(rng.u64(200..6000))).await;
         set(
             ids[rng.usize(..ids.len())],
@@ -311,17 +317,17 @@ async fn simulate(seed: u64) -> Outcome {
         let client = Client::new(Arc::clone(&world.shared), number, rng.u64(..));
         clients.spawn(client.run(end));
     }
-    let (nodes, book) = (world.nodes.clone(), Arc::clone(&world.book));
+    let (nodes, trace) = (world.nodes.clone(), Arc::clone(&world.trace));
     let trouble = trouble(
         nodes,
         rng.fork(),
         if faults { end } else { Duration::ZERO },
-        book,
+        trace,
         plan.clone(),
     );
     let cluster = Arc::clone(&world.cluster);
     let until = if plan.operated { end } else { Duration::ZERO };
-    let operated = operate(cluster, rng.fork(), until, Arc::clone(&world.book));
+    let operated = operate(cluster, rng.fork(), until, Arc::clone(&world.trace));
     let living = async {
         let all = async { while clients.join_next().await.is_some() {} };
         tokio::join!(all, trouble, operated);
@@ -332,8 +338,8 @@ async fn simulate(seed: u64) -> Outcome {
         () = living => {}
         () = world.watch() => {}
     }
-    world.book.judge();
-    world.book.close()
+    world.trace.judge();
+    world.trace.close()
 }
 
 /// Holds `count` sessions at once, each with a poll at its node; then all of them go. What came of it,
@@ -390,18 +396,18 @@ async fn hold_many(count: usize) -> (Outcome, usize) {
     }
     if world.shared.proxy.sessions.len() != count {
         let there = world.shared.proxy.sessions.len();
-        world.book.broken(&format!("{there} sessions of {count}"));
+        world.trace.broken(&format!("{there} sessions of {count}"));
     }
     // Answers come and go; nearly all polls are at their nodes at any time.
     if most < wanted * 99 / 100 {
         world
-            .book
+            .trace
             .broken(&format!("{most} polls of {count} are held at most"));
     }
     clients.shutdown().await;
     world.settle(&plan).await;
-    world.book.judge();
-    (world.book.close(), memory)
+    world.trace.judge();
+    (world.trace.close(), memory)
 }
 
 /// The memory of this process, in bytes; 0 where that cannot be told.

@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::OperatorState;
 
 /// The admin listener's two nodes, both up.
-async fn both_up(access: Access) -> Admin {
+async fn both_up(access: AccessControl) -> Admin {
     let admin = Admin::with(access).await;
     admin.verdict(T1, true);
     admin.verdict(T2, true);
@@ -13,7 +13,7 @@ async fn both_up(access: Access) -> Admin {
 
 impl Admin {
     /// Sends `PUT /nodes/{target}` with these header lines and this body.
-    async fn put(&self, target: &str, headers: &str, body: &str) -> Answer {
+    async fn put(&self, target: &str, headers: &str, body: &str) -> Response {
         let length = body.len();
         self.raw(&format!(
             "PUT /nodes/{target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
@@ -36,7 +36,7 @@ const MARKED: &str = "X-Bowline: 1\r\n";
 #[tokio::test]
 async fn a_state_is_set_by_body_or_by_query() {
     use OperatorState::{Drain, Maint, Ready};
-    let admin = both_up(Access::default()).await;
+    let admin = both_up(AccessControl::default()).await;
     let json = "Content-Type: application/json\r\n";
     let set = admin.put("t1/state", json, "{\"state\":\"drain\"}").await;
     assert_eq!(set.status, 200, "{}", set.body);
@@ -80,7 +80,7 @@ async fn a_state_is_set_by_body_or_by_query() {
 
 #[tokio::test]
 async fn what_the_operator_did_is_told_and_is_no_fault() {
-    let admin = both_up(Access::default()).await;
+    let admin = both_up(AccessControl::default()).await;
     admin.put("t1/state?state=maint", MARKED, "").await;
     let health = admin.get("/health").await;
     assert_eq!(
@@ -112,7 +112,7 @@ async fn what_the_operator_did_is_told_and_is_no_fault() {
 
 #[tokio::test]
 async fn the_last_node_is_refused_in_words_unless_forced() {
-    let admin = both_up(Access::default()).await;
+    let admin = both_up(AccessControl::default()).await;
     admin.verdict(T2, false);
     let refused = admin.put("t1/state?state=drain", MARKED, "").await;
     assert_eq!(refused.status, 409);
@@ -129,7 +129,7 @@ async fn the_last_node_is_refused_in_words_unless_forced() {
 
 #[tokio::test]
 async fn what_is_not_understood_changes_nothing() {
-    let admin = both_up(Access::default()).await;
+    let admin = both_up(AccessControl::default()).await;
     let long = format!("{{\"state\":\"drain\",\"x\":\"{}\"}}", "x".repeat(2000));
     for (target, body, status) in [
         ("t1/state", "", 400),
@@ -153,7 +153,7 @@ async fn what_is_not_understood_changes_nothing() {
 
 #[tokio::test]
 async fn a_foreign_page_changes_nothing() {
-    let admin = both_up(Access::default()).await;
+    let admin = both_up(AccessControl::default()).await;
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     let foreign = "X-Bowline: 1\r\nOrigin: https://evil.example\r\n";
     for headers in ["", form, foreign] {
@@ -182,12 +182,12 @@ async fn with_a_token_only_who_has_it_sees_anything() {
         token_file: Some(file.clone()),
         ..crate::config::Admin::default()
     };
-    let access = Access::load(&settings).unwrap();
+    let access = AccessControl::load(&settings).unwrap();
     std::fs::write(&file, "short").unwrap();
-    let fault = Access::load(&settings).unwrap_err().to_string();
+    let fault = AccessControl::load(&settings).unwrap_err().to_string();
     assert!(fault.contains("must hold one line of 16 to 256"), "{fault}");
     std::fs::remove_file(&file).unwrap();
-    let fault = Access::load(&settings).unwrap_err().to_string();
+    let fault = AccessControl::load(&settings).unwrap_err().to_string();
     assert!(fault.contains("cannot be read"), "{fault}");
 
     let admin = both_up(access).await;

@@ -2,10 +2,10 @@
 
 use super::body;
 use crate::bosh::Malformed::{self, *};
-use crate::bosh::{Answer, Condition, HTTPBIND, read_answer, read_request, terminate};
+use crate::bosh::{Condition, HTTPBIND, Response, read_request, read_response, terminate};
 
 /// A body, and how what it says differs from an answer that says nothing.
-type Row = (&'static str, fn(&mut Answer<'_>));
+type Row = (&'static str, fn(&mut Response<'_>));
 
 #[test]
 fn what_a_start_tag_says() {
@@ -49,9 +49,9 @@ fn what_a_start_tag_says() {
     ];
     for (template, differs) in rows {
         let tag = body(template);
-        let mut expected = Answer {
+        let mut expected = Response {
             end: tag.len(),
-            ..Answer::default()
+            ..Response::default()
         };
         differs(&mut expected);
         for rest in [
@@ -64,7 +64,7 @@ fn what_a_start_tag_says() {
         ] {
             let bytes = [tag.as_bytes(), rest].concat();
             assert_eq!(
-                read_answer(&bytes),
+                read_response(&bytes),
                 Ok(expected.clone()),
                 "{tag} and {rest:?}"
             );
@@ -94,12 +94,12 @@ fn what_is_no_start_tag() {
     ];
     for (template, cause) in rows {
         let body = body(template);
-        assert_eq!(read_answer(body.as_bytes()), Err(*cause), "{body:?}");
+        assert_eq!(read_response(body.as_bytes()), Err(*cause), "{body:?}");
     }
-    assert_eq!(read_answer(b"<body a='\xFF'/>"), Err(NotUtf8));
-    assert_eq!(read_answer(b"<body a='\xC3"), Err(Truncated));
+    assert_eq!(read_response(b"<body a='\xFF'/>"), Err(NotUtf8));
+    assert_eq!(read_response(b"<body a='\xC3"), Err(Truncated));
     let endless = format!("<body a='{}'/>", "x".repeat(70_000));
-    assert_eq!(read_answer(endless.as_bytes()), Err(Truncated));
+    assert_eq!(read_response(endless.as_bytes()), Err(Truncated));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn accept_can_be_cut_out() {
         ),
     ] {
         let whole = format!("{before}{accept}{after}");
-        let range = read_answer(whole.as_bytes())
+        let range = read_response(whole.as_bytes())
             .expect("a good tag")
             .accept
             .expect("a place");
@@ -142,7 +142,7 @@ fn host_is_found_with_and_without_its_name() {
         let text = |part: &str| part.replace("{N}", N);
         let (front, back) = (text(front), text(back));
         let whole = [&front, name, value, quote, &back].concat();
-        let answer = read_answer(whole.as_bytes()).expect("a good tag");
+        let answer = read_response(whole.as_bytes()).expect("a good tag");
         let place = answer.host.expect("a place");
         let start = front.len() + name.len();
         assert_eq!(place.value, start..start + value.len());
@@ -155,7 +155,7 @@ fn host_is_found_with_and_without_its_name() {
         "<body {N}> host='a'</body>",
     ] {
         let answer = without.replace("{N}", N);
-        assert_eq!(read_answer(answer.as_bytes()).expect("good").host, None);
+        assert_eq!(read_response(answer.as_bytes()).expect("good").host, None);
     }
 }
 
@@ -168,7 +168,7 @@ fn written_wrappers_read_back() {
             condition.as_str()
         );
         assert_eq!(written, expected);
-        let answer = read_answer(&written).expect("a good tag");
+        let answer = read_response(&written).expect("a good tag");
         assert!(answer.terminate);
         assert_eq!(answer.condition.as_deref(), Some(condition.as_str()));
         // As a request it lacks nothing but a rid.
@@ -179,5 +179,5 @@ fn written_wrappers_read_back() {
         written,
         format!("<body xmlns='{HTTPBIND}' type='terminate'/>")
     );
-    assert_eq!(read_answer(&written).expect("a good tag").condition, None);
+    assert_eq!(read_response(&written).expect("a good tag").condition, None);
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::bare;
-use crate::bosh::{HTTPBIND, Request, read_answer, read_request, with, without};
+use crate::bosh::{HTTPBIND, Request, read_request, read_response, with, without};
 
 /// One attribute: name, value, and how to write it.
 #[derive(Clone, Debug)]
@@ -166,7 +166,7 @@ proptest! {
         };
         prop_assert_eq!(read_request(document.as_bytes()), Ok(expected));
         // The same reading of an answer.
-        let answer = read_answer(document.as_bytes()).expect("a good tag");
+        let answer = read_response(document.as_bytes()).expect("a good tag");
         prop_assert_eq!(answer.sid.as_deref(), Some(value(&attributes, "sid")));
         prop_assert_eq!(answer.wait, value(&attributes, "wait").parse().ok());
     }
@@ -188,13 +188,13 @@ proptest! {
     #[test]
     fn an_answer_needs_its_start_tag_only((attributes, payload) in request(), tail: Vec<u8>) {
         let document = document(&attributes, payload, |attribute| attribute.double);
-        let whole = read_answer(document.as_bytes()).expect("a good tag");
+        let whole = read_response(document.as_bytes()).expect("a good tag");
         let (tag, _) = document.as_bytes().split_at(whole.end);
         let other = [tag, &tail].concat();
-        let again = read_answer(&other).expect("a good tag");
+        let again = read_response(&other).expect("a good tag");
         prop_assert_eq!(&again, &whole);
         let (cut, _) = tag.split_at(whole.end - 1);
-        prop_assert!(read_answer(cut).is_err());
+        prop_assert!(read_response(cut).is_err());
     }
 
     #[test]
@@ -208,10 +208,10 @@ proptest! {
         attributes.insert(at.index(attributes.len() + 1), host);
         let body = document(&attributes, payload, |a| a.double);
         let bytes = |text: &str| Bytes::from([text.as_bytes(), &tail].concat());
-        let place = read_answer(body.as_bytes()).expect("a good tag").host.expect("a host");
+        let place = read_response(body.as_bytes()).expect("a good tag").host.expect("a host");
         prop_assert_eq!(without(bytes(&body), &place.whole), bytes(&expected));
         let renamed = with(&bytes(&body), &place.value, b"chat.example.com");
-        let again = read_answer(&renamed).expect("a good tag").host.expect("a host");
+        let again = read_response(&renamed).expect("a good tag").host.expect("a host");
         prop_assert_eq!(&again.whole.start, &place.whole.start);
         prop_assert_eq!(without(renamed, &again.whole), bytes(&expected));
     }
@@ -237,13 +237,13 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>) {
         let _ = read_request(&bytes);
-        let _ = read_answer(&bytes);
+        let _ = read_response(&bytes);
     }
 
     #[test]
     fn no_near_document_panics(bytes in near_xml()) {
         let whole = read_request(&bytes);
-        let tag = read_answer(&bytes);
+        let tag = read_response(&bytes);
         if let Ok(request) = whole {
             prop_assert_eq!(tag.expect("the same reader").sid, request.sid);
         }
@@ -259,6 +259,6 @@ proptest! {
         let at = at.index(bytes.len());
         *bytes.get_mut(at).expect("an index of it") = byte;
         let _ = read_request(&bytes);
-        let _ = read_answer(&bytes);
+        let _ = read_response(&bytes);
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies as they went over the wire between real clients and a Tigase 8.4 cluster, one to a line:
 //! `>` for a request, `<` for an answer. The order of attributes is random per node.
 
-use crate::bosh::{Malformed, read_answer, read_request};
+use crate::bosh::{Malformed, read_request, read_response};
 
 const BODIES: &str = include_str!("wire.txt");
 
@@ -32,7 +32,7 @@ fn every_request_is_read() {
 fn every_answer_is_read_and_is_well_formed() {
     let mut creations = 0;
     for body in bodies('<') {
-        let answer = read_answer(body.as_bytes()).expect(body);
+        let answer = read_response(body.as_bytes()).expect(body);
         // To its end, too: it lacks a rid and nothing else.
         assert_eq!(
             read_request(body.as_bytes()),

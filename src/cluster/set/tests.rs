@@ -210,7 +210,14 @@ fn ids_go_on_behind_the_first_chunk_and_stop_before_the_last_number() {
     let registry = Registry::new();
     let (settings, metrics) = (of(&[1]), Metrics::new().node("n"));
     let add = |number: u16| {
-        let make = |id| Node::new(id, &settings.nodes[0], Pace::new(1, 0), metrics.clone());
+        let make = |id| {
+            Node::new(
+                id,
+                &settings.nodes[0],
+                ConnectLimiter::new(1, 0),
+                metrics.clone(),
+            )
+        };
         let added = registry.get_or_add(&format!("n{number}"), make);
         added.map(|(node, _)| node.id)
     };

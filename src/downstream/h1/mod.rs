@@ -290,9 +290,9 @@ impl Connection {
         self.young = None;
         let downstream = self.listener.downstream();
         match Writing::begin(&mut self.io, response, form, downstream, context) {
-            write::Begun::Whole { closes } => self.behind(closes),
-            write::Begun::Part(writing) => State::Writing(writing),
-            write::Begun::Broken => State::Over,
+            write::FirstWrite::Whole { closes } => self.behind(closes),
+            write::FirstWrite::Part(writing) => State::Writing(writing),
+            write::FirstWrite::Broken => State::Over,
         }
     }
 

@@ -13,7 +13,7 @@ use super::super::body_budget::{Share, UsedUp};
 use super::super::handler::{Decision, Response};
 use super::answer::Form;
 use crate::http1::{self, CONTINUE, Chunked, Framing, HeadEnd, Request, RequestHead, Room};
-use crate::proxy::{Begun, Cause, Exchange};
+use crate::proxy::{Cause, Exchange, Handled};
 use crate::upstream::Path;
 
 /// How an HTTP/2 client begins (RFC 9113 §3.4). It would not understand an answer.
@@ -268,8 +268,8 @@ impl Reader<'_> {
         }
         let asked = (request.host, path);
         match self.downstream.begin(head.fields, asked, body, self.peer) {
-            Begun::Answered(reply) => Next::Answer(reply.into(), form),
-            Begun::Exchange(exchange) => Next::Hold(exchange, form),
+            Handled::Answered(reply) => Next::Answer(reply.into(), form),
+            Handled::Exchange(exchange) => Next::Hold(exchange, form),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) struct Writing {
 }
 
 /// How far an answer came at once.
-pub(super) enum Begun {
+pub(super) enum FirstWrite {
     /// It was taken.
     Whole {
         /// Whether the connection closes behind it.
@@ -65,7 +65,7 @@ impl Writing {
         form: &Form,
         downstream: &Downstream,
         context: &mut Context<'_>,
-    ) -> Begun {
+    ) -> FirstWrite {
         let mut out = OUT.take();
         let closes = form.write(&response, downstream, &mut out);
         let mut at = 0;
@@ -75,13 +75,13 @@ impl Writing {
                 if let Some(delivery) = response.delivery {
                     delivery.ended(Delivered::AtOnce);
                 }
-                break Begun::Whole { closes };
+                break FirstWrite::Whole { closes };
             }
             match io.poll_write(context, rest) {
                 Poll::Ready(Ok(taken)) if taken > 0 => at += taken,
-                Poll::Ready(_) => break Begun::Broken,
+                Poll::Ready(_) => break FirstWrite::Broken,
                 Poll::Pending => {
-                    break Begun::Part(Box::new(Self {
+                    break FirstWrite::Part(Box::new(Self {
                         bytes: rest.into(),
                         at: 0,
                         since: Instant::now(),

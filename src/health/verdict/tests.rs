@@ -17,7 +17,7 @@ fn judge(rise: u32, fall: u32) -> Judge {
         fast: FAST,
         silence: SILENCE,
     };
-    Judge::new(rules, Penalty::new(PENALTY, 60 * PENALTY))
+    Judge::new(rules, FlapDamping::new(PENALTY, 60 * PENALTY))
 }
 
 /// Takes a probe's outcome at a time that does not matter.

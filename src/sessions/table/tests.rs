@@ -255,15 +255,15 @@ fn a_full_table_takes_no_more() {
         table.sessions.insert("b", T1, TERMS, 1, at(0)),
         Insert::Full
     ));
-    assert!(table.sessions.find_or_unproven("b", T1, at(0)).is_none());
-    assert!(table.sessions.find_or_unproven("a", T1, at(0)).is_some());
+    assert!(table.sessions.find_or_provisional("b", T1, at(0)).is_none());
+    assert!(table.sessions.find_or_provisional("a", T1, at(0)).is_some());
 }
 
 #[test]
-fn an_unproven_session_leaves_no_trace() {
+fn an_provisional_session_leaves_no_trace() {
     let table = table(10);
-    let first = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
-    let second = table.sessions.find_or_unproven("a", T1, at(0)).unwrap();
+    let first = table.sessions.find_or_provisional("a", T2, at(0)).unwrap();
+    let second = table.sessions.find_or_provisional("a", T1, at(0)).unwrap();
     assert!(Arc::ptr_eq(&first, &second), "its requests find each other");
     let [one, other] = [&first, &second].map(|session| session.begin(2, None).unwrap().place);
     table.sessions.terminate(&first, "none", at(1));
@@ -281,7 +281,7 @@ fn an_unproven_session_leaves_no_trace() {
 #[test]
 fn a_proven_session_is_a_pin() {
     let table = table(10);
-    let session = table.sessions.find_or_unproven("a", T2, at(0)).unwrap();
+    let session = table.sessions.find_or_provisional("a", T2, at(0)).unwrap();
     let request = session.begin(2, None).unwrap().place;
     table.sessions.prove(&session, session.node(), false);
     table.sessions.prove(&session, session.node(), false);
@@ -324,7 +324,7 @@ fn an_address_stays_tied_for_its_time_to_live() {
 #[test]
 fn a_node_that_lost_its_sessions_loses_those_that_it_had_made_before() {
     let table = table(10);
-    let memory = &table.cluster.node(T1).memory;
+    let detector = &table.cluster.node(T1).restart_detector;
     let (old, moved, ended) = (
         table.insert("old"),
         table.insert("moved"),
@@ -334,8 +334,8 @@ fn a_node_that_lost_its_sessions_loses_those_that_it_had_made_before() {
     table.sessions.reassign(&moved, T2, T1);
     table.sessions.terminate(&ended, "none", at(1));
     let elsewhere = table.sessions.insert("b", T2, TERMS, 1, at(0));
-    memory.broke(memory.life(), tokio::time::Instant::now());
-    let since = memory.life();
+    detector.broke(detector.epoch(), tokio::time::Instant::now());
+    let since = detector.epoch();
     let new = table.insert("new");
     assert_eq!(table.sessions.lose(T1, since, at(10)), 1);
     assert!(old.is_lost());
@@ -356,15 +356,15 @@ fn a_node_that_lost_its_sessions_loses_those_that_it_had_made_before() {
 #[test]
 fn a_lost_session_that_its_node_knows_after_all_is_a_pin_again() {
     let table = table(10);
-    let memory = &table.cluster.node(T1).memory;
+    let detector = &table.cluster.node(T1).restart_detector;
     let session = table.insert("a");
     session.begin(2, None).unwrap();
-    memory.broke(memory.life(), tokio::time::Instant::now());
-    assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 1);
+    detector.broke(detector.epoch(), tokio::time::Instant::now());
+    assert_eq!(table.sessions.lose(T1, detector.epoch(), at(1)), 1);
     table.sessions.prove(&session, session.node(), false);
     assert!(session.is_pinned());
     assert_eq!(table.pinned_at(T1), 1);
-    assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 0);
+    assert_eq!(table.sessions.lose(T1, detector.epoch(), at(1)), 0);
 }
 
 #[test]
@@ -377,9 +377,9 @@ fn who_waits_for_a_lower_rid_goes_when_the_session_is_over() {
             panic!("2 comes first");
         };
         if lost {
-            let memory = &table.cluster.node(T1).memory;
-            memory.broke(memory.life(), tokio::time::Instant::now());
-            assert_eq!(table.sessions.lose(T1, memory.life(), at(1)), 1);
+            let detector = &table.cluster.node(T1).restart_detector;
+            detector.broke(detector.epoch(), tokio::time::Instant::now());
+            assert_eq!(table.sessions.lose(T1, detector.epoch(), at(1)), 1);
         } else {
             table.sessions.terminate(&session, "none", at(1));
         }
@@ -402,8 +402,8 @@ fn counted_after(
     let session = |number: usize| match pinned {
         true => table.insert(&number.to_string()),
         false => {
-            let unproven = |sid: &str| table.sessions.find_or_unproven(sid, T1, at(0));
-            unproven(&number.to_string()).unwrap()
+            let provisional = |sid: &str| table.sessions.find_or_provisional(sid, T1, at(0));
+            provisional(&number.to_string()).unwrap()
         }
     };
     let sessions: Vec<_> = (0..ROUNDS).map(session).collect();

@@ -43,7 +43,7 @@ async fn ask(connection: &mut Connection, node: &mut TcpStream) {
     assert_eq!(request, ASK);
 }
 
-async fn receive(connection: &mut Connection) -> Result<Answer, Error> {
+async fn receive(connection: &mut Connection) -> Result<Response, Error> {
     soon(connection.receive(MAX, LONG)).await
 }
 

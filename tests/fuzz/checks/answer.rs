@@ -1,8 +1,8 @@
 //! The reader of nodes' answers: the same result however the bytes are cut, within its bounds, and
 //! the one that a second reading of the whole comes to.
 
-use bowline::bosh::{read_answer, with, without};
-use bowline::upstream::{Answer, Error, Reader};
+use bowline::bosh::{read_response, with, without};
+use bowline::upstream::{Error, Reader, Response};
 
 use super::exchange;
 
@@ -45,8 +45,8 @@ pub fn check(input: &[u8]) {
 }
 
 /// Without its `host`, or with another, an answer is byte for byte what it was but for that.
-fn check_host(answer: &Answer) {
-    let Ok(wrapper) = read_answer(&answer.body) else {
+fn check_host(answer: &Response) {
+    let Ok(wrapper) = read_response(&answer.body) else {
         return;
     };
     let Some(host) = wrapper.host else { return };
@@ -60,26 +60,26 @@ fn check_host(answer: &Answer) {
     assert_eq!(named.get(named.len() - 1..), Some(quote), "the same quotes");
     let stripped = without(answer.body.clone(), &host.whole);
     assert_eq!(stripped, [front, back].concat());
-    let left = read_answer(&stripped).expect("a wrapper still");
+    let left = read_response(&stripped).expect("a wrapper still");
     assert_eq!(left.host, None);
     assert_eq!(left.sid, wrapper.sid);
     assert_eq!(left.end, wrapper.end - host.whole.len());
     let rewritten = with(&answer.body, &host.value, b"chat.example.com");
     let expected = [front, named, b"chat.example.com", quote, back].concat();
     assert_eq!(rewritten, expected);
-    let place = read_answer(&rewritten).ok().and_then(|again| again.host);
+    let place = read_response(&rewritten).ok().and_then(|again| again.host);
     let place = place.expect("a wrapper with a host still");
     assert_eq!(&rewritten[place.value], b"chat.example.com");
 }
 
 /// Reads `pieces` and the end of the connection behind them.
-fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max: usize) -> Result<Answer, Error> {
+fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max: usize) -> Result<Response, Error> {
     let mut reader = Reader::new(max);
     let mut pieces = pieces.into_iter();
     while let Some(piece) = pieces.next() {
         if let Some(answer) = reader.push(piece)? {
             let surplus = pieces.any(|piece| !piece.is_empty());
-            return Ok(Answer {
+            return Ok(Response {
                 reusable: answer.reusable && !surplus,
                 ..answer
             });
@@ -89,6 +89,6 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max: usize) -> Result<An
 }
 
 /// The result in words, so that errors can be compared.
-fn told(result: &Result<Answer, Error>) -> Result<&Answer, String> {
+fn told(result: &Result<Response, Error>) -> Result<&Response, String> {
     result.as_ref().map_err(|error| format!("{error:?}"))
 }

@@ -16,7 +16,7 @@ use bowline::config::{NodeSettings, Settings};
 use bowline::downstream::{Downstream, Drain, Listener};
 use bowline::limits::Files;
 use bowline::metrics::{Kind, Metrics};
-use bowline::proxy::{Answer, Ask, Begun, Note, Proxy, Reply, request_for_node};
+use bowline::proxy::{Answer, BoshRequest, Handled, Proxy, Reply, RequestRecord, request_for_node};
 use bowline::traces::Parent;
 use bowline::transport::{Pipe, pair};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -88,17 +88,17 @@ thread_local! {
 }
 
 /// Takes a request in place of the proxy.
-fn record(proxy: &Arc<Proxy>, ask: &Ask<'_>) -> Begun {
+fn record(proxy: &Arc<Proxy>, ask: &BoshRequest<'_>) -> Handled {
     RECORD.with_borrow_mut(|record| record.push(request_for_node(ask, ask.body)));
     let answer = Answer::ok(RECORDED.into());
-    let note = Note::new(
+    let record = RequestRecord::new(
         Arc::clone(proxy),
         Kind::Other,
         ask.client,
         &Parent::default(),
     );
-    let delivery = note.finish(&answer);
-    Begun::Answered(Reply { answer, delivery })
+    let delivery = record.finish(&answer);
+    Handled::Answered(Reply { answer, delivery })
 }
 
 /// Serves a connection whose bytes come in `pieces`, from `peer`, and then end.

@@ -5,7 +5,7 @@
 //! reads alike. roxmltree takes more than Bowline (comments, any root), so nothing is held the other
 //! way round.
 
-use bowline::bosh::{HTTPBIND, Request, XBOSH, read_answer, read_request};
+use bowline::bosh::{HTTPBIND, Request, XBOSH, read_request, read_response};
 
 use super::xml::{self, Attribute, Document};
 
@@ -158,7 +158,7 @@ fn is_sid(text: &str) -> bool {
 
 /// The start tag, read as an answer's.
 fn check_answer(input: &[u8]) {
-    let read = read_answer(input);
+    let read = read_response(input);
     let tag = xml::read_tag(input).filter(is_wrapper);
     let plain = |name: &str| {
         let tag = tag.as_ref()?;

@@ -7,7 +7,7 @@ async fn released(
     connection: &mut Connection,
     control: &WaitControl,
     node: impl Future<Output = ()>,
-) -> Result<Answer, Error> {
+) -> Result<Response, Error> {
     let mut answer = Box::pin(connection.receive_controlled(MAX, LONG, control, |_| Poll::Pending));
     assert!(is_pending(&mut answer).await);
     control.half_close();

@@ -15,7 +15,7 @@ const RESERVE: usize = 64 * 1024;
 
 /// What a node answered. The body may hold a sid, so that `{:?}` leaves it out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// 200 to 599.
     pub status: u16,
     /// The first `Content-Type`, without blanks around it; may hold bytes past ASCII.
@@ -27,9 +27,9 @@ pub struct Answer {
     pub reusable: bool,
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
+        f.debug_struct("Response")
             .field("status", &self.status)
             .field("bytes", &self.body.len())
             .field("reusable", &self.reusable)
@@ -55,12 +55,12 @@ impl fmt::Debug for Answer {
 pub struct Reader {
     max_body: usize,
     interim: u8,
-    phase: Phase,
+    phase: ReadState,
 }
 
 /// Where in the answer the reader is.
 #[derive(Debug)]
-enum Phase {
+enum ReadState {
     /// In a head: its bytes so far.
     Head(HeadEnd, Vec<u8>),
     /// In a body that ends by its length.
@@ -79,13 +79,13 @@ impl Reader {
         Self {
             max_body,
             interim: 0,
-            phase: Phase::Head(HeadEnd::of_answer(), Vec::new()),
+            phase: ReadState::Head(HeadEnd::of_answer(), Vec::new()),
         }
     }
 
     /// Whether a part of the answer has arrived; a whole interim answer is no part of it.
     pub const fn has_begun(&self) -> bool {
-        !matches!(&self.phase, Phase::Head(end, _) if end.is_fresh())
+        !matches!(&self.phase, ReadState::Head(end, _) if end.is_fresh())
     }
 
     /// Takes what has arrived; says the answer if it is complete now. Bytes behind the answer
@@ -94,10 +94,10 @@ impl Reader {
     /// # Errors
     /// `NotHttp`, `Invalid` or `TooLarge`, as soon as it is certain. The reader is then of no
     /// more use, as after an answer; it says `Invalid` to whatever follows.
-    pub fn push(&mut self, mut input: &[u8]) -> Result<Option<Answer>, Error> {
+    pub fn push(&mut self, mut input: &[u8]) -> Result<Option<Response>, Error> {
         loop {
-            match std::mem::replace(&mut self.phase, Phase::Over) {
-                Phase::Head(end, kept) => {
+            match std::mem::replace(&mut self.phase, ReadState::Over) {
+                ReadState::Head(end, kept) => {
                     let Some((head, rest)) = self.head(end, kept, input)? else {
                         return Ok(None);
                     };
@@ -111,7 +111,7 @@ impl Reader {
                         return Ok(None);
                     }
                 }
-                Phase::Over => return Err(Error::Invalid("it goes on after its end")),
+                ReadState::Over => return Err(Error::Invalid("it goes on after its end")),
                 body => return Ok(self.body(body, &mut input)?.map(|a| a.followed_by(input))),
             }
         }
@@ -121,10 +121,14 @@ impl Reader {
     ///
     /// # Errors
     /// `Closed` before any byte, `Cut` in the middle (and after an interim answer alone).
-    pub fn end(self) -> Result<Answer, Error> {
+    pub fn end(self) -> Result<Response, Error> {
         match self.phase {
-            Phase::UntilClose(head, body) => Ok(Answer::of(head, body.into_boxed_slice().into())),
-            Phase::Head(end, _) if end.is_fresh() && self.interim == 0 => Err(Error::Closed(None)),
+            ReadState::UntilClose(head, body) => {
+                Ok(Response::of(head, body.into_boxed_slice().into()))
+            }
+            ReadState::Head(end, _) if end.is_fresh() && self.interim == 0 => {
+                Err(Error::Closed(None))
+            }
             _ => Err(Error::Cut(None)),
         }
     }
@@ -139,7 +143,7 @@ impl Reader {
     ) -> Result<Option<(ResponseHead, &'a [u8])>, Error> {
         let Some(at) = end.find(input)? else {
             kept.extend_from_slice(input);
-            self.phase = Phase::Head(end, kept);
+            self.phase = ReadState::Head(end, kept);
             return Ok(None);
         };
         let (last, rest) = input.split_at(at);
@@ -158,22 +162,22 @@ impl Reader {
         if self.interim > MAX_INTERIM {
             return Err(Error::Invalid("too many interim answers"));
         }
-        self.phase = Phase::Head(HeadEnd::of_answer(), Vec::new());
+        self.phase = ReadState::Head(HeadEnd::of_answer(), Vec::new());
         Ok(())
     }
 
     /// Enters the body that `head` announces; says the answer if the body is all there, and takes
     /// it off `input`.
-    fn begin(&mut self, head: ResponseHead, input: &mut &[u8]) -> Result<Option<Answer>, Error> {
+    fn begin(&mut self, head: ResponseHead, input: &mut &[u8]) -> Result<Option<Response>, Error> {
         let length = match head.framing {
             Framing::Empty => 0,
             Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
             Framing::Chunked => {
-                self.phase = Phase::Chunked(head, Vec::new(), Chunked::new());
+                self.phase = ReadState::Chunked(head, Vec::new(), Chunked::new());
                 return Ok(None);
             }
             Framing::UntilClose => {
-                self.phase = Phase::UntilClose(head, Vec::new());
+                self.phase = ReadState::UntilClose(head, Vec::new());
                 return Ok(None);
             }
         };
@@ -182,52 +186,52 @@ impl Reader {
         }
         if let Some((body, rest)) = input.split_at_checked(length) {
             *input = rest;
-            return Ok(Some(Answer::of(head, Bytes::copy_from_slice(body))));
+            return Ok(Some(Response::of(head, Bytes::copy_from_slice(body))));
         }
-        self.phase = Phase::Length(head, Vec::with_capacity(length.min(RESERVE)), length);
+        self.phase = ReadState::Length(head, Vec::with_capacity(length.min(RESERVE)), length);
         Ok(None)
     }
 
     /// Reads on in a body; takes what belongs to it off `input`.
-    fn body(&mut self, phase: Phase, input: &mut &[u8]) -> Result<Option<Answer>, Error> {
+    fn body(&mut self, phase: ReadState, input: &mut &[u8]) -> Result<Option<Response>, Error> {
         let (head, body) = match phase {
-            Phase::Length(head, mut body, length) => {
+            ReadState::Length(head, mut body, length) => {
                 let (part, rest) = input.split_at(input.len().min(length - body.len()));
                 body.extend_from_slice(part);
                 *input = rest;
                 if body.len() < length {
-                    self.phase = Phase::Length(head, body, length);
+                    self.phase = ReadState::Length(head, body, length);
                     return Ok(None);
                 }
                 (head, body)
             }
-            Phase::Chunked(head, mut body, mut chunked) => {
+            ReadState::Chunked(head, mut body, mut chunked) => {
                 let taken = chunked.decode(input, &mut body, self.max_body)?;
                 *input = &input[taken..];
                 if !chunked.is_done() {
-                    self.phase = Phase::Chunked(head, body, chunked);
+                    self.phase = ReadState::Chunked(head, body, chunked);
                     return Ok(None);
                 }
                 (head, body)
             }
-            Phase::UntilClose(head, mut body) => {
+            ReadState::UntilClose(head, mut body) => {
                 if input.len() > self.max_body - body.len() {
                     return Err(Error::TooLarge);
                 }
                 body.extend_from_slice(input);
-                self.phase = Phase::UntilClose(head, body);
+                self.phase = ReadState::UntilClose(head, body);
                 return Ok(None);
             }
-            phase @ (Phase::Head(..) | Phase::Over) => {
+            phase @ (ReadState::Head(..) | ReadState::Over) => {
                 self.phase = phase;
                 return Ok(None);
             }
         };
-        Ok(Some(Answer::of(head, body.into_boxed_slice().into())))
+        Ok(Some(Response::of(head, body.into_boxed_slice().into())))
     }
 }
 
-impl Answer {
+impl Response {
     fn of(head: ResponseHead, body: Bytes) -> Self {
         Self {
             status: head.status,

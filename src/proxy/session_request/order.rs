@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::super::{Note, Phase, release};
-use super::UnderWay;
+use super::super::{Phase, RequestRecord, release};
+use super::SessionRequest;
 use crate::sessions::{Look, Proof, Turn};
 use crate::timers::{self, Coarse};
 
@@ -19,7 +19,7 @@ const TURN_PATIENCE: Duration = Duration::from_secs(5);
 /// connections end at the same moment, and their tasks are woken one after the other.
 const REGROUP: Duration = Duration::from_millis(2);
 
-impl UnderWay {
+impl SessionRequest {
     /// Waits until the request may go to the node as far as rid order is concerned.
     pub(super) async fn turn(&self) {
         let ask = |patience| self.session.turn(&self.place, patience);
@@ -60,14 +60,14 @@ impl UnderWay {
     /// Waits until the request may be written to the connection that it has: at a distance from the
     /// session's others (design §5), and behind a lower rid that came while the connection was opened.
     /// A poll waits for no lower rid any more once the process stops.
-    pub(super) async fn distance(&self, note: &Note) {
+    pub(super) async fn distance(&self, record: &RequestRecord) {
         let go = |_| self.session.go(&self.place, self.proxy.now());
         let turn = match go(true) {
             Turn::Now => return,
             turn => turn,
         };
-        note.enters(Phase::Queue);
-        let manner = release::Manner::of(note.kind());
+        record.enters(Phase::Queue);
+        let manner = release::Manner::of(record.kind());
         let ordered = Box::pin(self.await_turn(turn, go));
         if self.proxy.release.unless(manner, ordered).await.is_none() {
             let go = |_| self.session.go_regardless(self.proxy.now());
@@ -79,16 +79,16 @@ impl UnderWay {
 /// Ready when the node of a request has lost it. It looks at nothing the first time, since most answers
 /// come at once: as with the deadline of an exchange, a later poll is sure to come (`attempt`).
 pub(super) struct Lost<'a> {
-    under_way: &'a UnderWay,
+    request: &'a SessionRequest,
     fresh: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> Lost<'a> {
     /// For a request that is about to be sent.
-    pub(super) const fn watch(under_way: &'a UnderWay) -> Self {
+    pub(super) const fn watch(request: &'a SessionRequest) -> Self {
         Self {
-            under_way,
+            request,
             fresh: true,
             timer: None,
         }
@@ -102,12 +102,12 @@ impl Future for Lost<'_> {
         if std::mem::replace(&mut self.fresh, false) {
             return Poll::Pending;
         }
-        let UnderWay {
+        let SessionRequest {
             proxy,
             session,
             place,
             ..
-        } = self.under_way;
+        } = self.request;
         loop {
             let node = proxy.cluster.node(session.node());
             let alive = || {

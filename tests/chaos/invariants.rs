@@ -6,21 +6,21 @@ use ahash::AHashMap;
 
 use crate::Result;
 use crate::clients::{End, Mishap, Notebook, Story, Trouble};
-use crate::ledger::{Ledger, name};
+use crate::fault_log::{FaultLog, name};
 use crate::run::INACTIVITY;
 use crate::world::node::Noted;
 use crate::world::{World, micros};
 
 /// Judges a run; each broken invariant is one line.
-pub(crate) fn judge(book: &Notebook, world: &World, ledger: &Ledger) -> Result<Vec<String>> {
+pub(crate) fn judge(book: &Notebook, world: &World, fault_log: &FaultLog) -> Result<Vec<String>> {
     let mut broken = Vec::new();
     for mishap in &book.mishaps {
-        broken.extend(judge_mishap(mishap, ledger));
+        broken.extend(judge_mishap(mishap, fault_log));
     }
     for (node, _) in world.nodes.iter().enumerate() {
-        let wrong = ledger.wrong_verdicts(node).into_iter();
+        let wrong = fault_log.wrong_verdicts(node).into_iter();
         broken.extend(wrong.map(|verdict| {
-            let (node, when) = (name(node), ledger.moment(verdict.at));
+            let (node, when) = (name(node), fault_log.moment(verdict.at));
             let said = verdict.said;
             format!("{node} was called {said:?}, and it should not have been, at {when}")
         }));
@@ -28,24 +28,24 @@ pub(crate) fn judge(book: &Notebook, world: &World, ledger: &Ledger) -> Result<V
     let requests = Requests::read(world)?;
     for story in &book.stories {
         let Some(owner) = requests.owner(story) else {
-            let when = ledger.moment(story.born);
+            let when = fault_log.moment(story.born);
             broken.push(format!(
                 "client {}: a session that no node made, at {when}",
                 story.client
             ));
             continue;
         };
-        if !requests.forgotten(story, owner, ledger) {
-            broken.extend(judge_end(story, owner, ledger));
+        if !requests.forgotten(story, owner, fault_log) {
+            broken.extend(judge_end(story, owner, fault_log));
         }
-        broken.extend(requests.judge_route(story, owner, ledger));
+        broken.extend(requests.judge_route(story, owner, fault_log));
     }
     Ok(broken)
 }
 
 /// No client gets a bare error, a reset, or nothing; none is refused while a node is well.
-fn judge_mishap(mishap: &Mishap, ledger: &Ledger) -> Option<String> {
-    let well = ledger.some_well(mishap.asked, mishap.seen);
+fn judge_mishap(mishap: &Mishap, fault_log: &FaultLog) -> Option<String> {
+    let well = fault_log.some_well(mishap.asked, mishap.seen);
     let what = match &mishap.trouble {
         Trouble::Bare(status) => format!("a bare {status}"),
         Trouble::Cut(how) => format!("no answer but an end: {how}"),
@@ -60,7 +60,7 @@ fn judge_mishap(mishap: &Mishap, ledger: &Ledger) -> Option<String> {
         None => "a creation",
     };
     let took = (mishap.seen - mishap.asked) / 1000;
-    let when = ledger.moment(mishap.seen);
+    let when = fault_log.moment(mishap.seen);
     Some(format!(
         "client {}: {request} got {what}, after {took} ms, at {when}",
         mishap.client
@@ -68,14 +68,14 @@ fn judge_mishap(mishap: &Mishap, ledger: &Ledger) -> Option<String> {
 }
 
 /// A session ends by a terminate, and only where its node failed.
-fn judge_end(story: &Story, owner: usize, ledger: &Ledger) -> Option<String> {
+fn judge_end(story: &Story, owner: usize, fault_log: &FaultLog) -> Option<String> {
     let (at, End::Told(condition)) = story.end.as_ref()? else {
         return None;
     };
-    if ledger.excused(owner, *at) || ledger.died(owner, story.born, *at) {
+    if fault_log.excused(owner, *at) || fault_log.died(owner, story.born, *at) {
         return None;
     }
-    let (owner, when, sid) = (name(owner), ledger.moment(*at), &story.sid);
+    let (owner, when, sid) = (name(owner), fault_log.moment(*at), &story.sid);
     Some(format!(
         "client {}: a session of {owner}, {sid}, was ended ('{condition}'), and {owner} had not failed, at {when}",
         story.client
@@ -131,7 +131,7 @@ impl Requests {
 
     /// Whether the session's own node ended it because it heard nothing of it for its inactivity:
     /// while it was cut off, its answer did not reach the balancer, and it counted from that answer.
-    fn forgotten(&self, story: &Story, owner: usize, ledger: &Ledger) -> bool {
+    fn forgotten(&self, story: &Story, owner: usize, fault_log: &FaultLog) -> bool {
         let Some((end, End::Told(_))) = &story.end else {
             return false;
         };
@@ -145,17 +145,17 @@ impl Requests {
         };
         node == owner
             && last - before >= micros(Duration::from_secs(INACTIVITY.into()))
-            && ledger.was_cut(owner, before, last)
+            && fault_log.was_cut(owner, before, last)
     }
 
     /// No request of a session reaches a second node while its own is well.
-    fn judge_route(&self, story: &Story, owner: usize, ledger: &Ledger) -> Option<String> {
+    fn judge_route(&self, story: &Story, owner: usize, fault_log: &FaultLog) -> Option<String> {
         let requests = self.others.get(&story.sid)?;
         let (at, node) = requests.iter().find(|(_, node)| *node != owner)?;
-        if ledger.excused(owner, *at) || ledger.died(owner, story.born, *at) {
+        if fault_log.excused(owner, *at) || fault_log.died(owner, story.born, *at) {
             return None;
         }
-        let (owner, other, when) = (name(owner), name(*node), ledger.moment(*at));
+        let (owner, other, when) = (name(owner), name(*node), fault_log.moment(*at));
         Some(format!(
             "client {}: a request of a session of {owner} went to {other} while {owner} was up, at {when}",
             story.client

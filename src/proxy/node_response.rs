@@ -7,15 +7,15 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::{Answer, Proxy};
-use crate::bosh::{self, Condition, Malformed, Place};
+use crate::bosh::{self, AttributeRange, Condition, Malformed};
 use crate::cluster::Node;
 use crate::config::HostAttribute;
 use crate::upstream;
 
 /// What a node's answer is.
-pub(super) enum Learned<'a> {
+pub(super) enum NodeResponse<'a> {
     /// A wrapper, with whatever HTTP status.
-    Wrapper(bosh::Answer<'a>),
+    Wrapper(bosh::Response<'a>),
     /// One of the HTTP codes that XEP-0124 had before conditions (400, 403, 404).
     LegacyCode(u16),
     /// Another code of 4xx and no wrapper: the request itself is at fault.
@@ -26,13 +26,13 @@ pub(super) enum Learned<'a> {
 }
 
 /// Reads the wrapper's start tag.
-pub(super) fn read(answer: &upstream::Answer) -> Learned<'_> {
-    match (bosh::read_answer(&answer.body), answer.status) {
-        (Ok(wrapper), _) => Learned::Wrapper(wrapper),
-        (Err(_), status @ (400 | 403 | 404)) => Learned::LegacyCode(status),
-        (Err(malformed), 408 | 429) => Learned::Error(malformed),
-        (Err(malformed), 400..=499) => Learned::Refused(malformed),
-        (Err(malformed), _) => Learned::Error(malformed),
+pub(super) fn read(answer: &upstream::Response) -> NodeResponse<'_> {
+    match (bosh::read_response(&answer.body), answer.status) {
+        (Ok(wrapper), _) => NodeResponse::Wrapper(wrapper),
+        (Err(_), status @ (400 | 403 | 404)) => NodeResponse::LegacyCode(status),
+        (Err(malformed), 408 | 429) => NodeResponse::Error(malformed),
+        (Err(malformed), 400..=499) => NodeResponse::Refused(malformed),
+        (Err(malformed), _) => NodeResponse::Error(malformed),
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn refuse_foreign(node: &Node) {
 /// The node's answer for the client. A wrapper goes out with 200, as XEP-0124 §17.1 asks, whatever
 /// HTTP status its node gave it (Tigase: 404 for an unknown sid, at which Strophe gives up); only
 /// a client that named no `ver` gets the status as it is.
-pub(super) fn pass_on(answer: upstream::Answer, legacy: bool) -> Answer {
+pub(super) fn pass_on(answer: upstream::Response, legacy: bool) -> Answer {
     Answer {
         status: if legacy { answer.status } else { 200 },
         content_type: answer.content_type,
@@ -68,7 +68,7 @@ pub(super) fn pass_on(answer: upstream::Answer, legacy: bool) -> Answer {
 
 impl Proxy {
     /// A node's answer without the name of its host, or with the one that clients are to know.
-    pub(super) fn hide_host(&self, body: Bytes, host: Option<&Place>) -> Bytes {
+    pub(super) fn hide_host(&self, body: Bytes, host: Option<&AttributeRange>) -> Bytes {
         match (host, &self.host_attribute) {
             (None, _) | (_, HostAttribute::Pass) => body,
             (Some(host), HostAttribute::Strip) => bosh::without(body, &host.whole),
@@ -83,7 +83,7 @@ impl Proxy {
     pub(super) fn without_invitations(
         &self,
         body: Bytes,
-        host: Option<&Place>,
+        host: Option<&AttributeRange>,
         accept: Option<&Range<usize>>,
     ) -> Bytes {
         let Some(accept) = accept else {

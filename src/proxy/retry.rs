@@ -67,7 +67,7 @@ pub(super) const fn pause(count: u8) -> Duration {
 
 /// What is known when an exchange has failed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Circumstances {
+pub(super) struct FailureContext {
     /// The connection had carried an exchange before, so that the node may have closed it as
     /// idle before it saw the request.
     pub reused: bool,
@@ -85,7 +85,7 @@ pub(super) struct Circumstances {
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum RetryDecision {
     /// Send it again, on a new connection to the same node.
     Again,
     /// The node took no connection: another one.
@@ -97,36 +97,36 @@ pub(super) enum Next {
     /// The cause is this machine; the node and the session are not to suffer for it.
     Overloaded,
     /// The node answers what is not HTTP. The session cannot go on.
-    Garbage,
+    InvalidResponse,
     /// This request has no answer. The session goes on.
     GiveUp,
 }
 
 /// The table of design §5.
-pub(super) const fn after(error: &Error, now: Circumstances) -> Next {
+pub(super) const fn after(error: &Error, now: FailureContext) -> RetryDecision {
     match error {
         Error::Refused(_) | Error::Unreachable(_) | Error::ConnectTimeout | Error::NoAddress => {
-            Next::Reassign
+            RetryDecision::Reassign
         }
-        Error::Local(_) | Error::Queue => Next::Overloaded,
+        Error::Local(_) | Error::Queue => RetryDecision::Overloaded,
         // Tigase answers one of a held poll and a terminate, and closes both sockets.
         Error::Closed(_) | Error::Send { .. } if now.leaving || (now.terminate && now.company) => {
-            Next::Terminated
+            RetryDecision::Terminated
         }
         Error::Closed(_) | Error::Send { .. }
             if now.may_repeat && (now.reused || !now.repeated) =>
         {
-            Next::Again
+            RetryDecision::Again
         }
-        Error::Closed(_) | Error::Send { .. } if now.terminate => Next::Terminated,
-        Error::Closed(_) | Error::Send { .. } => Next::Doubt,
-        Error::Cut(_) | Error::Stalled if now.may_repeat && !now.repeated => Next::Again,
-        Error::Cut(_) | Error::Stalled => Next::Doubt,
+        Error::Closed(_) | Error::Send { .. } if now.terminate => RetryDecision::Terminated,
+        Error::Closed(_) | Error::Send { .. } => RetryDecision::Doubt,
+        Error::Cut(_) | Error::Stalled if now.may_repeat && !now.repeated => RetryDecision::Again,
+        Error::Cut(_) | Error::Stalled => RetryDecision::Doubt,
         // What came may be older than the request: a node wrote it when it let go of the connection.
-        Error::NotHttp | Error::Invalid(_) if now.may_repeat && now.reused => Next::Again,
-        Error::NotHttp | Error::Invalid(_) => Next::Garbage,
+        Error::NotHttp | Error::Invalid(_) if now.may_repeat && now.reused => RetryDecision::Again,
+        Error::NotHttp | Error::Invalid(_) => RetryDecision::InvalidResponse,
         // The same rid would bring the same answer.
-        Error::TooLarge => Next::GiveUp,
+        Error::TooLarge => RetryDecision::GiveUp,
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    const FIRST: Circumstances = Circumstances {
+    const FIRST: FailureContext = FailureContext {
         reused: false,
         repeated: false,
         terminate: false,
@@ -144,20 +144,20 @@ mod tests {
         leaving: false,
         may_repeat: true,
     };
-    const REUSED: Circumstances = Circumstances {
+    const REUSED: FailureContext = FailureContext {
         reused: true,
         ..FIRST
     };
-    const REPEATED: Circumstances = Circumstances {
+    const REPEATED: FailureContext = FailureContext {
         repeated: true,
         ..FIRST
     };
     /// As often at its node as it may be.
-    const SPENT: Circumstances = Circumstances {
+    const SPENT: FailureContext = FailureContext {
         may_repeat: false,
         ..FIRST
     };
-    const TERMINATE: Circumstances = Circumstances {
+    const TERMINATE: FailureContext = FailureContext {
         terminate: true,
         ..FIRST
     };
@@ -168,64 +168,124 @@ mod tests {
         let local = Error::Local(io::ErrorKind::AddrInUse.into());
         let (closed, cut) = (Error::Closed(None), Error::Cut(None));
         let (rubbish, invalid) = (Error::NotHttp, Error::Invalid("x"));
-        let company = Circumstances {
+        let company = FailureContext {
             company: true,
             ..TERMINATE
         };
-        let leaving = Circumstances {
+        let leaving = FailureContext {
             leaving: true,
             ..FIRST
         };
-        let repeated_terminate = Circumstances {
+        let repeated_terminate = FailureContext {
             repeated: true,
             ..TERMINATE
         };
-        let reused_and_spent = Circumstances {
+        let reused_and_spent = FailureContext {
             reused: true,
             ..SPENT
         };
         let rows = [
-            ("refuses the connection", &refused, FIRST, Next::Reassign),
-            ("closes an idle connection", &closed, REUSED, Next::Again),
-            ("closes a fresh connection", &closed, FIRST, Next::Again),
-            ("closes a fresh one again", &closed, REPEATED, Next::Doubt),
-            ("closes the last one", &closed, SPENT, Next::Doubt),
-            ("closes on a logout", &closed, company, Next::Terminated),
-            ("closes when it is over", &closed, leaving, Next::Terminated),
+            (
+                "refuses the connection",
+                &refused,
+                FIRST,
+                RetryDecision::Reassign,
+            ),
+            (
+                "closes an idle connection",
+                &closed,
+                REUSED,
+                RetryDecision::Again,
+            ),
+            (
+                "closes a fresh connection",
+                &closed,
+                FIRST,
+                RetryDecision::Again,
+            ),
+            (
+                "closes a fresh one again",
+                &closed,
+                REPEATED,
+                RetryDecision::Doubt,
+            ),
+            ("closes the last one", &closed, SPENT, RetryDecision::Doubt),
+            (
+                "closes on a logout",
+                &closed,
+                company,
+                RetryDecision::Terminated,
+            ),
+            (
+                "closes when it is over",
+                &closed,
+                leaving,
+                RetryDecision::Terminated,
+            ),
             (
                 "closes on a lone terminate",
                 &closed,
                 TERMINATE,
-                Next::Again,
+                RetryDecision::Again,
             ),
             (
                 "closes on a lone terminate again",
                 &closed,
                 repeated_terminate,
-                Next::Terminated,
+                RetryDecision::Terminated,
             ),
-            ("cuts an answer", &cut, FIRST, Next::Again),
-            ("stalls in an answer", &Error::Stalled, FIRST, Next::Again),
-            ("cuts an answer again", &cut, REPEATED, Next::Doubt),
-            ("cuts the last answer", &cut, SPENT, Next::Doubt),
-            ("writes no HTTP when idle", &rubbish, REUSED, Next::Again),
-            ("writes no HTTP", &rubbish, FIRST, Next::Garbage),
+            ("cuts an answer", &cut, FIRST, RetryDecision::Again),
+            (
+                "stalls in an answer",
+                &Error::Stalled,
+                FIRST,
+                RetryDecision::Again,
+            ),
+            ("cuts an answer again", &cut, REPEATED, RetryDecision::Doubt),
+            ("cuts the last answer", &cut, SPENT, RetryDecision::Doubt),
+            (
+                "writes no HTTP when idle",
+                &rubbish,
+                REUSED,
+                RetryDecision::Again,
+            ),
+            (
+                "writes no HTTP",
+                &rubbish,
+                FIRST,
+                RetryDecision::InvalidResponse,
+            ),
             (
                 "writes no HTTP at last",
                 &rubbish,
                 reused_and_spent,
-                Next::Garbage,
+                RetryDecision::InvalidResponse,
             ),
-            ("writes bad HTTP when idle", &invalid, REUSED, Next::Again),
-            ("writes bad HTTP", &invalid, FIRST, Next::Garbage),
-            ("is not to blame", &local, FIRST, Next::Overloaded),
+            (
+                "writes bad HTTP when idle",
+                &invalid,
+                REUSED,
+                RetryDecision::Again,
+            ),
+            (
+                "writes bad HTTP",
+                &invalid,
+                FIRST,
+                RetryDecision::InvalidResponse,
+            ),
+            ("is not to blame", &local, FIRST, RetryDecision::Overloaded),
             (
                 "waits for too many connects of ours",
                 &Error::Queue,
                 FIRST,
-                Next::Overloaded,
+                RetryDecision::Overloaded,
             ),
-            ("writes too much", &Error::TooLarge, REUSED, Next::GiveUp),
+            (
+                "writes too much",
+                &Error::TooLarge,
+                REUSED,
+                RetryDecision::GiveUp,
+            ),
         ];
         for (what, error, now, expected) in rows {
             assert_eq!(after(error, now), expected, "a node that {what}");

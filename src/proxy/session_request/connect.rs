@@ -2,11 +2,11 @@
 
 use tokio::time::{Instant, timeout_at};
 
-use super::UnderWay;
+use super::SessionRequest;
 use crate::cluster::Node;
 use crate::upstream::{Connection, Error, Priority};
 
-impl UnderWay {
+impl SessionRequest {
     /// Opens a connection to `node`. For a session that no node is known to have it gets in line
     /// with others of that kind first, so that made-up sids never hold up the connections of
     /// others; none if the budget for such sids is used up when its turn has come.

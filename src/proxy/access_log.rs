@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use siphasher::sip::SipHasher24;
 use tracing::Level;
 
-use crate::config::{AccessLog, Log};
+use crate::config::{self, Log};
 
 /// The target of the lines.
 pub const TARGET: &str = "bowline::access";
@@ -20,9 +20,9 @@ const LENGTH: usize = 6;
 /// A session as the log names it: 30 bits of a keyed hash of its sid. It leads from line to line, and
 /// not to the sid, which is a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Name(u32);
+pub(super) struct SessionTag(u32);
 
-impl Name {
+impl SessionTag {
     /// No session.
     pub(super) const NONE: Self = Self(u32::MAX);
 
@@ -47,7 +47,7 @@ impl Name {
 }
 
 /// What the log of requests depends on.
-pub struct Access {
+pub struct AccessLogger {
     /// Whether there are lines at all.
     on: bool,
     keys: (u64, u64),
@@ -57,15 +57,15 @@ pub struct Access {
     cut: AtomicBool,
 }
 
-impl std::fmt::Debug for Access {
+impl std::fmt::Debug for AccessLogger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access")
+        f.debug_struct("AccessLog")
             .field("every", &self.every)
             .finish_non_exhaustive()
     }
 }
 
-impl Access {
+impl AccessLogger {
     pub(super) fn new(log: &Log) -> Self {
         let key = log.session_key.unwrap_or_else(random_key);
         Self {
@@ -73,9 +73,9 @@ impl Access {
             keys: ((key >> 64) as u64, key as u64),
             every: match log.access {
                 // With `off` the line is there only if a filter asks for it.
-                AccessLog::Off | AccessLog::On => 1,
-                AccessLog::Failures => 0,
-                AccessLog::Sample(every) => every.get(),
+                config::AccessLog::Off | config::AccessLog::On => 1,
+                config::AccessLog::Failures => 0,
+                config::AccessLog::Sample(every) => every.get(),
             },
             cut: AtomicBool::new(false),
         }
@@ -87,19 +87,19 @@ impl Access {
     }
 
     /// The name of the session `sid`.
-    pub(super) fn name(&self, sid: &str) -> Name {
+    pub(super) fn name(&self, sid: &str) -> SessionTag {
         let mut hasher = SipHasher24::new_with_keys(self.keys.0, self.keys.1);
         hasher.write(sid.as_bytes());
-        Name((hasher.finish() >> 34) as u32)
+        SessionTag((hasher.finish() >> 34) as u32)
     }
 
     /// Whether an ordinary request of this session has a line. Sessions are chosen, not requests:
     /// the whole of one session says more than a request of each.
-    pub(super) fn samples(&self, session: Name) -> bool {
+    pub(super) fn samples(&self, session: SessionTag) -> bool {
         match self.every {
             0 => false,
             1 => true,
-            every if session == Name::NONE => fastrand::u32(..every) == 0,
+            every if session == SessionTag::NONE => fastrand::u32(..every) == 0,
             every => session.0.is_multiple_of(every),
         }
     }
@@ -128,15 +128,15 @@ fn random_key() -> u128 {
 mod tests {
     use super::*;
 
-    fn access(access: AccessLog, key: Option<u128>) -> Access {
-        Access::new(&Log {
+    fn access(access: config::AccessLog, key: Option<u128>) -> AccessLogger {
+        AccessLogger::new(&Log {
             access,
             session_key: key,
             ..Log::default()
         })
     }
 
-    fn written(name: Name) -> String {
+    fn written(name: SessionTag) -> String {
         let mut letters = [0; LENGTH];
         name.write(&mut letters).unwrap().to_owned()
     }
@@ -144,7 +144,10 @@ mod tests {
     #[test]
     fn the_same_key_gives_the_same_name_anywhere() {
         let key = Some(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f);
-        let (one, two) = (access(AccessLog::On, key), access(AccessLog::Off, key));
+        let (one, two) = (
+            access(config::AccessLog::On, key),
+            access(config::AccessLog::Off, key),
+        );
         let sid = "8a8f2a2e-9e37-4b5a-8c3d-00000000002a";
         assert_eq!(one.name(sid), two.name(sid));
         assert_eq!(written(one.name(sid)), "k4gvzp", "this must never change");
@@ -153,14 +156,14 @@ mod tests {
 
     #[test]
     fn without_a_key_no_run_is_like_another() {
-        let names = (0..4).map(|_| written(access(AccessLog::On, None).name("a")));
+        let names = (0..4).map(|_| written(access(config::AccessLog::On, None).name("a")));
         let names: std::collections::BTreeSet<String> = names.collect();
         assert!(names.len() > 1, "{names:?}");
     }
 
     #[test]
     fn names_are_spread_over_all_characters() {
-        let access = access(AccessLog::On, None);
+        let access = access(config::AccessLog::On, None);
         let names: Vec<_> = (0..2000)
             .map(|number| written(access.name(&number.to_string())))
             .collect();
@@ -169,21 +172,26 @@ mod tests {
             let letters: std::collections::BTreeSet<u8> = letters.collect();
             assert_eq!(letters.len(), 32, "place {place}");
         }
-        assert!(written(Name(0)) == "000000" && Name::NONE.write(&mut [0; LENGTH]).is_none());
+        assert!(
+            written(SessionTag(0)) == "000000"
+                && SessionTag::NONE.write(&mut [0; LENGTH]).is_none()
+        );
     }
 
     #[test]
     fn one_session_in_n_is_sampled_with_all_of_its_requests() {
-        let sample = access(AccessLog::Sample(10.try_into().unwrap()), None);
+        let sample = access(config::AccessLog::Sample(10.try_into().unwrap()), None);
         let names = (0..10_000).map(|number| sample.name(&number.to_string()));
         let chosen = names.filter(|name| sample.samples(*name)).count();
         assert!((800..1200).contains(&chosen), "{chosen}");
-        let nameless = (0..10_000).filter(|_| sample.samples(Name::NONE)).count();
+        let nameless = (0..10_000)
+            .filter(|_| sample.samples(SessionTag::NONE))
+            .count();
         assert!((800..1200).contains(&nameless), "{nameless}");
         let name = sample.name("x");
         assert!((0..9).all(|_| sample.samples(name) == sample.samples(name)));
-        let failures = access(AccessLog::Failures, None);
-        assert!(!failures.samples(name) && !failures.samples(Name::NONE));
-        assert!(access(AccessLog::On, None).samples(Name::NONE));
+        let failures = access(config::AccessLog::Failures, None);
+        assert!(!failures.samples(name) && !failures.samples(SessionTag::NONE));
+        assert!(access(config::AccessLog::On, None).samples(SessionTag::NONE));
     }
 }

@@ -66,7 +66,7 @@ struct Arrival {
 }
 
 /// What is written down of a run.
-pub(super) struct Book {
+pub(super) struct Trace {
     start: Instant,
     /// How long a fault excuses what happens behind its end.
     calm: Duration,
@@ -118,7 +118,7 @@ impl Written {
     }
 }
 
-impl Book {
+impl Trace {
     pub(super) fn new(calm: Duration) -> Self {
         Self {
             start: Instant::now(),

@@ -2,14 +2,14 @@
 //! limits, the clients of a node that failed overrun the next one.
 //!
 //! A node takes connections at a bounded rate: Tigase closes what exceeds 1000 in a second, and
-//! ejabberd lets five wait to be accepted. A connect that exceeds a limit waits for its turn. There
-//! are three [`Priority`] classes. When a turn is free, the highest class that waits gets it; within
+//! ejabberd lets five wait to be accepted. A connect that exceeds a limit waits for its permit. There
+//! are three [`Priority`] classes. When a permit is free, the highest class that waits gets it; within
 //! a class the order is that of arrival. No class starves: one that was passed over
 //! [`MOST_PASSED_OVER`] times in a row is next. A wait ends early when its future is dropped.
 //!
 //! A connect that need not wait costs one uncontended lock and no timer.
 //!
-//! Each node has a pace of its own. Nothing here opens a connection or knows a node.
+//! Each node has a limiter of its own. Nothing here opens a connection or knows a node.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,14 +18,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-/// The most that wait for their turn at one node; each takes a few hundred bytes.
+/// The most that wait for their permit at one node; each takes a few hundred bytes.
 const MOST_WAITING: usize = 65_536;
 
 /// In any span of this length there are at most `per_second` connections.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// How many turns in a row go to other classes while a class waits; then it is next, or next but
-/// one if two are due. So where all three classes wait, they share eight turns as 6, 1 and 1.
+/// How many permits in a row go to other classes while a class waits; then it is next, or next but
+/// one if two are due. So where all three classes wait, they share eight permits as 6, 1 and 1.
 const MOST_PASSED_OVER: u8 = 7;
 
 /// Whose connect goes first.
@@ -50,12 +50,12 @@ impl Priority {
     }
 }
 
-/// The pace at which connections to one node are opened.
+/// Limits the connections that are opened to one node.
 #[derive(Debug)]
-pub struct Pace {
+pub struct ConnectLimiter {
     line: Mutex<Line>,
     /// Its one permit is held by one of those who wait, the timekeeper. It sleeps while the span
-    /// is full, and hands out turns when there is room again.
+    /// is full, and hands out permits when there is room again.
     timekeeper: Semaphore,
     /// Tells the timekeeper that the span has become full.
     full: Notify,
@@ -72,7 +72,7 @@ struct Line {
     /// One map for each [`Priority`], by number of arrival.
     waiting: [BTreeMap<u64, oneshot::Sender<()>>; Priority::ALL.len()],
     most_waiting: usize,
-    /// How many turns in a row have gone to other classes while this one waited.
+    /// How many permits in a row have gone to other classes while this one waited.
     passed_over: [u8; Priority::ALL.len()],
     arrivals: u64,
 }
@@ -138,7 +138,7 @@ impl Line {
         }
     }
 
-    /// Hands out turns as long as there are any and somebody waits. If the span is full, says when
+    /// Hands out permits as long as there are any and somebody waits. If the span is full, says when
     /// it has room again.
     fn hand_out(&mut self, now: Instant) -> Option<Instant> {
         while let Some(class) = self.next_class() {
@@ -157,7 +157,7 @@ impl Line {
         None
     }
 
-    /// The class whose turn it is; none if nobody waits.
+    /// The class whose permit it is; none if nobody waits.
     fn next_class(&self) -> Option<usize> {
         let classes = || (0..self.waiting.len()).filter(|class| !self.waiting[*class].is_empty());
         let starved = classes().filter(|class| self.passed_over[*class] >= MOST_PASSED_OVER);
@@ -166,7 +166,7 @@ impl Line {
             .or_else(|| classes().next())
     }
 
-    /// Notes that `class` has had a turn.
+    /// Notes that `class` has had a permit.
     fn pass_over_others(&mut self, class: usize) {
         for (other, passed_over) in self.passed_over.iter_mut().enumerate() {
             let waits = other != class && !self.waiting[other].is_empty();
@@ -181,59 +181,59 @@ impl Line {
 
 /// The right to open one connection; to be kept until it is open.
 #[derive(Debug)]
-#[must_use = "the turn ends when this is dropped"]
-pub struct Turn<'a> {
-    pace: &'a Pace,
+#[must_use = "the permit ends when this is dropped"]
+pub struct ConnectPermit<'a> {
+    limiter: &'a ConnectLimiter,
     counts: bool,
 }
 
-impl Turn<'_> {
+impl ConnectPermit<'_> {
     /// The connection was refused and cost the node nothing: it does not count in its second.
     pub fn forgive(mut self) {
         self.counts = false;
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ConnectPermit<'_> {
     fn drop(&mut self) {
-        self.pace.give_back(self.counts);
+        self.limiter.give_back(self.counts);
     }
 }
 
 /// A place in line.
-struct Place<'a> {
-    pace: &'a Pace,
+struct QueuePlace<'a> {
+    limiter: &'a ConnectLimiter,
     class: usize,
     number: u64,
     called: oneshot::Receiver<()>,
-    /// Its turn was taken, so that there is nothing to give back.
+    /// Its permit was taken, so that there is nothing to give back.
     taken: bool,
 }
 
-impl<'a> Place<'a> {
-    fn take(mut self) -> Turn<'a> {
+impl<'a> QueuePlace<'a> {
+    fn take(mut self) -> ConnectPermit<'a> {
         self.taken = true;
-        Turn {
-            pace: self.pace,
+        ConnectPermit {
+            limiter: self.limiter,
             counts: true,
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         if self.taken {
             return;
         }
-        let left = self.pace.line().waiting[self.class].remove(&self.number);
+        let left = self.limiter.line().waiting[self.class].remove(&self.number);
         if left.is_none() {
             // It was called and does not come.
-            self.pace.give_back(false);
+            self.limiter.give_back(false);
         }
     }
 }
 
-impl Pace {
+impl ConnectLimiter {
     /// At most `opening` connections being opened at a time and, unless that is 0, at most
     /// `per_second` in any second.
     pub fn new(opening: usize, per_second: usize) -> Self {
@@ -252,19 +252,19 @@ impl Pace {
         }
     }
 
-    /// A turn, if there is one to be had at once and nobody waits for it.
-    pub fn try_turn(&self, now: Instant) -> Option<Turn<'_>> {
+    /// A permit, if there is one to be had at once and nobody waits for it.
+    pub fn try_permit(&self, now: Instant) -> Option<ConnectPermit<'_>> {
         let mut line = self.line();
         let free = line.waiting() == 0 && line.take(now).unwrap_or(false);
-        free.then(|| Turn {
-            pace: self,
+        free.then(|| ConnectPermit {
+            limiter: self,
             counts: true,
         })
     }
 
-    /// Waits for a turn, behind those of its class and of higher ones; none if
+    /// Waits for a permit, behind those of its class and of higher ones; none if
     /// too many wait.
-    pub async fn turn(&self, priority: Priority) -> Option<Turn<'_>> {
+    pub async fn permit(&self, priority: Priority) -> Option<ConnectPermit<'_>> {
         let mut place = self.get_in_line(priority)?;
         tokio::select! {
             biased;
@@ -277,12 +277,12 @@ impl Pace {
         Some(place.take())
     }
 
-    /// How many wait for their turn.
+    /// How many wait for their permit.
     pub fn waiting(&self) -> usize {
         self.line().waiting()
     }
 
-    fn get_in_line(&self, priority: Priority) -> Option<Place<'_>> {
+    fn get_in_line(&self, priority: Priority) -> Option<QueuePlace<'_>> {
         let (caller, called) = oneshot::channel();
         let mut line = self.line();
         if line.waiting() >= line.most_waiting {
@@ -291,8 +291,8 @@ impl Pace {
         let (class, number) = (priority as usize, line.arrivals);
         line.arrivals += 1;
         line.waiting[class].insert(number, caller);
-        Some(Place {
-            pace: self,
+        Some(QueuePlace {
+            limiter: self,
             class,
             number,
             called,
@@ -300,7 +300,7 @@ impl Pace {
         })
     }
 
-    /// Hands out turns whenever the span has room, until its own is among them.
+    /// Hands out permits whenever the span has room, until its own is among them.
     async fn keep_time(&self, called: &mut oneshot::Receiver<()>) -> Option<()> {
         loop {
             let room = self.line().hand_out(Instant::now());
@@ -318,7 +318,7 @@ impl Pace {
         }
     }
 
-    /// Ends a turn, and hands out what that makes free.
+    /// Ends a permit, and hands out what that makes free.
     fn give_back(&self, counts: bool) {
         let mut line = self.line();
         line.give_back(counts);

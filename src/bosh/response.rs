@@ -22,14 +22,14 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// Where an attribute stands, in bytes of the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct AttributeRange {
     /// From the white space in front of its name to its closing quote.
     pub whole: Range<usize>,
     /// What is between its quotes.
     pub value: Range<usize>,
 }
 
-impl Place {
+impl AttributeRange {
     /// The place of an attribute of the root, which starts at `start`.
     pub(super) fn of(attribute: &Attribute<'_>, start: usize) -> Self {
         // Attributes count from the tag's text, which starts behind its `<`.
@@ -49,7 +49,7 @@ impl Place {
 /// answer is passed on even if it says `inactivity='soon'`. A sid is a credential, so that `{:?}`
 /// leaves it out.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct Response<'a> {
     /// The session: 1 to 256 bytes of printable ASCII without space. Tigase says it at the
     /// creation only, Prosody in most answers (XEP-0124 §7.2).
     pub sid: Option<Cow<'a, str>>,
@@ -78,14 +78,14 @@ pub struct Answer<'a> {
     pub accept: Option<Range<usize>>,
     /// Where `host` stands: a client that honours it sends its next request there (§7.2), past the
     /// balancer.
-    pub host: Option<Place>,
+    pub host: Option<AttributeRange>,
     /// Where the start tag ends, in bytes: behind its `>`.
     pub end: usize,
 }
 
-impl fmt::Debug for Answer<'_> {
+impl fmt::Debug for Response<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
+        f.debug_struct("Response")
             .field("sid", &self.sid.as_ref().map(|_| "…"))
             .field("wait", &self.wait)
             .field("inactivity", &self.inactivity)
@@ -104,7 +104,7 @@ impl fmt::Debug for Answer<'_> {
 ///
 /// [`Malformed::Truncated`] or [`Malformed::Empty`] if the tag does not end within the body (or its
 /// first 64 KiB); any other cause if the tag is not that of a wrapper, or its `sid` cannot be one.
-pub fn read_answer(body: &[u8]) -> Result<Answer<'_>, Malformed> {
+pub fn read_response(body: &[u8]) -> Result<Response<'_>, Malformed> {
     // Tags are short, bodies are not: the rest is not even looked at.
     match read_within(body, USUAL_HEAD) {
         Err(_) if body.len() > USUAL_HEAD => read_within(body, MAX_HEAD),
@@ -112,7 +112,7 @@ pub fn read_answer(body: &[u8]) -> Result<Answer<'_>, Malformed> {
     }
 }
 
-fn read_within(body: &[u8], most: usize) -> Result<Answer<'_>, Malformed> {
+fn read_within(body: &[u8], most: usize) -> Result<Response<'_>, Malformed> {
     let head = body.get(..most).unwrap_or(body);
     let (text, broken) = match std::str::from_utf8(head) {
         Ok(text) => (text, false),
@@ -131,9 +131,9 @@ fn read_within(body: &[u8], most: usize) -> Result<Answer<'_>, Malformed> {
     if !chars::all_legal(text.get(..end).unwrap_or(text)) {
         return Err(Malformed::BadCharacter);
     }
-    let mut answer = Answer {
+    let mut answer = Response {
         end,
-        ..Answer::default()
+        ..Response::default()
     };
     for attribute in wrapper.attributes() {
         if attribute.namespace == Namespace::NONE {
@@ -143,7 +143,7 @@ fn read_within(body: &[u8], most: usize) -> Result<Answer<'_>, Malformed> {
     Ok(answer)
 }
 
-impl<'a> Answer<'a> {
+impl<'a> Response<'a> {
     /// Takes what an attribute without a prefix says; the root starts at `start`.
     fn take(&mut self, attribute: &Attribute<'a>, start: usize) -> Result<(), Malformed> {
         match attribute.name.local {
@@ -161,8 +161,8 @@ impl<'a> Answer<'a> {
                 self.error = kind == "error";
             }
             "condition" => self.condition = Some(attribute.value()?),
-            "accept" => self.accept = Some(Place::of(attribute, start).whole),
-            "host" => self.host = Some(Place::of(attribute, start)),
+            "accept" => self.accept = Some(AttributeRange::of(attribute, start).whole),
+            "host" => self.host = Some(AttributeRange::of(attribute, start)),
             _ => {}
         }
         Ok(())

@@ -131,7 +131,7 @@ struct Crossing {
 
 /// The order of one session's requests.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct RidOrder {
     /// The lowest rid not sent yet; 0 while none has been seen.
     next: u64,
     /// The earliest time for the next request.
@@ -148,7 +148,7 @@ pub(super) struct Turns {
     crossing: Option<Box<Crossing>>,
 }
 
-impl Turns {
+impl RidOrder {
     /// The order of a session whose creation carried `rid` and is answered.
     pub(super) fn after_creation(rid: u64) -> Self {
         Self {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Level, info, warn};
 
-use super::access::Name;
+use super::access_log::SessionTag;
 use super::answer::{Answer, Reply};
-use super::end::{self, Phase};
+use super::termination_state::{self, Phase};
 use super::{Cause, Proxy};
 use crate::cluster::NodeId;
 use crate::metrics::{Kind, Outcome};
@@ -25,14 +25,14 @@ const NO_NODE: u16 = u16::MAX;
 /// One request, counted once: when it is answered, or when it is dropped because its client went
 /// away.
 #[derive(Debug)]
-pub struct Note {
+pub struct RequestRecord {
     proxy: Arc<Proxy>,
     kind: Kind,
     client: IpAddr,
     begun: Instant,
     /// Time spent at nodes, in nanoseconds.
     at_nodes: AtomicU64,
-    /// The session's [`Name`], if there are lines in the log.
+    /// The session's [`SessionTag`], if there are lines in the log.
     session: AtomicU32,
     /// The last node that it was to go to.
     node: AtomicU16,
@@ -46,7 +46,7 @@ pub struct Note {
 /// The time of a request at a node, noted when this is dropped: that time is not the balancer's doing.
 #[derive(Debug)]
 pub(super) struct Stay<'a> {
-    note: &'a Note,
+    record: &'a RequestRecord,
     begun: Instant,
 }
 
@@ -67,7 +67,7 @@ impl Stay<'_> {
     fn note_time(&self) -> Duration {
         let took = self.begun.elapsed();
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.note.at_nodes.fetch_add(nanos, Ordering::Relaxed);
+        self.record.at_nodes.fetch_add(nanos, Ordering::Relaxed);
         took
     }
 }
@@ -80,7 +80,7 @@ impl Drop for Stay<'_> {
 
 /// How a request ended.
 #[derive(Debug)]
-struct Ended {
+struct Summary {
     outcome: Outcome,
     cause: Option<Cause>,
     status: u16,
@@ -108,8 +108,8 @@ pub enum Delivered {
 /// What is logged of an answer that is on its way.
 #[derive(Debug)]
 struct Undelivered {
-    note: Note,
-    ended: Ended,
+    record: RequestRecord,
+    ended: Summary,
     took: Duration,
 }
 
@@ -121,13 +121,13 @@ impl Delivery {
         };
         match delivered {
             Delivered::AtOnce => {}
-            Delivered::Slowly => last.took = last.note.begun.elapsed(),
+            Delivered::Slowly => last.took = last.record.begun.elapsed(),
             Delivered::TooSlow => {
-                last.took = last.note.begun.elapsed();
-                last.ended.state = end::TOO_SLOW;
+                last.took = last.record.begun.elapsed();
+                last.ended.state = termination_state::TOO_SLOW;
             }
         }
-        last.note.log(&last.ended, last.took);
+        last.record.log(&last.ended, last.took);
     }
 }
 
@@ -136,13 +136,13 @@ impl Drop for Delivery {
         let Some(mut last) = self.0.take() else {
             return;
         };
-        last.ended.state = end::undelivered(last.note.proxy.access.is_cut());
-        let took = last.note.begun.elapsed();
-        last.note.log(&last.ended, took);
+        last.ended.state = termination_state::undelivered(last.record.proxy.access.is_cut());
+        let took = last.record.begun.elapsed();
+        last.record.log(&last.ended, took);
     }
 }
 
-impl Note {
+impl RequestRecord {
     /// A request of `kind` that begins now, and is part of what `parent` is.
     pub fn new(proxy: Arc<Proxy>, kind: Kind, client: IpAddr, parent: &Parent) -> Self {
         Self {
@@ -152,7 +152,7 @@ impl Note {
             client,
             begun: Instant::now(),
             at_nodes: AtomicU64::new(0),
-            session: AtomicU32::new(Name::NONE.bits()),
+            session: AtomicU32::new(SessionTag::NONE.bits()),
             node: AtomicU16::new(NO_NODE),
             phase: AtomicU8::new(Phase::Request as u8),
             tries: AtomicU8::new(0),
@@ -202,7 +202,7 @@ impl Note {
     pub(super) fn at_node(&self) -> Stay<'_> {
         self.enters(Phase::Node);
         Stay {
-            note: self,
+            record: self,
             begun: Instant::now(),
         }
     }
@@ -232,15 +232,15 @@ impl Note {
             return Delivery(None);
         }
         let phase = Phase::numbered(self.phase.load(Ordering::Relaxed));
-        let ended = Ended {
+        let ended = Summary {
             outcome,
             cause: answer.cause,
             status: answer.status,
             bytes: answer.body.len(),
-            state: end::answered(answer.cause, phase, has_node),
+            state: termination_state::answered(answer.cause, phase, has_node),
         };
         Delivery(Some(Box::new(Undelivered {
-            note: self,
+            record: self,
             ended,
             took,
         })))
@@ -264,25 +264,26 @@ impl Note {
         }
     }
 
-    fn log(&self, ended: &Ended, took: Duration) {
+    fn log(&self, ended: &Summary, took: Duration) {
         self.trace(ended);
         if !self.proxy.access.is_on() {
             return;
         }
-        let session = Name::from_bits(self.session.load(Ordering::Relaxed));
+        let session = SessionTag::from_bits(self.session.load(Ordering::Relaxed));
         // Only ordinary ends are ever left out.
-        let ordinary = ended.outcome == Outcome::Ok && !end::is_undelivered(ended.state);
+        let ordinary =
+            ended.outcome == Outcome::Ok && !termination_state::is_undelivered(ended.state);
         if !ordinary || self.proxy.access.samples(session) {
             self.line(ended, took, session);
         }
     }
 
-    fn trace(&self, ended: &Ended) {
+    fn trace(&self, ended: &Summary) {
         if !self.trace.is_on() {
             return;
         }
-        let session = Name::from_bits(self.session.load(Ordering::Relaxed));
-        self.trace.end(&traces::Ended {
+        let session = SessionTag::from_bits(self.session.load(Ordering::Relaxed));
+        self.trace.end(&traces::SpanEnd {
             kind: self.kind.label(),
             outcome: ended.outcome.label(),
             state: ended.state,
@@ -295,7 +296,7 @@ impl Note {
         });
     }
 
-    fn line(&self, ended: &Ended, took: Duration, session: Name) {
+    fn line(&self, ended: &Summary, took: Duration, session: SessionTag) {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let tries = self.tries.load(Ordering::Relaxed);
         let (mut letters, mut place) = ([0; 6], [0; LONGEST_ADDRESS]);
@@ -356,7 +357,7 @@ fn address(address: IpAddr, place: &mut [u8; LONGEST_ADDRESS]) -> &str {
 }
 
 /// A request that nobody answers any more: its client went away, or the process ends.
-impl Drop for Note {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         if self.counted {
             return;
@@ -369,12 +370,12 @@ impl Drop for Note {
         };
         self.proxy.metrics.count_request(self.kind, outcome);
         let phase = Phase::numbered(self.phase.load(Ordering::Relaxed));
-        let ended = Ended {
+        let ended = Summary {
             outcome,
             cause: None,
             status: 0,
             bytes: 0,
-            state: end::given_up(phase, cut),
+            state: termination_state::given_up(phase, cut),
         };
         self.log(&ended, self.begun.elapsed());
     }
@@ -401,11 +402,11 @@ mod tests {
         let cluster = Arc::new(Cluster::new(&settings, &metrics));
         let proxy = Arc::new(Proxy::new(&settings, cluster, metrics).unwrap());
         let client = IpAddr::from([127, 0, 0, 1]);
-        let note = Note::new(proxy, Kind::Creation, client, &Parent::default());
+        let record = RequestRecord::new(proxy, Kind::Creation, client, &Parent::default());
         for _ in 0..257 {
-            note.goes_to(NodeId(0));
+            record.goes_to(NodeId(0));
         }
-        assert_eq!(note.tries.load(Ordering::Relaxed), 255);
+        assert_eq!(record.tries.load(Ordering::Relaxed), 255);
     }
 
     #[test]

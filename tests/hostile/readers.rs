@@ -15,10 +15,10 @@ pub(crate) struct Seen {
 pub(crate) type Reading = Vec<Seen>;
 
 /// A reader: its name, and what it sees.
-pub(crate) type Lens = (&'static str, fn(&[u8]) -> Reading);
+pub(crate) type Reader = (&'static str, fn(&[u8]) -> Reading);
 
 /// All readers.
-pub(crate) const LENSES: [Lens; 5] = [
+pub(crate) const READERS: [Reader; 5] = [
     ("Tigase", markup::tigase),
     ("Prosody", web::prosody),
     ("ejabberd", web::ejabberd),
@@ -56,16 +56,16 @@ mod tests {
         let body =
             "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' sid=\"x\"><a>b</a></body>";
         let bytes = [request(body), request("<body rid='2'/>")].concat();
-        for (name, lens) in LENSES {
-            assert_eq!(lens(&bytes), [seen("x", "1"), seen("", "2")], "{name}");
+        for (name, reader) in READERS {
+            assert_eq!(reader(&bytes), [seen("x", "1"), seen("", "2")], "{name}");
         }
     }
 
     #[test]
     fn readers_are_as_lenient_as_their_models() {
         let by = |name: &str, bytes: &[u8]| {
-            let lens = LENSES.iter().find(|(lens, _)| *lens == name);
-            lens.expect("a lens of that name").1(bytes)
+            let reader = READERS.iter().find(|(reader, _)| *reader == name);
+            reader.expect("a reader of that name").1(bytes)
         };
         let head = b"POST / HTTP/1.1\r\nX: <body rid='3' sid='v'/>\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(by("Tigase", head), [seen("v", "3")]);

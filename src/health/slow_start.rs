@@ -17,14 +17,14 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// The slow start of one node.
 #[derive(Debug)]
-pub(super) struct Ramp {
+pub(super) struct SlowStart {
     over: Duration,
     /// When it began; none if the node has its whole share.
     begun: Option<Instant>,
 }
 
-impl Ramp {
-    /// A ramp that takes `over`; nothing is no ramp at all.
+impl SlowStart {
+    /// A slow start that takes `over`; with zero there is none.
     pub(super) const fn new(over: Duration) -> Self {
         Self { over, begun: None }
     }
@@ -63,34 +63,34 @@ mod tests {
     #[test]
     fn a_share_grows_from_a_tenth_to_the_whole_and_no_further() {
         let over = Duration::from_secs(30);
-        let mut ramp = Ramp::new(over);
+        let mut slow_start = SlowStart::new(over);
         let begun = Instant::now();
-        assert_eq!(ramp.share(begun), Share::WHOLE, "the first verdict");
-        assert_eq!(ramp.next_step(begun), None);
-        ramp.begin(begun);
-        assert_eq!(ramp.share(begun), FIRST);
+        assert_eq!(slow_start.share(begun), Share::WHOLE, "the first verdict");
+        assert_eq!(slow_start.next_step(begun), None);
+        slow_start.begin(begun);
+        assert_eq!(slow_start.share(begun), FIRST);
         let mut shares = vec![];
         let mut now = begun;
-        while let Some(next) = ramp.next_step(now) {
+        while let Some(next) = slow_start.next_step(now) {
             now = next;
-            shares.push(ramp.share(now));
+            shares.push(slow_start.share(now));
         }
         assert!(shares.is_sorted());
         assert_eq!(shares.last(), Some(&Share::WHOLE));
         let took = now.duration_since(begun);
         assert!(took >= over && took < over + over / STEPS, "{took:?}");
         let half = (f64::from(FIRST.0) + f64::from(Share::WHOLE.0)) / 2.0;
-        ramp.begin(begun);
-        let middle = ramp.share(begun + over / 2);
+        slow_start.begin(begun);
+        let middle = slow_start.share(begun + over / 2);
         assert!((f64::from(middle.0) - half).abs() <= 1.0, "{middle:?}");
     }
 
     #[test]
     fn with_nothing_configured_the_share_is_whole_at_once() {
-        let mut ramp = Ramp::new(Duration::ZERO);
+        let mut slow_start = SlowStart::new(Duration::ZERO);
         let now = Instant::now();
-        ramp.begin(now);
-        assert_eq!(ramp.share(now), Share::WHOLE);
-        assert_eq!(ramp.next_step(now), None);
+        slow_start.begin(now);
+        assert_eq!(slow_start.share(now), Share::WHOLE);
+        assert_eq!(slow_start.next_step(now), None);
     }
 }

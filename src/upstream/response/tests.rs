@@ -27,13 +27,13 @@ pub(super) fn outcome<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String 
     }
 }
 
-pub(super) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Answer, Error> {
+pub(super) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Response, Error> {
     let mut reader = Reader::new(MAX);
     let mut pieces = pieces.into_iter();
     while let Some(piece) = pieces.next() {
         if let Some(answer) = reader.push(piece)? {
             let surplus: usize = pieces.map(<[u8]>::len).sum();
-            return Ok(Answer {
+            return Ok(Response {
                 reusable: answer.reusable && surplus == 0,
                 ..answer
             });

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 /// What a node's falls cost it.
 #[derive(Debug, Clone)]
-pub(super) struct Penalty {
-    /// The penalty for the second fall; it doubles with each one more. Nothing is no penalty.
+pub(super) struct FlapDamping {
+    /// The penalty for the second fall; it doubles with each one more. Zero is no penalty.
     base: Duration,
     /// The longest penalty, and also how long a node must be up for one fall to be forgotten.
     most: Duration,
@@ -18,7 +18,7 @@ pub(super) struct Penalty {
     up_since: Option<Instant>,
 }
 
-impl Penalty {
+impl FlapDamping {
     /// Of a node that has not gone down yet.
     pub(super) const fn new(base: Duration, most: Duration) -> Self {
         Self {
@@ -73,47 +73,47 @@ mod tests {
 
     #[test]
     fn penalties_double_from_the_second_fall_on() {
-        let mut penalty = Penalty::new(BASE, MOST);
+        let mut damping = FlapDamping::new(BASE, MOST);
         let now = Instant::now();
-        assert_eq!(penalty.length(), Duration::ZERO, "down from the start");
+        assert_eq!(damping.length(), Duration::ZERO, "down from the start");
         let mut seconds = vec![];
         for _ in 0..10 {
-            penalty.rose(now);
-            penalty.fell(now);
-            seconds.push(penalty.length().as_secs());
+            damping.rose(now);
+            damping.fell(now);
+            seconds.push(damping.length().as_secs());
         }
         assert_eq!(seconds, [0, 5, 10, 20, 40, 80, 160, 300, 300, 300]);
         for _ in 0..100 {
-            penalty.fell(now);
+            damping.fell(now);
         }
-        assert_eq!(penalty.length(), MOST);
+        assert_eq!(damping.length(), MOST);
     }
 
     #[test]
     fn one_fall_is_forgotten_for_each_longest_penalty_that_the_node_is_up() {
-        let mut penalty = Penalty::new(BASE, MOST);
+        let mut damping = FlapDamping::new(BASE, MOST);
         let now = Instant::now();
         for _ in 0..4 {
-            penalty.rose(now);
-            penalty.fell(now);
+            damping.rose(now);
+            damping.fell(now);
         }
-        assert_eq!(penalty.falls(now + 9 * MOST), 4, "not while it is down");
-        penalty.rose(now);
-        assert_eq!(penalty.falls(now + MOST / 2), 4);
-        assert_eq!(penalty.falls(now + MOST * 5 / 2), 2);
-        assert_eq!(penalty.falls(now + 100 * MOST), 0);
-        penalty.fell(now + MOST * 5 / 2);
-        assert_eq!(penalty.length(), 2 * BASE, "the third fall");
+        assert_eq!(damping.falls(now + 9 * MOST), 4, "not while it is down");
+        damping.rose(now);
+        assert_eq!(damping.falls(now + MOST / 2), 4);
+        assert_eq!(damping.falls(now + MOST * 5 / 2), 2);
+        assert_eq!(damping.falls(now + 100 * MOST), 0);
+        damping.fell(now + MOST * 5 / 2);
+        assert_eq!(damping.length(), 2 * BASE, "the third fall");
     }
 
     #[test]
-    fn with_nothing_configured_there_is_no_penalty() {
-        let mut penalty = Penalty::new(Duration::ZERO, MOST);
+    fn with_nothing_configured_there_is_no_damping() {
+        let mut damping = FlapDamping::new(Duration::ZERO, MOST);
         let now = Instant::now();
         for _ in 0..5 {
-            penalty.fell(now);
+            damping.fell(now);
         }
-        assert_eq!(penalty.length(), Duration::ZERO);
-        assert_eq!(penalty.falls(now), 5);
+        assert_eq!(damping.length(), Duration::ZERO);
+        assert_eq!(damping.falls(now), 5);
     }
 }

@@ -41,7 +41,7 @@ GET /metrics           counters and gauges, for Prometheus
 ";
 
 /// An answer.
-pub(super) type Answer = Response<AdminBody>;
+pub(super) type AdminResponse = Response<AdminBody>;
 
 /// What there is to be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,11 @@ impl<'a> Endpoint<'a> {
 }
 
 /// The answer to `request`.
-pub(super) async fn to(state: &Arc<AdminState>, request: Request<Incoming>, link: &Link) -> Answer {
+pub(super) async fn to(
+    state: &Arc<AdminState>,
+    request: Request<Incoming>,
+    link: &Link,
+) -> AdminResponse {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let endpoint = Endpoint::at(path);
@@ -147,7 +151,7 @@ async fn show(
     endpoint: Endpoint<'_>,
     head: &hyper::http::request::Parts,
     link: &Link,
-) -> Answer {
+) -> AdminResponse {
     match endpoint {
         Endpoint::Page => page(),
         Endpoint::Help => text(StatusCode::OK, HELP),
@@ -203,7 +207,7 @@ fn admit(
     Ok(())
 }
 
-fn refuse(state: &AdminState, refused: Refused) -> Answer {
+fn refuse(state: &AdminState, refused: Refused) -> AdminResponse {
     let (status, reason, what) = match refused {
         Refused::Token => (
             StatusCode::UNAUTHORIZED,
@@ -230,7 +234,7 @@ fn refuse(state: &AdminState, refused: Refused) -> Answer {
     answer
 }
 
-fn not_allowed(path: &str, may_put: bool) -> Answer {
+fn not_allowed(path: &str, may_put: bool) -> AdminResponse {
     let methods = if may_put {
         "GET, HEAD, PUT"
     } else {
@@ -249,7 +253,11 @@ fn since(query: Option<&str>) -> Option<u64> {
     query.strip_prefix("since=")?.parse().ok()
 }
 
-fn listen(state: &Arc<AdminState>, head: &hyper::http::request::Parts, link: &Link) -> Answer {
+fn listen(
+    state: &Arc<AdminState>,
+    head: &hyper::http::request::Parts,
+    link: &Link,
+) -> AdminResponse {
     if head.method == Method::HEAD {
         return answer(StatusCode::OK, EVENTS, AdminBody::Whole(None));
     }
@@ -270,7 +278,7 @@ fn listen(state: &Arc<AdminState>, head: &hyper::http::request::Parts, link: &Li
 }
 
 /// The live page.
-fn page() -> Answer {
+fn page() -> AdminResponse {
     let mut answer = answer(StatusCode::OK, HTML, whole(page::PAGE));
     for (name, value) in page::guards() {
         answer.headers_mut().insert(name, value);
@@ -280,7 +288,7 @@ fn page() -> Answer {
 
 /// The metrics, in the newer format for a reader that names it. They are written on a thread of
 /// their own: with many nodes it takes milliseconds, and probes run on this one.
-async fn metrics(state: &Arc<AdminState>, headers: &HeaderMap) -> Answer {
+async fn metrics(state: &Arc<AdminState>, headers: &HeaderMap) -> AdminResponse {
     let newer = headers
         .get(ACCEPT)
         .and_then(|accept| accept.to_str().ok())
@@ -306,11 +314,11 @@ async fn metrics(state: &Arc<AdminState>, headers: &HeaderMap) -> Answer {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> AdminResponse {
     answer(status, TEXT, whole(body))
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+fn json(status: StatusCode, value: &impl Serialize) -> AdminResponse {
     let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
     body.push(b'\n');
     answer(status, JSON, whole(body))
@@ -320,7 +328,7 @@ fn whole(body: impl Into<Bytes>) -> AdminBody {
     AdminBody::Whole(Some(body.into()))
 }
 
-fn answer(status: StatusCode, content_type: HeaderValue, body: AdminBody) -> Answer {
+fn answer(status: StatusCode, content_type: HeaderValue, body: AdminBody) -> AdminResponse {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -334,7 +342,7 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: AdminBody) -> Ans
 }
 
 /// Ends the connection after `answer`: what follows on it may be a body that nobody reads.
-fn closing(mut answer: Answer) -> Answer {
+fn closing(mut answer: AdminResponse) -> AdminResponse {
     let close = HeaderValue::from_static("close");
     answer.headers_mut().insert(CONNECTION, close);
     answer

@@ -1,4 +1,4 @@
-//! Turns: their rate, their order, and what becomes of those that nobody takes.
+//! Permits: their rate, their order, and what becomes of those that nobody takes.
 
 use std::sync::Arc;
 
@@ -44,54 +44,54 @@ fn a_full_second_says_when_there_is_room() {
 
 #[tokio::test(start_paused = true)]
 async fn only_so_many_are_opened_at_a_time() {
-    let pace = Pace::new(2, 0);
-    let first = pace.try_turn(Instant::now()).unwrap();
-    let _second = pace.try_turn(Instant::now()).unwrap();
-    assert!(pace.try_turn(Instant::now()).is_none());
-    let waits = tokio::time::timeout(MILLISECOND, pace.turn(CREATION)).await;
+    let limiter = ConnectLimiter::new(2, 0);
+    let first = limiter.try_permit(Instant::now()).unwrap();
+    let _second = limiter.try_permit(Instant::now()).unwrap();
+    assert!(limiter.try_permit(Instant::now()).is_none());
+    let waits = tokio::time::timeout(MILLISECOND, limiter.permit(CREATION)).await;
     assert!(waits.is_err());
-    assert_eq!(pace.waiting(), 0, "it gave up");
+    assert_eq!(limiter.waiting(), 0, "it gave up");
     drop(first);
-    assert!(pace.turn(CREATION).await.is_some());
-    assert!(pace.try_turn(Instant::now()).is_some());
+    assert!(limiter.permit(CREATION).await.is_some());
+    assert!(limiter.try_permit(Instant::now()).is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_first_is_first_and_nobody_overtakes() {
-    let pace = Arc::new(Pace::new(1, 0));
+    let limiter = Arc::new(ConnectLimiter::new(1, 0));
     let (sender, mut order) = mpsc::unbounded_channel();
-    let turn = pace.try_turn(Instant::now()).unwrap();
+    let permit = limiter.try_permit(Instant::now()).unwrap();
     for number in 0..10 {
-        let (pace, sender) = (Arc::clone(&pace), sender.clone());
+        let (limiter, sender) = (Arc::clone(&limiter), sender.clone());
         tokio::spawn(async move {
-            let _turn = pace.turn(CREATION).await.unwrap();
-            assert!(pace.try_turn(Instant::now()).is_none());
+            let _turn = limiter.permit(CREATION).await.unwrap();
+            assert!(limiter.try_permit(Instant::now()).is_none());
             sender.send(number).unwrap();
         });
         tokio::task::yield_now().await;
     }
-    assert_eq!(pace.waiting(), 10);
-    drop(turn);
-    assert!(pace.try_turn(Instant::now()).is_none(), "overtaken");
+    assert_eq!(limiter.waiting(), 10);
+    drop(permit);
+    assert!(limiter.try_permit(Instant::now()).is_none(), "overtaken");
     for number in 0..10 {
         assert_eq!(order.recv().await, Some(number));
     }
-    assert!(pace.turn(CREATION).await.is_some());
-    assert_eq!(pace.waiting(), 0);
+    assert!(limiter.permit(CREATION).await.is_some());
+    assert_eq!(limiter.waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_goes_at_once_and_what_exceeds_it_in_the_next_second() {
-    let pace = Pace::new(5, 10);
+    let limiter = ConnectLimiter::new(5, 10);
     let begun = Instant::now();
     let mut at = vec![];
     for _ in 0..25 {
-        let turn = match pace.try_turn(Instant::now()) {
-            Some(turn) => turn,
-            None => pace.turn(CREATION).await.unwrap(),
+        let permit = match limiter.try_permit(Instant::now()) {
+            Some(permit) => permit,
+            None => limiter.permit(CREATION).await.unwrap(),
         };
         at.push(begun.elapsed().as_secs());
-        drop(turn);
+        drop(permit);
     }
     let of = |second| at.iter().filter(|&&s| s == second).count();
     assert_eq!([of(0), of(1), of(2)], [10, 10, 5]);
@@ -99,60 +99,60 @@ async fn a_burst_goes_at_once_and_what_exceeds_it_in_the_next_second() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_connection_does_not_count() {
-    let pace = Pace::new(5, 1);
+    let limiter = ConnectLimiter::new(5, 1);
     for _ in 0..100 {
-        pace.try_turn(Instant::now()).unwrap().forgive();
+        limiter.try_permit(Instant::now()).unwrap().forgive();
     }
-    drop(pace.try_turn(Instant::now()).unwrap());
-    assert!(pace.try_turn(Instant::now()).is_none());
+    drop(limiter.try_permit(Instant::now()).unwrap());
+    assert!(limiter.try_permit(Instant::now()).is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_takes_nobodys_place() {
-    let pace = Pace::new(1, 1);
-    drop(pace.try_turn(Instant::now()).unwrap());
+    let limiter = ConnectLimiter::new(1, 1);
+    drop(limiter.try_permit(Instant::now()).unwrap());
     let begun = Instant::now();
     for _ in 0..50 {
-        let gave_up = tokio::time::timeout(MILLISECOND, pace.turn(CREATION)).await;
+        let gave_up = tokio::time::timeout(MILLISECOND, limiter.permit(CREATION)).await;
         assert!(gave_up.is_err());
     }
-    assert!(pace.turn(CREATION).await.is_some());
+    assert!(limiter.permit(CREATION).await.is_some());
     assert!(begun.elapsed() <= SPAN + 2 * MILLISECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_queue_is_bounded() {
-    let pace = Pace::new(1, 0);
-    let _turn = pace.try_turn(Instant::now()).unwrap();
-    pace.line().most_waiting = 1;
-    let place = pace.get_in_line(CREATION);
+    let limiter = ConnectLimiter::new(1, 0);
+    let _turn = limiter.try_permit(Instant::now()).unwrap();
+    limiter.line().most_waiting = 1;
+    let place = limiter.get_in_line(CREATION);
     assert!(place.is_some());
-    assert!(pace.turn(Priority::Pinned).await.is_none());
-    assert_eq!(pace.waiting(), 1);
+    assert!(limiter.permit(Priority::Pinned).await.is_none());
+    assert_eq!(limiter.waiting(), 1);
     drop(place);
-    assert!(pace.get_in_line(Priority::Pinned).is_some());
+    assert!(limiter.get_in_line(Priority::Pinned).is_some());
 }
 
-/// The classes of `count` turns in a row, while `waiting` of each class wait and none more
+/// The classes of `count` permits in a row, while `waiting` of each class wait and none more
 /// comes.
 async fn order_of(waiting: [usize; 3], count: usize) -> Vec<Priority> {
-    let pace = Arc::new(Pace::new(1, 0));
+    let limiter = Arc::new(ConnectLimiter::new(1, 0));
     let (sender, mut order) = mpsc::unbounded_channel();
-    let turn = pace.try_turn(Instant::now()).unwrap();
+    let permit = limiter.try_permit(Instant::now()).unwrap();
     // The lowest class comes first, which must not help it.
     for priority in Priority::ALL.into_iter().rev() {
         for _ in 0..waiting[priority as usize] {
-            let (pace, sender) = (Arc::clone(&pace), sender.clone());
+            let (limiter, sender) = (Arc::clone(&limiter), sender.clone());
             tokio::spawn(async move {
-                let _turn = pace.turn(priority).await.unwrap();
+                let _turn = limiter.permit(priority).await.unwrap();
                 sender.send(priority).unwrap();
             });
         }
     }
-    while pace.waiting() < waiting.iter().sum() {
+    while limiter.waiting() < waiting.iter().sum() {
         tokio::task::yield_now().await;
     }
-    drop(turn);
+    drop(permit);
     let mut classes = vec![];
     while classes.len() < count {
         classes.push(order.recv().await.unwrap());
@@ -182,46 +182,46 @@ async fn pinned_sessions_go_first_and_no_class_starves() {
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_nobody_takes_goes_to_the_next() {
-    let pace = Pace::new(1, 1);
-    let turn = pace.try_turn(Instant::now()).unwrap();
-    let gone = pace.get_in_line(CREATION).unwrap();
-    let next = pace.get_in_line(CREATION).unwrap();
-    turn.forgive();
-    assert_eq!(pace.waiting(), 1, "the first was called");
+    let limiter = ConnectLimiter::new(1, 1);
+    let permit = limiter.try_permit(Instant::now()).unwrap();
+    let gone = limiter.get_in_line(CREATION).unwrap();
+    let next = limiter.get_in_line(CREATION).unwrap();
+    permit.forgive();
+    assert_eq!(limiter.waiting(), 1, "the first was called");
     drop(gone);
-    assert_eq!(pace.waiting(), 0, "and the second in its place");
+    assert_eq!(limiter.waiting(), 0, "and the second in its place");
     drop(next);
-    assert!(pace.try_turn(Instant::now()).is_some());
+    assert!(limiter.try_permit(Instant::now()).is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn somebody_keeps_time_however_many_give_up() {
-    let pace = Arc::new(Pace::new(5, 10));
+    let limiter = Arc::new(ConnectLimiter::new(5, 10));
     let mut random = fastrand::Rng::with_seed(7);
-    let (sender, mut turns) = mpsc::unbounded_channel();
+    let (sender, mut permits) = mpsc::unbounded_channel();
     let mut patient = 0;
     for _ in 0..300 {
         let priority = Priority::ALL[random.usize(0..3)];
         let patience = MILLISECOND * random.u32(0..20_000);
         let gives_up = random.bool();
         patient += usize::from(!gives_up);
-        let (pace, sender) = (Arc::clone(&pace), sender.clone());
+        let (limiter, sender) = (Arc::clone(&limiter), sender.clone());
         tokio::spawn(async move {
             if gives_up {
-                drop(tokio::time::timeout(patience, pace.turn(priority)).await);
+                drop(tokio::time::timeout(patience, limiter.permit(priority)).await);
             } else {
-                let turn = pace.turn(priority).await.unwrap();
+                let permit = limiter.permit(priority).await.unwrap();
                 tokio::time::sleep(MILLISECOND * 30).await;
-                drop(turn);
+                drop(permit);
                 sender.send(()).unwrap();
             }
         });
     }
     let begun = Instant::now();
     for _ in 0..patient {
-        turns.recv().await.unwrap();
+        permits.recv().await.unwrap();
     }
     assert!(begun.elapsed() < SPAN * 31, "{:?}", begun.elapsed());
-    assert_eq!(pace.waiting(), 0);
-    assert_eq!(pace.line().opening, 0);
+    assert_eq!(limiter.waiting(), 0);
+    assert_eq!(limiter.line().opening, 0);
 }

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::lenses::{LENSES, Seen};
 use crate::node::Recording;
+use crate::readers::{READERS, Seen};
 
 /// Holds that none of `count` cases had a fault.
 pub(crate) fn none_of(count: usize, faults: &[String]) {
@@ -36,8 +36,8 @@ impl Expected {
         let own = format!("\r\nHost: {address}\r\n");
         let news = news.iter().filter(|recording| !is_probe(recording, &own));
         let news: Vec<_> = news.collect();
-        for (name, lens) in LENSES {
-            let mut seen: Vec<Seen> = news.iter().flat_map(|news| lens(&news.bytes)).collect();
+        for (name, reader) in READERS {
+            let mut seen: Vec<Seen> = news.iter().flat_map(|news| reader(&news.bytes)).collect();
             seen.sort();
             if seen != self.0 {
                 return Err(format!(

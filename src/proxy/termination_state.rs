@@ -42,9 +42,9 @@ impl Phase {
 /// `node` says whether there was a node.
 pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> &'static str {
     use Cause::{
-        BadHead, BodyMemory, BodyTimeout, Coding, CreationFailed, CreationRate, Full, Malformed,
-        Method, NoNode, NodeError, NodeGarbage, NodesFull, NotFound, Overloaded, RequestFailed,
-        SessionLost, SidConflict, TooLarge, TooMany, UnknownBudget, UnknownSid,
+        BadHead, BodyMemory, BodyTimeout, Coding, CreationFailed, CreationRate, Full,
+        InvalidResponse, Malformed, Method, NoNode, NodeError, NodesFull, NotFound, Overloaded,
+        RequestFailed, SessionLost, SidConflict, TooLarge, TooMany, UnknownBudget, UnknownSid,
     };
     match (cause, phase) {
         (None, Phase::Stead) => "LH",
@@ -59,7 +59,7 @@ pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> 
         (Some(CreationFailed | SessionLost), Phase::Node) => "sH",
         (Some(RequestFailed), Phase::Answer) => "SD",
         (Some(RequestFailed), _) => "SH",
-        (Some(CreationFailed | NodeError | NodeGarbage | SidConflict), _) => "SD",
+        (Some(CreationFailed | NodeError | InvalidResponse | SidConflict), _) => "SD",
         (Some(NoNode | SessionLost), _) => "sQ",
     }
 }

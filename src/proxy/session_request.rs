@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use order::Lost;
 
-use super::attempt::{self, Ended, OVERDUE_AFTER};
-use super::deadline::Times;
+use super::attempt::{self, AttemptEnd, OVERDUE_AFTER};
+use super::deadline::AttemptTimes;
 use super::failed::Broken;
-use super::learn::{self, Learned};
-use super::resend::Writes;
+use super::node_response::{self, NodeResponse};
+use super::retry::Writes;
 use super::{Answer, Cause, Job, Phase, Proxy, Reply, release};
 use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
@@ -28,21 +28,21 @@ use crate::sessions::{Place, Session};
 use crate::upstream::{self, Connection, Priority};
 
 /// How long a request waits for a node to come up when no node is known to have its session.
-const UNPROVEN_PATIENCE: Duration = Duration::from_secs(60);
+const PROVISIONAL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request of a session, counted as under way there until dropped.
-pub(super) struct UnderWay {
+pub(super) struct SessionRequest {
     pub(super) proxy: Arc<Proxy>,
     pub(super) session: Arc<Session>,
     /// Its place in the order of the session's requests.
     pub(super) place: Place,
     /// It began after the session was terminated.
     pub(super) late: bool,
-    /// Who pays for it, if its session was unproven when it began and stays so.
+    /// Who pays for it, if its session was provisional when it began and stays so.
     owing: Option<Client>,
 }
 
-impl UnderWay {
+impl SessionRequest {
     /// Takes over a request that [`Session::begin`] has counted.
     pub(super) const fn new(
         proxy: Arc<Proxy>,
@@ -61,11 +61,11 @@ impl UnderWay {
 
     /// Who would pay if the request ended now.
     pub(super) fn owes(&self) -> Option<Client> {
-        self.owing.filter(|_| self.session.is_unproven())
+        self.owing.filter(|_| self.session.is_provisional())
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for SessionRequest {
     fn drop(&mut self) {
         if let Some(client) = self.owes() {
             let now = self.proxy.started.elapsed();
@@ -78,7 +78,7 @@ impl Drop for UnderWay {
 
 /// What the request has been through.
 #[derive(Default)]
-pub(super) struct Past {
+pub(super) struct RetryState {
     /// The session's node when the request began.
     home: Option<NodeId>,
     /// Nodes that could not take the session.
@@ -114,76 +114,76 @@ pub(super) enum Step {
 }
 
 /// Runs a request of a session to its answer.
-pub(super) async fn run(under_way: UnderWay, job: Job) -> Reply {
-    let proxy = Arc::clone(&under_way.proxy);
+pub(super) async fn run(request: SessionRequest, job: Job) -> Reply {
+    let proxy = Arc::clone(&request.proxy);
     let release = &proxy.release;
-    let manner = release::Manner::of(job.note.kind());
+    let manner = release::Manner::of(job.record.kind());
     // A poll waits for no lower rid any more once the process stops: its node must see its rid.
-    let turn = under_way.turn();
+    let turn = request.turn();
     let _ = release.unless(manner, turn).await;
-    let mut past = Past {
-        home: Some(under_way.session.node()),
-        ..Past::default()
+    let mut state = RetryState {
+        home: Some(request.session.node()),
+        ..RetryState::default()
     };
     let answer = loop {
-        let id = under_way.session.node();
-        let mut step = if !past.writes.may(id, under_way.owes().is_none()) {
-            under_way.give_up(&job)
-        } else if under_way.proxy.cluster.node(id).serves() {
-            under_way.attempt(id, &job, &mut past).await
+        let id = request.session.node();
+        let mut step = if !state.writes.may(id, request.owes().is_none()) {
+            request.give_up(&job)
+        } else if request.proxy.cluster.node(id).serves() {
+            request.attempt(id, &job, &mut state).await
         } else {
             Step::Reassign
         };
         if let Step::Doubt = step {
-            let doubt = Box::pin(under_way.doubt(id, &job, &past));
+            let doubt = Box::pin(request.doubt(id, &job, &state));
             let Some(next) = release.unless(manner, doubt).await else {
-                break under_way.released(&job);
+                break request.released(&job);
             };
             step = next;
         }
         match step {
             Step::Done(answer) => break answer,
             Step::Again => {
-                job.note.enters(Phase::Queue);
-                under_way.turn_again().await;
+                job.record.enters(Phase::Queue);
+                request.turn_again().await;
             }
             Step::Lost => {
-                job.note.enters(Phase::Queue);
-                under_way.session.resend(&under_way.place);
-                past.renew = true;
+                job.record.enters(Phase::Queue);
+                request.session.resend(&request.place);
+                state.renew = true;
             }
             Step::Later(pause) => {
-                job.note.enters(Phase::Queue);
-                under_way.session.again(&under_way.place);
+                job.record.enters(Phase::Queue);
+                request.session.again(&request.place);
                 if release.unless(manner, sleep(pause)).await.is_none() {
-                    break under_way.released(&job);
+                    break request.released(&job);
                 }
-                under_way.turn_again().await;
+                request.turn_again().await;
             }
             Step::Reassign | Step::Doubt => {
-                job.note.enters(Phase::Queue);
-                under_way.session.again(&under_way.place);
-                let moved = Box::pin(under_way.reassign(id, &job, &mut past));
+                job.record.enters(Phase::Queue);
+                request.session.again(&request.place);
+                let moved = Box::pin(request.reassign(id, &job, &mut state));
                 match release.unless(manner, moved).await {
                     Some(true) => {}
-                    Some(false) => break under_way.lost(Cause::SessionLost),
-                    None => break under_way.released(&job),
+                    Some(false) => break request.lost(Cause::SessionLost),
+                    None => break request.released(&job),
                 }
-                under_way.turn_again().await;
+                request.turn_again().await;
             }
-            Step::Rejected(cause) => break under_way.lost(cause),
+            Step::Rejected(cause) => break request.lost(cause),
         }
     };
-    job.note.answer(answer)
+    job.record.answer(answer)
 }
 
-impl UnderWay {
+impl SessionRequest {
     /// One try at the session's node.
-    async fn attempt(&self, id: NodeId, job: &Job, past: &mut Past) -> Step {
+    async fn attempt(&self, id: NodeId, job: &Job, state: &mut RetryState) -> Step {
         let node = self.proxy.cluster.node(id);
-        job.note.goes_to(id);
+        job.record.goes_to(id);
         let patience = Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER;
-        let idle = if std::mem::take(&mut past.renew) || past.repeated {
+        let idle = if std::mem::take(&mut state.renew) || state.repeated {
             None
         } else {
             self.session.take_idle()
@@ -195,17 +195,17 @@ impl UnderWay {
                     return Step::Rejected(Cause::SessionLost);
                 }
                 let give_up = Instant::now() + patience;
-                let priority = Priority::of_session(past.home == Some(id));
-                job.note.enters(Phase::Connect);
+                let priority = Priority::of_session(state.home == Some(id));
+                job.record.enters(Phase::Connect);
                 match Box::pin(self.open(node, priority, give_up)).await {
                     Some(Ok(connection)) => connection,
-                    Some(Err(error)) => return self.failed(id, &error.into(), job, past),
+                    Some(Err(error)) => return self.failed(id, &error.into(), job, state),
                     None => return Step::Rejected(Cause::UnknownBudget),
                 }
             }
         };
-        self.distance(&job.note).await;
-        let asks = job.note.kind() == Kind::Send;
+        self.distance(&job.record).await;
+        let asks = job.record.kind() == Kind::Send;
         let mut written = false;
         let sent = || {
             written = true;
@@ -214,9 +214,9 @@ impl UnderWay {
                 self.session.leave();
             }
         };
-        let stay = job.note.at_node();
-        let times =
-            Times::new(stay.begun(), patience).released(release::Manner::of(job.note.kind()));
+        let stay = job.record.at_node();
+        let times = AttemptTimes::new(stay.begun(), patience)
+            .released(release::Manner::of(job.record.kind()));
         let lost = Lost::watch(self);
         let ended = self
             .proxy
@@ -224,42 +224,43 @@ impl UnderWay {
             .await;
         let took = stay.end();
         // A request that its node does not answer hurts no node.
-        let was_lost = matches!(ended, Ended::Lost);
-        if !was_lost && (written || matches!(&ended, Ended::Failed(error) if error.request_left()))
+        let was_lost = matches!(ended, AttemptEnd::Lost);
+        if !was_lost
+            && (written || matches!(&ended, AttemptEnd::Failed(error) if error.request_left()))
         {
-            past.writes.add(id);
+            state.writes.add(id);
         }
         match ended {
-            Ended::Answered(answer) => {
-                job.note.enters(Phase::Answer);
-                self.learn(id, job, answer, connection, past)
+            AttemptEnd::Answered(answer) => {
+                job.record.enters(Phase::Answer);
+                self.learn(id, job, answer, connection, state)
             }
-            Ended::NodeDown => {
+            AttemptEnd::NodeDown => {
                 // It had a node until now.
-                past.homeless_until = None;
+                state.homeless_until = None;
                 Step::Reassign
             }
-            Ended::Overdue => {
+            AttemptEnd::Overdue => {
                 attempt::overdue(node);
-                past.repeated = true;
-                if std::mem::replace(&mut past.overdue, true) {
+                state.repeated = true;
+                if std::mem::replace(&mut state.overdue, true) {
                     self.give_up(job)
                 } else {
                     Step::Again
                 }
             }
-            Ended::Lost => {
+            AttemptEnd::Lost => {
                 node.metrics.resent_unanswered.inc();
                 Step::Lost
             }
-            Ended::Released => Step::Done(self.released(job)),
-            Ended::Failed(error) => {
+            AttemptEnd::Released => Step::Done(self.released(job)),
+            AttemptEnd::Failed(error) => {
                 let broken = Broken {
                     error,
                     reused: connection.is_reused(),
                     took,
                 };
-                self.failed(id, &broken, job, past)
+                self.failed(id, &broken, job, state)
             }
         }
     }
@@ -269,45 +270,47 @@ impl UnderWay {
         &self,
         id: NodeId,
         job: &Job,
-        mut answer: upstream::Answer,
+        mut answer: upstream::Response,
         connection: Box<Connection>,
-        past: &mut Past,
+        state: &mut RetryState,
     ) -> Step {
         let sessions = &self.proxy.sessions;
         if let Some(took) = self.session.reacted(|| self.proxy.now()) {
             let metrics = &self.proxy.cluster.node(id).metrics;
             metrics.answer_seconds.observe(took);
         }
-        let (terminated, condition, host) = match learn::read(&answer) {
-            Learned::Refused(_) | Learned::Error(_) if job.terminate && answer.status < 300 => {
+        let (terminated, condition, host) = match node_response::read(&answer) {
+            NodeResponse::Refused(_) | NodeResponse::Error(_)
+                if job.terminate && answer.status < 300 =>
+            {
                 return self.left(job);
             }
-            Learned::Refused(malformed) => {
-                learn::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
+            NodeResponse::Refused(malformed) => {
+                node_response::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
                 return self.give_up(job);
             }
-            Learned::Error(malformed) => {
-                learn::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
-                return self.node_error(id, job, past);
+            NodeResponse::Error(malformed) => {
+                node_response::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
+                return self.node_error(id, job, state);
             }
-            Learned::LegacyCode(status) => {
-                self.terminated(id, job, learn::condition_of(status).as_str());
+            NodeResponse::LegacyCode(status) => {
+                self.terminated(id, job, node_response::condition_of(status).as_str());
                 return Step::Done(self.legacy_code(status, &answer));
             }
-            Learned::Wrapper(wrapper)
+            NodeResponse::Wrapper(wrapper)
                 if wrapper
                     .sid
                     .as_deref()
                     .is_some_and(|sid| sid != self.session.sid()) =>
             {
-                learn::refuse_foreign(self.proxy.cluster.node(id));
-                return Step::Rejected(Cause::NodeGarbage);
+                node_response::refuse_foreign(self.proxy.cluster.node(id));
+                return Step::Rejected(Cause::InvalidResponse);
             }
-            Learned::Wrapper(wrapper) => {
+            NodeResponse::Wrapper(wrapper) => {
                 let condition = wrapper
                     .condition
                     .as_deref()
-                    .and_then(learn::known_condition);
+                    .and_then(node_response::known_condition);
                 // A node that answers the client's `terminate` with anything but an error agrees.
                 let ends = wrapper.terminate || (job.terminate && !wrapper.error);
                 (ends, condition.unwrap_or("none"), wrapper.host)
@@ -327,11 +330,11 @@ impl UnderWay {
                 return Step::Done(Answer::ok(answer.body));
             }
         } else {
-            let memory = &self.proxy.cluster.node(id).memory;
-            if memory.life().in_doubt()
+            let detector = &self.proxy.cluster.node(id).restart_detector;
+            if detector.epoch().is_suspect()
                 && let Some(made) = self.session.made_in()
             {
-                memory.knows(made);
+                detector.knows(made);
             }
             self.place.answered();
             sessions.prove(&self.session, id, self.late);
@@ -339,7 +342,7 @@ impl UnderWay {
                 self.session.keep_idle(connection, id);
             }
         }
-        Step::Done(learn::pass_on(answer, self.session.terms().legacy))
+        Step::Done(node_response::pass_on(answer, self.session.terms().legacy))
     }
 
     /// The node has ended the session with this condition. If it has lost all that it had, their
@@ -357,17 +360,20 @@ impl UnderWay {
         };
         let node = proxy.cluster.node(id);
         let (client, held) = (client_key(job.client), node.held.get());
-        if let Some(life) = node.memory.lacks(made, client, held, Instant::now()) {
+        if let Some(epoch) = node
+            .restart_detector
+            .lacks(made, client, held, Instant::now())
+        {
             let proxy = Arc::clone(proxy);
             // Looks at every session, which is no work for a thread that serves requests.
             let background = proxy.background;
-            background(Box::new(move || proxy.lose_sessions(id, life)));
+            background(Box::new(move || proxy.lose_sessions(id, epoch)));
         }
     }
 
     /// A code from before conditions: as it is for a client of that time, else its condition.
-    fn legacy_code(&self, status: u16, answer: &upstream::Answer) -> Answer {
-        let ok = Answer::ok(bosh::terminate(Some(learn::condition_of(status))));
+    fn legacy_code(&self, status: u16, answer: &upstream::Response) -> Answer {
+        let ok = Answer::ok(bosh::terminate(Some(node_response::condition_of(status))));
         if self.session.terms().legacy {
             Answer {
                 status: answer.status,
@@ -380,9 +386,9 @@ impl UnderWay {
 
     /// Moves the session off the node `from`. With no node to go to it waits for one, as long as
     /// the session itself may. False when that has passed.
-    async fn reassign(&self, from: NodeId, job: &Job, past: &mut Past) -> bool {
-        past.repeated = false;
-        past.unreachable_since = None;
+    async fn reassign(&self, from: NodeId, job: &Job, state: &mut RetryState) -> bool {
+        state.repeated = false;
+        state.unreachable_since = None;
         if self.session.node() != from {
             return true;
         }
@@ -394,14 +400,14 @@ impl UnderWay {
             let _ = timeout_at(until, cluster.until_serves(from)).await;
             return true;
         }
-        if !past.tried.contains(&from) {
-            past.tried.push(from);
+        if !state.tried.contains(&from) {
+            state.tried.push(from);
         }
         // A node that the session moved to may fail before it answers. Then the node that knew the
         // session is the better choice, if it is back.
         let owner = self.session.owner().filter(|owner| *owner != from);
         let owner = owner.filter(|owner| cluster.node(*owner).serves());
-        if let Some(to) = owner.or_else(|| cluster.place(job.client, &past.tried)) {
+        if let Some(to) = owner.or_else(|| cluster.place(job.client, &state.tried)) {
             if self.proxy.sessions.reassign(&self.session, from, to)
                 && let Some(addresses) = &self.proxy.addresses
             {
@@ -409,13 +415,13 @@ impl UnderWay {
             }
             return true;
         }
-        past.tried.clear();
+        state.tried.clear();
         let mut patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
-        if self.session.is_unproven() {
+        if self.session.is_provisional() {
             // Its terms are long because they are not known.
-            patience = patience.min(UNPROVEN_PATIENCE);
+            patience = patience.min(PROVISIONAL_PATIENCE);
         }
-        let until = past
+        let until = state
             .homeless_until
             .get_or_insert_with(|| Instant::now() + patience);
         self.proxy.await_node(*until).await
@@ -424,7 +430,7 @@ impl UnderWay {
     /// The process stops: the client is to ask the next one.
     fn released(&self, job: &Job) -> Answer {
         self.proxy.release.count();
-        job.note.enters(Phase::Stead);
+        job.record.enters(Phase::Stead);
         Answer::ok(bosh::empty())
     }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
-use super::attempt::{self, Ended, OVERDUE_AFTER};
-use super::deadline::Times;
-use super::learn::{self, Learned};
+use super::attempt::{self, AttemptEnd, OVERDUE_AFTER};
+use super::deadline::AttemptTimes;
+use super::node_response::{self, NodeResponse};
 use super::{Answer, Cause, Job, Phase, Proxy, Reply, refuse};
 use crate::cluster::{NodeId, Placed};
 use crate::sessions::{Insert, Terms};
@@ -39,43 +39,43 @@ enum Try {
     Error,
     /// It answered something else that is of no use, or nothing in time. Another time at the same
     /// node would be no better.
-    Garbage,
+    InvalidResponse,
 }
 
 /// Runs a creation to its answer.
 pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Reply {
     let mut give_up = None;
     let mut tried = Vec::new();
-    let (mut writes, mut garbage) = (0, 0);
+    let (mut writes, mut invalid) = (0, 0);
     loop {
         let Some(placed) = proxy.place(&job, &tried) else {
             if tried.is_empty() && proxy.cluster.is_full() {
-                return refuse(Cause::NodesFull, job.legacy, job.note);
+                return refuse(Cause::NodesFull, job.legacy, job.record);
             }
             tried.clear();
-            job.note.enters(Phase::Queue);
+            job.record.enters(Phase::Queue);
             let until = *give_up.get_or_insert_with(|| Instant::now() + proxy.placement_wait);
             if Box::pin(proxy.await_node(until)).await {
                 continue;
             }
-            return refuse(Cause::NoNode, job.legacy, job.note);
+            return refuse(Cause::NoNode, job.legacy, job.record);
         };
         let node = placed.id();
         let tried_so_far = proxy.try_creation(node, &job).await;
         tried.push(node);
         let cause = match tried_so_far {
-            Try::Done(answer) => return job.note.answer(answer),
+            Try::Done(answer) => return job.record.answer(answer),
             Try::Untouched => continue,
             Try::Error => Cause::NodeError,
             Try::Closed => Cause::CreationFailed,
-            Try::Garbage => {
-                garbage += 1;
+            Try::InvalidResponse => {
+                invalid += 1;
                 Cause::CreationFailed
             }
         };
         writes += 1;
-        if writes == MOST_WRITES || garbage >= proxy.cluster.nodes().members().len() {
-            return refuse(cause, job.legacy, job.note);
+        if writes == MOST_WRITES || invalid >= proxy.cluster.nodes().members().len() {
+            return refuse(cause, job.legacy, job.record);
         }
     }
 }
@@ -105,8 +105,8 @@ impl Proxy {
         let node = self.cluster.node(id);
         let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
         let give_up = Instant::now() + patience;
-        job.note.goes_to(id);
-        job.note.enters(Phase::Connect);
+        job.record.goes_to(id);
+        job.record.enters(Phase::Connect);
         let mut connection =
             match Box::pin(self.open(node, None, Priority::Creation, give_up)).await {
                 Ok(connection) => connection,
@@ -115,9 +115,9 @@ impl Proxy {
                 }
                 Err(_) => return Try::Untouched,
             };
-        let stay = job.note.at_node();
+        let stay = job.record.at_node();
         let now = stay.begun();
-        let times = Times::new(now, patience).of_creation(now + NUDGE_AFTER);
+        let times = AttemptTimes::new(now, patience).of_creation(now + NUDGE_AFTER);
         let mut written = false;
         let sent = || written = true;
         let ended = self
@@ -125,23 +125,23 @@ impl Proxy {
             .await;
         let took = stay.end();
         match ended {
-            Ended::Answered(answer) => {
+            AttemptEnd::Answered(answer) => {
                 node.metrics.answer_seconds.observe(took);
-                job.note.enters(Phase::Answer);
+                job.record.enters(Phase::Answer);
                 self.learn_creation(id, job, answer, connection)
             }
-            Ended::NodeDown | Ended::Released if written => Try::Closed,
-            Ended::NodeDown | Ended::Released | Ended::Lost => Try::Untouched,
-            Ended::Overdue => {
+            AttemptEnd::NodeDown | AttemptEnd::Released if written => Try::Closed,
+            AttemptEnd::NodeDown | AttemptEnd::Released | AttemptEnd::Lost => Try::Untouched,
+            AttemptEnd::Overdue => {
                 attempt::overdue(node);
-                Try::Garbage
+                Try::InvalidResponse
             }
-            Ended::Failed(error) => {
+            AttemptEnd::Failed(error) => {
                 attempt::exchange_failed(node, &error);
                 match error {
                     Error::NotHttp | Error::Invalid(_) | Error::TooLarge => {
-                        job.note.enters(Phase::Answer);
-                        Try::Garbage
+                        job.record.enters(Phase::Answer);
+                        Try::InvalidResponse
                     }
                     error if error.request_left() => Try::Closed,
                     _ => Try::Untouched,
@@ -155,26 +155,26 @@ impl Proxy {
         &self,
         id: NodeId,
         job: &Job,
-        answer: upstream::Answer,
+        answer: upstream::Response,
         connection: Box<Connection>,
     ) -> Try {
         let node = self.cluster.node(id);
-        let wrapper = match learn::read(&answer) {
-            Learned::Wrapper(wrapper) => wrapper,
-            Learned::LegacyCode(_) => return Try::Garbage,
-            Learned::Refused(malformed) => {
-                learn::no_wrapper(node, answer.status, malformed);
-                return Try::Garbage;
+        let wrapper = match node_response::read(&answer) {
+            NodeResponse::Wrapper(wrapper) => wrapper,
+            NodeResponse::LegacyCode(_) => return Try::InvalidResponse,
+            NodeResponse::Refused(malformed) => {
+                node_response::no_wrapper(node, answer.status, malformed);
+                return Try::InvalidResponse;
             }
-            Learned::Error(malformed) => {
-                learn::no_wrapper(node, answer.status, malformed);
+            NodeResponse::Error(malformed) => {
+                node_response::no_wrapper(node, answer.status, malformed);
                 return Try::Error;
             }
         };
         if let Some(sid) = wrapper.sid.as_deref()
             && !wrapper.terminate
         {
-            job.note.of_session(sid);
+            job.record.of_session(sid);
             let terms = Terms {
                 wait: super::seconds(wrapper.wait.unwrap_or(job.wait.into())),
                 inactivity: super::seconds(wrapper.inactivity.unwrap_or(60)),
@@ -198,8 +198,8 @@ impl Proxy {
         }
         let (host, accept) = (wrapper.host, wrapper.accept);
         let body = self.without_invitations(answer.body, host.as_ref(), accept.as_ref());
-        Try::Done(learn::pass_on(
-            upstream::Answer { body, ..answer },
+        Try::Done(node_response::pass_on(
+            upstream::Response { body, ..answer },
             job.legacy,
         ))
     }

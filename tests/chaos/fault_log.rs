@@ -37,13 +37,13 @@ pub(crate) struct Verdict {
 }
 
 /// The history of all nodes.
-pub(crate) struct Ledger {
+pub(crate) struct FaultLog {
     started: u64,
     faults: Vec<Vec<Span>>,
     verdicts: Vec<Vec<Verdict>>,
 }
 
-impl Ledger {
+impl FaultLog {
     pub(crate) fn new(nodes: usize) -> Self {
         Self {
             started: now(),

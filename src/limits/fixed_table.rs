@@ -9,7 +9,7 @@ const WAYS: usize = 8;
 
 /// The table. An entry is a hash and a number; the lowest number of a set goes when it is full.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct FixedTable {
     sets: Box<[Mutex<Vec<Entry>>]>,
 }
 
@@ -19,7 +19,7 @@ struct Entry {
     number: u64,
 }
 
-impl Places {
+impl FixedTable {
     /// A table of `sets` times eight places. Each set takes memory when it is first used.
     pub(super) fn new(sets: usize) -> Self {
         Self {
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_lowest_number_of_a_full_set_goes() {
-        let places = Places::new(1);
+        let places = FixedTable::new(1);
         for hash in 1..=8 {
             places.update(hash, |_| (100 + hash, ()));
         }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn what_says_nothing_takes_no_place() {
-        let places = Places::new(4);
+        let places = FixedTable::new(4);
         places.update(7, |before| (before, ()));
         assert_eq!(places.len(), 0);
     }
