@@ -5,7 +5,6 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::reject::Cause;
-use super::request_record::Delivery;
 
 /// An answer to one request. Its body may hold a sid, so that `{:?}` leaves it out.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,15 +21,6 @@ pub struct Answer {
     pub close: bool,
     /// The cause, if the balancer wrote it in a node's place.
     pub cause: Option<Cause>,
-}
-
-/// An answer, and whom to tell how its delivery ended.
-#[derive(Debug)]
-pub struct Reply {
-    /// The answer.
-    pub answer: Answer,
-    /// Its delivery.
-    pub delivery: Delivery,
 }
 
 impl fmt::Debug for Answer {

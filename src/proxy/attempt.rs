@@ -1,20 +1,18 @@
-//! One try to get one answer from one node, with the three ways in which waiting ends: the answer
-//! (or the connection's end), the deadline, and the verdict that the node is down.
+//! One try to get one response from one node. The wait ends with the response, with the connection's
+//! end, at the deadline, with the verdict that the node is down, or with the stop of the process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Context;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
-use super::Proxy;
 use super::deadline::{AttemptTimes, Deadline, DeadlineStep};
 use super::release;
+use super::shared::Proxy;
 use crate::cluster::{Epoch, Node};
 use crate::metrics::NodeMetrics;
-use crate::sessions::Session;
-use crate::upstream::{ConnectPermit, Connection, Error, Priority, Response, WaitControl};
+use crate::upstream::{Connection, Error, Response, WaitControl};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -24,9 +22,6 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long an answer may take from its first byte to its last.
 const FINISH_LIMIT: Duration = Duration::from_secs(30);
-
-/// How often a connection is tried again that this machine itself could not make.
-const LOCAL_RETRY: Duration = Duration::from_millis(100);
 
 /// How a try ended.
 #[derive(Debug)]
@@ -43,6 +38,15 @@ pub(super) enum AttemptEnd {
     Released,
     /// Without a byte of an answer, since its node has lost the request.
     Lost,
+}
+
+/// One try at one node.
+pub(super) struct Attempt<'a> {
+    pub(super) node: &'a Node,
+    pub(super) connection: &'a mut Connection,
+    /// The bytes for the node, head and body.
+    pub(super) request: &'a [u8],
+    pub(super) times: &'a AttemptTimes,
 }
 
 /// A request counted as held at its node, until dropped.
@@ -77,101 +81,23 @@ impl Drop for HeldCount<'_> {
     }
 }
 
-/// A connection that waits for its turn, counted until dropped.
-struct WaitingCount<'a>(&'a NodeMetrics);
-
-impl<'a> WaitingCount<'a> {
-    fn at(node: &'a Node) -> Self {
-        node.metrics.connects_waiting.inc();
-        Self(&node.metrics)
-    }
-}
-
-impl Drop for WaitingCount<'_> {
-    fn drop(&mut self) {
-        self.0.connects_waiting.dec();
-    }
-}
-
 impl Proxy {
-    /// Opens a connection to `node` when its turn has come, timed and counted; a failure asks for
-    /// a probe at once. The wait for a turn ends at `give_up` with [`Error::Queue`], which is not
-    /// the node's failure. It ends with a failure of the node when the node goes down, or has lost
-    /// the session that the connection is `of`.
-    pub(super) async fn open(
-        self: &Arc<Self>,
-        node: &Node,
-        of: Option<&Session>,
-        priority: Priority,
-        give_up: Instant,
-    ) -> Result<Box<Connection>, Error> {
-        let mut local_since = None;
-        let (opened, begun) = loop {
-            let permit = match node.connect_limiter.try_permit(Instant::now()) {
-                Some(permit) => permit,
-                None => Box::pin(await_permit(node, of, priority, give_up)).await?,
-            };
-            let (begun, epoch) = (Instant::now(), node.restart_detector.epoch());
-            let record = |address, opened| node.connected(address, opened, Instant::now());
-            let opened = Connection::open_any(&node.candidates(begun), self.connect, record).await;
-            let opened = opened.and_then(|connection| self.below_ceiling(connection));
-            match &opened {
-                Err(Error::Refused(_)) => {
-                    permit.forgive();
-                    node.restart_detector.broke(epoch, Instant::now());
-                }
-                _ => drop(permit),
-            }
-            // Out of descriptors or ports here: the node is not to be blamed, and a moment helps.
-            let local = matches!(&opened, Err(error) if error.is_local());
-            if local {
-                self.short_of_files();
-            }
-            if !local || local_since.get_or_insert(begun).elapsed() > self.connect {
-                break (opened, begun);
-            }
-            sleep(LOCAL_RETRY).await;
-        };
-        let mut opened = opened;
-        match &mut opened {
-            Ok(connection) => {
-                connection.report_to(&node.heard);
-                node.metrics.connects.inc();
-                node.metrics
-                    .connect_seconds
-                    .observe(begun.elapsed().as_secs_f64());
-            }
-            Err(error) => {
-                node.metrics.connect_failures.inc();
-                if !error.is_local() {
-                    suspect(node, error);
-                }
-            }
-        }
-        opened.map(Box::new)
-    }
-
-    /// The connection, unless its file is one of those that are kept for probes and the operator.
-    fn below_ceiling(&self, connection: Connection) -> Result<Connection, Error> {
-        if connection.file() < self.ceiling {
-            return Ok(connection);
-        }
-        let source = std::io::Error::other("the last open files are kept back");
-        Err(Error::Local(source))
-    }
-
-    /// Sends `request` and waits for its answer. `sent` is called when the request has left; when `lost`
-    /// is ready and no byte has come, the node has lost it. At `nudge` without an answer a probe goes out, and the waiting goes on. It ends when the
-    /// node goes down; a creation, which has no session to lose, also when the node falls silent.
+    /// Sends the request and waits for its response. `sent` is called when the request has left. When
+    /// `lost` is ready and no byte has come, the node has lost the request. When the times ask for it, a
+    /// probe looks after the node, and the wait goes on. The wait ends when the node goes down. That of a
+    /// creation, which has no session to lose, ends also when the node falls silent.
     pub(super) async fn exchange(
         &self,
-        node: &Node,
-        connection: &mut Connection,
-        request: &[u8],
+        attempt: Attempt<'_>,
         sent: impl FnOnce(),
         lost: impl Future<Output = ()> + Send,
-        times: &AttemptTimes,
     ) -> AttemptEnd {
+        let Attempt {
+            node,
+            connection,
+            request,
+            times,
+        } = attempt;
         let held = HeldCount::at(node);
         let (leaves, stays): (_, fn(&Node) -> bool) = if times.creation {
             (&node.left_up, Node::takes_new)
@@ -202,10 +128,10 @@ impl Proxy {
         loop {
             tokio::select! {
                 biased;
-                answer = talk.as_mut() => return match answer {
-                    Ok(answer) => {
-                        count(&node.metrics, request, &answer);
-                        AttemptEnd::Answered(answer)
+                response = talk.as_mut() => return match response {
+                    Ok(response) => {
+                        count(&node.metrics, request, &response);
+                        AttemptEnd::Answered(response)
                     }
                     Err(_) if is_lost.load(Ordering::Relaxed) => AttemptEnd::Lost,
                     Err(error) if control.is_silent() && gave_way(&error, times) => {
@@ -224,7 +150,8 @@ impl Proxy {
                 due = &mut timer => match timer.next(due, times, &control) {
                     DeadlineStep::Wait => {}
                     DeadlineStep::Nudge => node.suspect("an answer is late", SystemTime::now()),
-                    DeadlineStep::End(ended) => return ended,
+                    DeadlineStep::Overdue => return AttemptEnd::Overdue,
+                    DeadlineStep::Released => return AttemptEnd::Released,
                 }
             }
         }
@@ -247,37 +174,6 @@ fn count(metrics: &NodeMetrics, request: &[u8], answer: &Response) {
     metrics.answers.inc();
     metrics.sent_bytes.inc_by(length(request));
     metrics.received_bytes.inc_by(length(&answer.body));
-}
-
-/// Waits for a turn to open a connection to `node`, until `give_up`, and only while the node is up
-/// and has the session that the connection is `of`.
-async fn await_permit<'a>(
-    node: &'a Node,
-    of: Option<&Session>,
-    priority: Priority,
-    give_up: Instant,
-) -> Result<ConnectPermit<'a>, Error> {
-    let _waiting = WaitingCount::at(node);
-    let mut down = std::pin::pin!(node.went_down.notified());
-    down.as_mut().enable();
-    if !node.serves() {
-        return Err(Error::ConnectTimeout);
-    }
-    let mut permit = std::pin::pin!(node.connect_limiter.permit(priority));
-    loop {
-        let mut forgot = std::pin::pin!(node.restart_detector.forgot.notified());
-        forgot.as_mut().enable();
-        if of.is_some_and(Session::is_lost) {
-            return Err(Error::ConnectTimeout);
-        }
-        tokio::select! {
-            biased;
-            permit = permit.as_mut() => return permit.ok_or(Error::Queue),
-            () = down.as_mut() => return Err(Error::ConnectTimeout),
-            () = forgot.as_mut() => {}
-            () = sleep_until(give_up) => return Err(Error::Queue),
-        }
-    }
 }
 
 /// Notes what went wrong at `node`, and asks for a probe at once.

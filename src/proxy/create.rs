@@ -10,10 +10,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
-use super::attempt::{self, AttemptEnd, OVERDUE_AFTER};
+use super::answer::Answer;
+use super::attempt::{self, Attempt, AttemptEnd, OVERDUE_AFTER};
 use super::deadline::AttemptTimes;
 use super::node_response::{self, NodeResponse};
-use super::{Answer, Cause, Job, Phase, Proxy, Reply, refuse};
+use super::reject::Cause;
+use super::request::{PendingRequest, seconds};
+use super::request_record::Reply;
+use super::shared::Proxy;
+use super::termination_state::Phase;
 use crate::cluster::{NodeId, Placed};
 use crate::sessions::{Insert, Terms};
 use crate::upstream::{self, Connection, Error, Priority};
@@ -43,28 +48,28 @@ enum Try {
 }
 
 /// Runs a creation to its answer.
-pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Reply {
+pub(super) async fn run(proxy: Arc<Proxy>, request: PendingRequest) -> Reply {
     let mut give_up = None;
     let mut tried = Vec::new();
     let (mut writes, mut invalid) = (0, 0);
     loop {
-        let Some(placed) = proxy.place(&job, &tried) else {
+        let Some(placed) = proxy.place(&request, &tried) else {
             if tried.is_empty() && proxy.cluster.is_full() {
-                return refuse(Cause::NodesFull, job.legacy, job.record);
+                return request.record.reject(Cause::NodesFull, request.legacy);
             }
             tried.clear();
-            job.record.enters(Phase::Queue);
+            request.record.enters(Phase::Queue);
             let until = *give_up.get_or_insert_with(|| Instant::now() + proxy.placement_wait);
             if Box::pin(proxy.await_node(until)).await {
                 continue;
             }
-            return refuse(Cause::NoNode, job.legacy, job.record);
+            return request.record.reject(Cause::NoNode, request.legacy);
         };
         let node = placed.id();
-        let tried_so_far = proxy.try_creation(node, &job).await;
+        let tried_so_far = proxy.try_creation(node, &request).await;
         tried.push(node);
         let cause = match tried_so_far {
-            Try::Done(answer) => return job.record.answer(answer),
+            Try::Done(answer) => return request.record.answer(answer),
             Try::Untouched => continue,
             Try::Error => Cause::NodeError,
             Try::Closed => Cause::CreationFailed,
@@ -75,7 +80,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Reply {
         };
         writes += 1;
         if writes == MOST_WRITES || invalid >= proxy.cluster.nodes().members().len() {
-            return refuse(cause, job.legacy, job.record);
+            return request.record.reject(cause, request.legacy);
         }
     }
 }
@@ -83,12 +88,12 @@ pub(super) async fn run(proxy: Arc<Proxy>, job: Job) -> Reply {
 impl Proxy {
     /// The node for a creation: the one that its client's address is tied to, or by placement.
     /// It counts as the node's load until dropped.
-    fn place(&self, job: &Job, tried: &[NodeId]) -> Option<Placed<'_>> {
+    fn place(&self, request: &PendingRequest, tried: &[NodeId]) -> Option<Placed<'_>> {
         let tied = self
             .addresses
             .as_ref()
-            .and_then(|addresses| addresses.find(job.client, self.now()));
-        self.cluster.place_new(job.client, tied, tried)
+            .and_then(|addresses| addresses.find(request.client, self.now()));
+        self.cluster.place_new(request.client, tied, tried)
     }
 
     /// Waits until a node may be tried (again). False when it is too late.
@@ -101,34 +106,38 @@ impl Proxy {
     }
 
     /// Asks one node.
-    async fn try_creation(self: &Arc<Self>, id: NodeId, job: &Job) -> Try {
+    async fn try_creation(self: &Arc<Self>, id: NodeId, request: &PendingRequest) -> Try {
         let node = self.cluster.node(id);
-        let patience = Duration::from_secs(job.wait.into()) + OVERDUE_AFTER;
+        let patience = Duration::from_secs(request.wait.into()) + OVERDUE_AFTER;
         let give_up = Instant::now() + patience;
-        job.record.goes_to(id);
-        job.record.enters(Phase::Connect);
+        request.record.goes_to(id);
+        request.record.enters(Phase::Connect);
         let mut connection =
             match Box::pin(self.open(node, None, Priority::Creation, give_up)).await {
                 Ok(connection) => connection,
                 Err(error) if error.is_local() => {
-                    return Try::Done(Answer::reject(Cause::Overloaded, job.legacy));
+                    return Try::Done(Answer::reject(Cause::Overloaded, request.legacy));
                 }
                 Err(_) => return Try::Untouched,
             };
-        let stay = job.record.at_node();
+        let stay = request.record.at_node();
         let now = stay.begun();
         let times = AttemptTimes::new(now, patience).of_creation(now + NUDGE_AFTER);
         let mut written = false;
         let sent = || written = true;
-        let ended = self
-            .exchange(node, &mut connection, &job.request, sent, pending(), &times)
-            .await;
+        let attempt = Attempt {
+            node,
+            connection: &mut connection,
+            request: &request.bytes,
+            times: &times,
+        };
+        let ended = self.exchange(attempt, sent, pending()).await;
         let took = stay.end();
         match ended {
             AttemptEnd::Answered(answer) => {
                 node.metrics.answer_seconds.observe(took);
-                job.record.enters(Phase::Answer);
-                self.learn_creation(id, job, answer, connection)
+                request.record.enters(Phase::Answer);
+                self.learn_creation(id, request, answer, connection)
             }
             AttemptEnd::NodeDown | AttemptEnd::Released if written => Try::Closed,
             AttemptEnd::NodeDown | AttemptEnd::Released | AttemptEnd::Lost => Try::Untouched,
@@ -140,7 +149,7 @@ impl Proxy {
                 attempt::exchange_failed(node, &error);
                 match error {
                     Error::NotHttp | Error::Invalid(_) | Error::TooLarge => {
-                        job.record.enters(Phase::Answer);
+                        request.record.enters(Phase::Answer);
                         Try::InvalidResponse
                     }
                     error if error.request_left() => Try::Closed,
@@ -154,7 +163,7 @@ impl Proxy {
     fn learn_creation(
         &self,
         id: NodeId,
-        job: &Job,
+        request: &PendingRequest,
         answer: upstream::Response,
         connection: Box<Connection>,
     ) -> Try {
@@ -174,33 +183,36 @@ impl Proxy {
         if let Some(sid) = wrapper.sid.as_deref()
             && !wrapper.terminate
         {
-            job.record.of_session(sid);
+            request.record.of_session(sid);
             let terms = Terms {
-                wait: super::seconds(wrapper.wait.unwrap_or(job.wait.into())),
-                inactivity: super::seconds(wrapper.inactivity.unwrap_or(60)),
-                maxpause: super::seconds(wrapper.maxpause.unwrap_or(0)),
+                wait: seconds(wrapper.wait.unwrap_or(request.wait.into())),
+                inactivity: seconds(wrapper.inactivity.unwrap_or(60)),
+                maxpause: seconds(wrapper.maxpause.unwrap_or(0)),
                 hold: u8::try_from(wrapper.hold.unwrap_or(1)).unwrap_or(u8::MAX),
-                legacy: job.legacy,
+                legacy: request.legacy,
             };
-            match self.sessions.insert(sid, id, terms, job.rid, self.now()) {
+            match self
+                .sessions
+                .insert(sid, id, terms, request.rid, self.now())
+            {
                 Insert::Made(session) if answer.reusable => session.keep_idle(connection, id),
                 Insert::Made(_) => {}
                 Insert::Taken(owner) => {
                     let owner = &self.cluster.node(owner).name;
                     warn!(node = %node.name, %owner, "a node made a session with another session's sid");
-                    return Try::Done(Answer::reject(Cause::SidConflict, job.legacy));
+                    return Try::Done(Answer::reject(Cause::SidConflict, request.legacy));
                 }
-                Insert::Full => return Try::Done(Answer::reject(Cause::Full, job.legacy)),
+                Insert::Full => return Try::Done(Answer::reject(Cause::Full, request.legacy)),
             }
             if let Some(addresses) = &self.addresses {
-                addresses.tie(job.client, id, self.now());
+                addresses.tie(request.client, id, self.now());
             }
         }
         let (host, accept) = (wrapper.host, wrapper.accept);
         let body = self.without_invitations(answer.body, host.as_ref(), accept.as_ref());
         Try::Done(node_response::pass_on(
             upstream::Response { body, ..answer },
-            job.legacy,
+            request.legacy,
         ))
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::attempt::AttemptEnd;
 use super::release::{self, Release};
 use crate::timers::Young;
 use crate::upstream::WaitControl;
@@ -83,8 +82,10 @@ pub(super) enum DeadlineStep {
     Wait,
     /// It goes on, and a probe looks after the node.
     Nudge,
-    /// It ends.
-    End(AttemptEnd),
+    /// It ends: its time is over.
+    Overdue,
+    /// It ends: the process stops.
+    Released,
 }
 
 impl<'a> Deadline<'a> {
@@ -120,14 +121,14 @@ impl<'a> Deadline<'a> {
         }
         if std::mem::take(&mut self.releasing) {
             if control.is_silent() && times.release == Some(release::Manner::Poll) {
-                return DeadlineStep::End(AttemptEnd::Released);
+                return DeadlineStep::Released;
             }
             // Its answer has begun, or it has stanzas that the node may not have read.
             self.reset(times.deadline);
             return DeadlineStep::Wait;
         }
         if self.at >= times.deadline {
-            return DeadlineStep::End(AttemptEnd::Overdue);
+            return DeadlineStep::Overdue;
         }
         self.reset(times.deadline);
         DeadlineStep::Nudge
@@ -203,7 +204,7 @@ mod tests {
         assert!(begun.elapsed() >= Duration::from_secs(1));
         assert!(matches!(
             deadline.next(due, &times, &control),
-            DeadlineStep::End(AttemptEnd::Overdue)
+            DeadlineStep::Overdue
         ));
     }
 }

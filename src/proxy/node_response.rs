@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::{Answer, Proxy};
+use super::answer::Answer;
+use super::shared::Proxy;
 use crate::bosh::{self, AttributeRange, Condition, Malformed};
 use crate::cluster::Node;
 use crate::config::HostAttribute;

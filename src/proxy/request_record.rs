@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use tracing::{Level, info, warn};
 
 use super::access_log::SessionTag;
-use super::answer::{Answer, Reply};
+use super::answer::Answer;
+use super::reject::Cause;
+use super::shared::Proxy;
 use super::termination_state::{self, Phase};
-use super::{Cause, Proxy};
 use crate::cluster::NodeId;
 use crate::metrics::{Kind, Outcome};
 use crate::traces::{self, Parent, Stage, Trace};
@@ -93,6 +94,15 @@ struct Summary {
 #[must_use = "the request's line is logged when the delivery has ended"]
 #[derive(Debug)]
 pub struct Delivery(Option<Box<Undelivered>>);
+
+/// An answer, and its delivery, which says in the end whether it was written in full.
+#[derive(Debug)]
+pub struct Reply {
+    /// The answer.
+    pub answer: Answer,
+    /// Its delivery.
+    pub delivery: Delivery,
+}
 
 /// How the delivery of an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,6 +260,11 @@ impl RequestRecord {
     pub(super) fn answer(self, answer: Answer) -> Reply {
         let delivery = self.finish(&answer);
         Reply { answer, delivery }
+    }
+
+    /// The same with an answer of the balancer's own.
+    pub(super) fn reject(self, cause: Cause, legacy: bool) -> Reply {
+        self.answer(Answer::reject(cause, legacy))
     }
 
     fn held(&self) -> Duration {

@@ -1,339 +1,196 @@
-//! What follows when an exchange fails: a pure table, since it decides whether a client loses a
-//! session or only a few milliseconds.
+//! What follows when a try of a session's request has failed: again, elsewhere, or an answer of the
+//! balancer's own.
 //!
-//! To send the same rid again to the same node is safe: the node recognises a rid that it has
-//! processed (XEP-0124 §14.3).
+//! The session is not to suffer for one request. Only its node's death, a verdict or an answer that
+//! is not HTTP takes it off its node.
 
 use std::time::Duration;
 
-use crate::cluster::NodeId;
+use tokio::time::{Instant, timeout};
+
+use super::answer::Answer;
+use super::attempt;
+use super::reject::Cause;
+use super::request::PendingRequest;
+use super::retry_policy::{self, FailureContext, RetryDecision};
+use super::session_request::{RetryState, SessionRequest, Step};
+use super::termination_state::Phase;
+use crate::bosh;
+use crate::cluster::{NodeId, Verdict};
 use crate::upstream::Error;
 
-/// How often a request is written to the node that has its session: once, and twice more.
-const MOST_AT_OWN: u8 = 3;
+/// A node that has had a request for so long, and then closes the connection, has not closed an idle
+/// one: it failed.
+const NOT_IDLE: Duration = Duration::from_secs(1);
 
-/// How often a request is written in all for a sid that no node is known to have.
-const MOST_UNKNOWN: u8 = 2;
+/// From one connect to the next at a node that cannot be reached.
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long a request waits after an error of its node before it is sent again; twice as long each
-/// further time.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How much longer than `health.timeout` the probe of a node in doubt is waited for.
+const PROBE_GRACE: Duration = Duration::from_secs(1);
 
-/// Where one request was written. There may be something in it that no node survives, so it does not
-/// tour the cluster: it reaches the node that has its session, and one other at most.
-#[derive(Debug, Default)]
-pub(super) struct Writes {
-    own: Option<NodeId>,
-    at_own: u8,
-    other: Option<NodeId>,
+/// A failed exchange.
+pub(super) struct Broken {
+    pub(super) error: Error,
+    /// The connection had carried an exchange before.
+    pub(super) reused: bool,
+    /// How long the request was at its node.
+    pub(super) took: Duration,
 }
 
-impl Writes {
-    /// Whether the request may be written to `node`. `known` says that a node is known to have its
-    /// session.
-    pub(super) fn may(&self, node: NodeId, known: bool) -> bool {
-        if !known && self.at_own + u8::from(self.other.is_some()) >= MOST_UNKNOWN {
-            return false;
+impl From<Error> for Broken {
+    /// A connection that did not come about.
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            reused: false,
+            took: Duration::ZERO,
         }
-        match self.own {
-            Some(own) if own == node => self.at_own < MOST_AT_OWN,
-            Some(_) => self.other.is_none(),
-            None => true,
+    }
+}
+
+impl SessionRequest {
+    /// What follows a failed exchange with the node `id`.
+    pub(super) fn failed(
+        &self,
+        id: NodeId,
+        broken: &Broken,
+        pending: &PendingRequest,
+        state: &mut RetryState,
+    ) -> Step {
+        if self.session.is_lost() {
+            return Step::Rejected(Cause::SessionLost);
+        }
+        let error = &broken.error;
+        if error.is_no_way() && self.may_be_silent(id, state) {
+            return Step::Later(CONNECT_PAUSE);
+        }
+        let now = FailureContext {
+            reused: broken.reused && !state.repeated,
+            repeated: state.repeated,
+            terminate: pending.terminate,
+            company: self.session.under_way() > 1,
+            leaving: !self.late && self.session.is_leaving(),
+            may_repeat: state.writes.may(id, self.owes().is_none()),
+        };
+        let next = retry_policy::after(error, now);
+        // That an idle connection was closed says nothing against its node.
+        let blamed = !now.reused || error.answer_began() || broken.took >= NOT_IDLE;
+        if blamed && next != RetryDecision::Terminated && !error.is_connect() {
+            attempt::exchange_failed(self.proxy.cluster.node(id), error);
+        }
+        match next {
+            RetryDecision::Again => {
+                // A node that closes an idle connection has done nothing wrong; the next failure
+                // is the first.
+                state.repeated = state.repeated || !now.reused || error.answer_began();
+                Step::Again
+            }
+            RetryDecision::Reassign => Step::Reassign,
+            RetryDecision::Doubt => Step::Doubt,
+            RetryDecision::Terminated => self.left(pending),
+            RetryDecision::Overloaded => {
+                let legacy = self.session.terms().legacy;
+                Step::Done(Answer::reject(Cause::Overloaded, legacy))
+            }
+            RetryDecision::InvalidResponse => Step::Rejected(Cause::InvalidResponse),
+            RetryDecision::GiveUp => {
+                pending.record.enters(Phase::Answer);
+                self.give_up(pending)
+            }
         }
     }
 
-    /// Notes that a byte of the request may have reached `node`.
-    pub(super) fn add(&mut self, node: NodeId) {
-        let own = *self.own.get_or_insert(node);
-        if own == node {
-            self.at_own = self.at_own.saturating_add(1);
+    /// Whether the node, to which no connection came about, may only be silent: its verdict says
+    /// when it is not. Until then the session stays, for `health.silence` at most.
+    fn may_be_silent(&self, id: NodeId, state: &mut RetryState) -> bool {
+        let since = *state.unreachable_since.get_or_insert_with(Instant::now);
+        let node = self.proxy.cluster.node(id);
+        node.serves() && (node.verdict() == Verdict::Silent || since.elapsed() < self.proxy.silence)
+    }
+
+    /// The node `id` let go of the request, or cut its answers. A probe says whether the node is gone:
+    /// then the session moves. If it is not, the request is sent once more or given up; a node that is
+    /// silent keeps its sessions until its verdict says otherwise.
+    pub(super) async fn doubt(
+        &self,
+        id: NodeId,
+        pending: &PendingRequest,
+        state: &RetryState,
+    ) -> Step {
+        if state.writes.left_its_own() {
+            return self.give_up(pending);
+        }
+        // Those with higher rids wait meanwhile.
+        self.session.again(&self.place);
+        let node = self.proxy.cluster.node(id);
+        let mut down = std::pin::pin!(node.went_down.notified());
+        down.as_mut().enable();
+        if !node.serves() {
+            return Step::Reassign;
+        }
+        let gone = tokio::select! {
+            biased;
+            () = down => true,
+            gone = timeout(self.proxy.probe_timeout + PROBE_GRACE, node.ask_whether_gone()) => {
+                gone.unwrap_or(false)
+            }
+        };
+        if gone {
+            Step::Reassign
+        } else if state.writes.may(id, self.owes().is_none()) {
+            Step::Later(retry_policy::pause(0))
         } else {
-            self.other = Some(node);
+            self.give_up(pending)
         }
     }
 
-    /// Whether it was written to another node than the first.
-    pub(super) const fn left_its_own(&self) -> bool {
-        self.other.is_some()
-    }
-}
-
-/// How long a request waits before it is sent again for the `count`th time after an error of its
-/// node; from 0.
-pub(super) const fn pause(count: u8) -> Duration {
-    let doubled = if count > 4 { 4 } else { count };
-    PAUSE.saturating_mul(1 << doubled)
-}
-
-/// What is known when an exchange has failed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FailureContext {
-    /// The connection had carried an exchange before, so that the node may have closed it as
-    /// idle before it saw the request.
-    pub reused: bool,
-    /// The request has been sent again on a fresh connection already.
-    pub repeated: bool,
-    /// The request was `type='terminate'`.
-    pub terminate: bool,
-    /// Another request of the session was under way.
-    pub company: bool,
-    /// The session has ended meanwhile, or its client has asked for that.
-    pub leaving: bool,
-    /// The request may be written to this node once more.
-    pub may_repeat: bool,
-}
-
-/// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RetryDecision {
-    /// Send it again, on a new connection to the same node.
-    Again,
-    /// The node took no connection: another one.
-    Reassign,
-    /// The node or the request is at fault, and a probe of the node says which.
-    Doubt,
-    /// The session is over, as the client wanted.
-    Terminated,
-    /// The cause is this machine; the node and the session are not to suffer for it.
-    Overloaded,
-    /// The node answers what is not HTTP. The session cannot go on.
-    InvalidResponse,
-    /// This request has no answer. The session goes on.
-    GiveUp,
-}
-
-/// The table of design §5.
-pub(super) const fn after(error: &Error, now: FailureContext) -> RetryDecision {
-    match error {
-        Error::Refused(_) | Error::Unreachable(_) | Error::ConnectTimeout | Error::NoAddress => {
-            RetryDecision::Reassign
-        }
-        Error::Local(_) | Error::Queue => RetryDecision::Overloaded,
-        // Tigase answers one of a held poll and a terminate, and closes both sockets.
-        Error::Closed(_) | Error::Send { .. } if now.leaving || (now.terminate && now.company) => {
-            RetryDecision::Terminated
-        }
-        Error::Closed(_) | Error::Send { .. }
-            if now.may_repeat && (now.reused || !now.repeated) =>
-        {
-            RetryDecision::Again
-        }
-        Error::Closed(_) | Error::Send { .. } if now.terminate => RetryDecision::Terminated,
-        Error::Closed(_) | Error::Send { .. } => RetryDecision::Doubt,
-        Error::Cut(_) | Error::Stalled if now.may_repeat && !now.repeated => RetryDecision::Again,
-        Error::Cut(_) | Error::Stalled => RetryDecision::Doubt,
-        // What came may be older than the request: a node wrote it when it let go of the connection.
-        Error::NotHttp | Error::Invalid(_) if now.may_repeat && now.reused => RetryDecision::Again,
-        Error::NotHttp | Error::Invalid(_) => RetryDecision::InvalidResponse,
-        // The same rid would bring the same answer.
-        Error::TooLarge => RetryDecision::GiveUp,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    const FIRST: FailureContext = FailureContext {
-        reused: false,
-        repeated: false,
-        terminate: false,
-        company: false,
-        leaving: false,
-        may_repeat: true,
-    };
-    const REUSED: FailureContext = FailureContext {
-        reused: true,
-        ..FIRST
-    };
-    const REPEATED: FailureContext = FailureContext {
-        repeated: true,
-        ..FIRST
-    };
-    /// As often at its node as it may be.
-    const SPENT: FailureContext = FailureContext {
-        may_repeat: false,
-        ..FIRST
-    };
-    const TERMINATE: FailureContext = FailureContext {
-        terminate: true,
-        ..FIRST
-    };
-
-    #[test]
-    fn the_table_of_the_design() {
-        let refused = Error::Refused(io::ErrorKind::ConnectionRefused.into());
-        let local = Error::Local(io::ErrorKind::AddrInUse.into());
-        let (closed, cut) = (Error::Closed(None), Error::Cut(None));
-        let (rubbish, invalid) = (Error::NotHttp, Error::Invalid("x"));
-        let company = FailureContext {
-            company: true,
-            ..TERMINATE
-        };
-        let leaving = FailureContext {
-            leaving: true,
-            ..FIRST
-        };
-        let repeated_terminate = FailureContext {
-            repeated: true,
-            ..TERMINATE
-        };
-        let reused_and_spent = FailureContext {
-            reused: true,
-            ..SPENT
-        };
-        let rows = [
-            (
-                "refuses the connection",
-                &refused,
-                FIRST,
-                RetryDecision::Reassign,
-            ),
-            (
-                "closes an idle connection",
-                &closed,
-                REUSED,
-                RetryDecision::Again,
-            ),
-            (
-                "closes a fresh connection",
-                &closed,
-                FIRST,
-                RetryDecision::Again,
-            ),
-            (
-                "closes a fresh one again",
-                &closed,
-                REPEATED,
-                RetryDecision::Doubt,
-            ),
-            ("closes the last one", &closed, SPENT, RetryDecision::Doubt),
-            (
-                "closes on a logout",
-                &closed,
-                company,
-                RetryDecision::Terminated,
-            ),
-            (
-                "closes when it is over",
-                &closed,
-                leaving,
-                RetryDecision::Terminated,
-            ),
-            (
-                "closes on a lone terminate",
-                &closed,
-                TERMINATE,
-                RetryDecision::Again,
-            ),
-            (
-                "closes on a lone terminate again",
-                &closed,
-                repeated_terminate,
-                RetryDecision::Terminated,
-            ),
-            ("cuts an answer", &cut, FIRST, RetryDecision::Again),
-            (
-                "stalls in an answer",
-                &Error::Stalled,
-                FIRST,
-                RetryDecision::Again,
-            ),
-            ("cuts an answer again", &cut, REPEATED, RetryDecision::Doubt),
-            ("cuts the last answer", &cut, SPENT, RetryDecision::Doubt),
-            (
-                "writes no HTTP when idle",
-                &rubbish,
-                REUSED,
-                RetryDecision::Again,
-            ),
-            (
-                "writes no HTTP",
-                &rubbish,
-                FIRST,
-                RetryDecision::InvalidResponse,
-            ),
-            (
-                "writes no HTTP at last",
-                &rubbish,
-                reused_and_spent,
-                RetryDecision::InvalidResponse,
-            ),
-            (
-                "writes bad HTTP when idle",
-                &invalid,
-                REUSED,
-                RetryDecision::Again,
-            ),
-            (
-                "writes bad HTTP",
-                &invalid,
-                FIRST,
-                RetryDecision::InvalidResponse,
-            ),
-            ("is not to blame", &local, FIRST, RetryDecision::Overloaded),
-            (
-                "waits for too many connects of ours",
-                &Error::Queue,
-                FIRST,
-                RetryDecision::Overloaded,
-            ),
-            (
-                "writes too much",
-                &Error::TooLarge,
-                REUSED,
-                RetryDecision::GiveUp,
-            ),
-        ];
-        for (what, error, now, expected) in rows {
-            assert_eq!(after(error, now), expected, "a node that {what}");
+    /// The node `id` answered with an error of HTTP. It has the session still, so that the request
+    /// waits a moment and comes again on a fresh connection.
+    pub(super) fn node_error(
+        &self,
+        id: NodeId,
+        pending: &PendingRequest,
+        state: &mut RetryState,
+    ) -> Step {
+        state.repeated = true;
+        let errors = state.errors;
+        state.errors = errors.saturating_add(1);
+        if state.writes.may(id, self.owes().is_none()) {
+            Step::Later(retry_policy::pause(errors))
+        } else if pending.terminate {
+            self.left(pending)
+        } else {
+            let legacy = self.session.terms().legacy;
+            Step::Done(Answer::reject(Cause::NodeError, legacy))
         }
     }
 
-    #[test]
-    fn a_request_reaches_its_own_node_three_times_and_another_once() {
-        let (own, other, third) = (NodeId(4), NodeId(0), NodeId(2));
-        let mut writes = Writes::default();
-        for _ in 0..3 {
-            assert!(writes.may(own, true) && !writes.left_its_own());
-            writes.add(own);
-        }
-        assert!(!writes.may(own, true));
-        assert!(writes.may(other, true) && writes.may(third, true));
-        writes.add(other);
-        assert!(writes.left_its_own());
-        for node in [own, other, third] {
-            assert!(!writes.may(node, true));
+    /// The node did not answer in time. Once, the request is sent again.
+    pub(super) fn overdue(&self, pending: &PendingRequest, state: &mut RetryState) -> Step {
+        state.repeated = true;
+        if std::mem::replace(&mut state.overdue, true) {
+            self.give_up(pending)
+        } else {
+            Step::Again
         }
     }
 
-    #[test]
-    fn a_request_may_come_back_to_its_own_node() {
-        let mut writes = Writes::default();
-        writes.add(NodeId(1));
-        writes.add(NodeId(2));
-        assert!(writes.may(NodeId(1), true));
-        assert!(!writes.may(NodeId(2), true) && !writes.may(NodeId(3), true));
-    }
-
-    #[test]
-    fn a_request_of_an_unknown_session_is_written_twice() {
-        for second in [NodeId(1), NodeId(2)] {
-            let mut writes = Writes::default();
-            assert!(writes.may(NodeId(1), false));
-            writes.add(NodeId(1));
-            assert!(writes.may(second, false));
-            writes.add(second);
-            assert!(!writes.may(NodeId(1), false) && !writes.may(NodeId(2), false));
+    /// The request was where it may be, and has no answer. Its client goes on with the session.
+    pub(super) fn give_up(&self, pending: &PendingRequest) -> Step {
+        if pending.terminate {
+            return self.left(pending);
         }
+        let legacy = self.session.terms().legacy;
+        Step::Done(Answer::reject(Cause::RequestFailed, legacy))
     }
 
-    #[test]
-    fn pauses_grow_and_stay_short() {
-        let millis = |count| pause(count).as_millis();
-        assert_eq!([millis(0), millis(1), millis(2)], [200, 400, 800]);
-        assert_eq!(millis(255), 3200);
+    /// The client asked for the session's end, and its node does not object: it has what it wanted.
+    pub(super) fn left(&self, pending: &PendingRequest) -> Step {
+        self.proxy
+            .sessions
+            .terminate(&self.session, "none", self.proxy.now());
+        pending.record.enters(Phase::Stead);
+        Step::Done(Answer::ok(bosh::terminate(None)))
     }
 }

@@ -1,7 +1,7 @@
 //! How a request ended, in two letters as HAProxy has them: who ended it, and in which phase.
 //! `docs/operations.md` has the same table in words.
 
-use super::Cause;
+use super::reject::Cause;
 
 /// Where a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,6 +35,9 @@ const IGNORED: &[&str] = &["node_modules", "target"];
 /// The rooms whose decisions read no metrics: those that need a count keep it themselves.
 const DECIDING: &[&str] = &["cluster", "health", "limits", "proxy", "sessions"];
 
+/// The rooms whose `mod.rs` is a facade: it names the files of the room, and none of them needs it.
+const FACADES: &[&str] = &["proxy"];
+
 type Floors = BTreeMap<String, u32>;
 
 fn root() -> &'static Path {
@@ -193,6 +196,18 @@ fn metrics_read(text: &str) -> Vec<String> {
     chains.filter(read).map(|(name, _)| name).collect()
 }
 
+/// What a file of a room with a facade takes from the facade: a name that is not a file of the room.
+fn from_facade(path: &str, text: &str) -> Vec<String> {
+    let depth = path.matches('/').count() - 1;
+    let up = format!(" {}", "super::".repeat(depth));
+    let uses = text.lines().filter(|line| line.starts_with("use super::"));
+    let names = uses.filter_map(|line| line.split_once(&up).map(|(_, name)| name));
+    names
+        .filter(|name| name.starts_with(|first: char| first.is_uppercase() || first == '{'))
+        .map(|name| format!("{path}: {name}"))
+        .collect()
+}
+
 /// What is at the top but must not be, and what must be but is not.
 fn misplaced(top: &BTreeSet<String>) -> Vec<String> {
     let expected =
@@ -258,6 +273,43 @@ fn imports_point_downward() {
         .flat_map(|(path, text)| upward(path, text, &floors))
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn no_arrow_points_up_into_a_facade() {
+    let files = rust_below("src").into_iter();
+    let faults: Vec<String> = files
+        .filter(|(path, _)| FACADES.contains(&room(path)) && !path.ends_with("/mod.rs"))
+        .flat_map(|(path, text)| from_facade(&path, &text))
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn a_planted_arrow_into_a_facade_is_found() {
+    let planted = [
+        ("src/proxy/route.rs", "use super::Proxy;"),
+        ("src/proxy/route.rs", "use super::{Answer, create};"),
+        ("src/proxy/create/pin.rs", "use super::super::Proxy;"),
+    ];
+    for (path, text) in planted {
+        assert_eq!(from_facade(path, text).len(), 1, "{path}: {text}");
+    }
+    let good = [
+        ("src/proxy/route.rs", "use super::shared::Proxy;"),
+        ("src/proxy/create/pin.rs", "use super::Step;"),
+        (
+            "src/proxy/create/pin.rs",
+            "use super::super::shared::Proxy;",
+        ),
+    ];
+    for (path, text) in good {
+        assert_eq!(
+            from_facade(path, text),
+            Vec::<String>::new(),
+            "{path}: {text}"
+        );
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::super::{Phase, RequestRecord, release};
+use super::super::release;
+use super::super::request_record::RequestRecord;
+use super::super::termination_state::Phase;
 use super::SessionRequest;
 use crate::sessions::{Look, Proof, Turn};
 use crate::timers::{self, Coarse};

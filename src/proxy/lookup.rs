@@ -1,0 +1,128 @@
+//! Which session a request with a sid belongs to.
+//!
+//! A session in the table is found at once. A sid that is not there is located as a step of the exchange,
+//! which may wait; the requests of known sessions pay nothing for it.
+
+use std::future::{Future, ready};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::reject::Cause;
+use super::request::PendingRequest;
+use super::session_request::SessionRequest;
+use super::shared::Proxy;
+use crate::cluster::NodeId;
+use crate::limits::Unasked;
+use crate::sessions::{Refusal, Session};
+
+/// Why a request gets no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// What its client is answered.
+    pub(super) cause: Cause,
+    /// The client expects HTTP status codes in place of conditions.
+    pub(super) legacy: bool,
+}
+
+impl From<Cause> for Refused {
+    /// For a session that is not known: its client is taken for one of today.
+    fn from(cause: Cause) -> Self {
+        Self {
+            cause,
+            legacy: false,
+        }
+    }
+}
+
+impl Proxy {
+    /// The request as one of its session `sid`, counted as under way there; none if no session of that sid
+    /// is in the table.
+    pub(super) fn find(
+        self: &Arc<Self>,
+        sid: &str,
+        request: &PendingRequest,
+    ) -> Result<Option<SessionRequest>, Refused> {
+        match self.sessions.find(sid) {
+            Some(session) => self.join(session, request),
+            None => Ok(None),
+        }
+    }
+
+    /// The same for a sid that [`Self::find`] did not find. It becomes a provisional session at the
+    /// rendezvous node of its client's address, which every balancer agrees on.
+    pub(super) fn locate(
+        self: &Arc<Self>,
+        sid: &str,
+        request: &PendingRequest,
+    ) -> impl Future<Output = Result<SessionRequest, Refused>> + use<> {
+        ready(self.assume(sid, request))
+    }
+
+    fn assume(
+        self: &Arc<Self>,
+        sid: &str,
+        request: &PendingRequest,
+    ) -> Result<SessionRequest, Refused> {
+        // A session can be forgotten between the look-up and its beginning; then it is unknown.
+        for _ in 0..3 {
+            let session = match self.sessions.find(sid) {
+                Some(session) => session,
+                None => self.provisional(sid, request.client)?,
+            };
+            if let Some(joined) = self.join(session, request)? {
+                return Ok(joined);
+            }
+        }
+        Err(Cause::SessionLost.into())
+    }
+
+    /// None if the session has just been forgotten.
+    fn join(
+        self: &Arc<Self>,
+        session: Arc<Session>,
+        request: &PendingRequest,
+    ) -> Result<Option<SessionRequest>, Refused> {
+        let refused = |cause| Refused {
+            cause,
+            legacy: session.terms().legacy,
+        };
+        match session.begin(request.rid, request.pause) {
+            Ok(begun) => {
+                let owing = begun
+                    .provisional
+                    .then(|| self.clients.client(request.client));
+                Ok(Some(SessionRequest {
+                    proxy: Arc::clone(self),
+                    session,
+                    place: begun.place,
+                    late: begun.late,
+                    owing,
+                }))
+            }
+            Err(Refusal::TooMany) => Err(refused(Cause::TooMany)),
+            Err(Refusal::Lost) => Err(refused(Cause::SessionLost)),
+            Err(Refusal::Gone) => Ok(None),
+        }
+    }
+
+    fn provisional(&self, sid: &str, client: IpAddr) -> Result<Arc<Session>, Cause> {
+        self.metrics.unknown_sids.inc();
+        let now = self.now();
+        let asker = self.clients.client(client);
+        self.unknown
+            .ask(&self.clients, sid, asker, now.since_start())
+            .map_err(|why| match why {
+                Unasked::Remembered => Cause::UnknownSid,
+                Unasked::Budget => Cause::UnknownBudget,
+            })?;
+        let tied = self
+            .addresses
+            .as_ref()
+            .and_then(|addresses| addresses.find(client, now));
+        let node = tied
+            .or_else(|| self.cluster.home(client, &[]))
+            .unwrap_or(NodeId(0));
+        let session = self.sessions.find_or_provisional(sid, node, now);
+        session.ok_or(Cause::Full)
+    }
+}

@@ -1,0 +1,139 @@
+//! One request: as `downstream` hands it in, and as it is kept until it is answered.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::request_record::RequestRecord;
+use super::shared::Proxy;
+use super::termination_state::Phase;
+use crate::bosh;
+use crate::config::CreationFrom;
+use crate::metrics::Kind;
+use crate::traces::Parent;
+use crate::upstream::{self, Authority, Path, Proto, RequestHead};
+
+/// What `downstream` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
+/// out.
+#[derive(Clone)]
+pub struct BoshRequest<'a> {
+    /// One of the configured BOSH paths.
+    pub path: Path<'a>,
+    /// The `Host` of the request.
+    pub host: Authority<'a>,
+    /// The client's address.
+    pub client: IpAddr,
+    /// Whether the client's side is encrypted.
+    pub secure: bool,
+    /// The span that a trusted proxy says it belongs to.
+    pub parent: Parent,
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+impl fmt::Debug for BoshRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoshRequest")
+            .field("path", &self.path)
+            .field("host", &self.host)
+            .field("client", &self.client)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one request needs until it is answered. It holds a sid: never to be shown.
+pub(super) struct PendingRequest {
+    /// The bytes for the node, head and body; the same for every node.
+    pub(super) bytes: Box<[u8]>,
+    pub(super) client: IpAddr,
+    pub(super) rid: u64,
+    /// The pause that was asked for, in seconds.
+    pub(super) pause: Option<u32>,
+    /// The wait that a creation asked for, in seconds.
+    pub(super) wait: u16,
+    pub(super) terminate: bool,
+    pub(super) legacy: bool,
+    pub(super) record: RequestRecord,
+}
+
+impl Proxy {
+    /// What is kept of a request until it is answered.
+    pub(super) fn pending(
+        self: &Arc<Self>,
+        request: &BoshRequest<'_>,
+        wrapper: &bosh::Request<'_>,
+    ) -> PendingRequest {
+        let record = RequestRecord::new(
+            Arc::clone(self),
+            kind_of(wrapper),
+            request.client,
+            &request.parent,
+        );
+        record.enters(Phase::Queue);
+        let body = self.for_node(request.body, wrapper);
+        PendingRequest {
+            bytes: request_for_node(request, &body),
+            client: request.client,
+            rid: wrapper.rid,
+            pause: wrapper.pause,
+            wait: seconds(wrapper.wait.unwrap_or(60)),
+            // With `stream` it ends one stream of several (XEP-0124 §16), not the session.
+            terminate: wrapper.terminate && wrapper.stream.is_none(),
+            legacy: wrapper.sid.is_none() && !wrapper.ver,
+            record,
+        }
+    }
+
+    /// The part of a request's body that goes to a node.
+    fn for_node<'a>(&self, body: &'a [u8], wrapper: &bosh::Request<'_>) -> Cow<'a, [u8]> {
+        let root = body.get(wrapper.start..).unwrap_or_default();
+        let is_kept = wrapper.sid.is_some() || self.creation_from == CreationFrom::Pass;
+        let from = wrapper.from.as_ref().filter(|_| !is_kept);
+        let parts = from.and_then(|from| {
+            let front = body.get(wrapper.start..from.start)?;
+            Some([front, body.get(from.end..)?])
+        });
+        parts.map_or(Cow::Borrowed(root), |parts| Cow::Owned(parts.concat()))
+    }
+}
+
+/// The bytes of a request for a node, with this body.
+pub fn request_for_node(request: &BoshRequest<'_>, body: &[u8]) -> Box<[u8]> {
+    upstream::write_request(&request_head(request), body)
+}
+
+/// The head of a request for a node.
+const fn request_head<'a>(request: &BoshRequest<'a>) -> RequestHead<'a> {
+    RequestHead {
+        path: request.path,
+        host: request.host,
+        forwarded_for: request.client,
+        forwarded_proto: if request.secure {
+            Proto::Https
+        } else {
+            Proto::Http
+        },
+        forwarded_host: Some(request.host),
+    }
+}
+
+fn kind_of(wrapper: &bosh::Request<'_>) -> Kind {
+    if wrapper.sid.is_none() {
+        Kind::Creation
+    } else if wrapper.terminate && wrapper.stream.is_none() {
+        Kind::Terminate
+    } else if wrapper.restart {
+        Kind::Restart
+    } else if wrapper.empty {
+        Kind::Poll
+    } else {
+        Kind::Send
+    }
+}
+
+/// Seconds as a pin keeps them; longer than 18 hours is 18 hours.
+pub(super) fn seconds(value: u32) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}

@@ -1,0 +1,135 @@
+//! What a node's response says of the session, and what its client is answered.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::super::answer::Answer;
+use super::super::node_response::{self, NodeResponse};
+use super::super::reject::Cause;
+use super::super::request::PendingRequest;
+use super::{RetryState, SessionRequest, Step};
+use crate::bosh::{self, Condition};
+use crate::cluster::{NodeId, client_key};
+use crate::upstream::{Connection, Response};
+
+impl SessionRequest {
+    /// What the answer says of the session.
+    pub(super) fn learn(
+        &self,
+        id: NodeId,
+        pending: &PendingRequest,
+        mut answer: Response,
+        connection: Box<Connection>,
+        state: &mut RetryState,
+    ) -> Step {
+        let sessions = &self.proxy.sessions;
+        if let Some(took) = self.session.reacted(|| self.proxy.now()) {
+            let metrics = &self.proxy.cluster.node(id).metrics;
+            metrics.answer_seconds.observe(took);
+        }
+        let (terminated, condition, host) = match node_response::read(&answer) {
+            NodeResponse::Refused(_) | NodeResponse::Error(_)
+                if pending.terminate && answer.status < 300 =>
+            {
+                return self.left(pending);
+            }
+            NodeResponse::Refused(malformed) => {
+                node_response::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
+                return self.give_up(pending);
+            }
+            NodeResponse::Error(malformed) => {
+                node_response::no_wrapper(self.proxy.cluster.node(id), answer.status, malformed);
+                return self.node_error(id, pending, state);
+            }
+            NodeResponse::LegacyCode(status) => {
+                self.terminated(id, pending, node_response::condition_of(status).as_str());
+                return Step::Done(self.legacy_code(status, &answer));
+            }
+            NodeResponse::Wrapper(wrapper)
+                if wrapper
+                    .sid
+                    .as_deref()
+                    .is_some_and(|sid| sid != self.session.sid()) =>
+            {
+                node_response::refuse_foreign(self.proxy.cluster.node(id));
+                return Step::Rejected(Cause::InvalidResponse);
+            }
+            NodeResponse::Wrapper(wrapper) => {
+                let condition = wrapper
+                    .condition
+                    .as_deref()
+                    .and_then(node_response::known_condition);
+                // A node that answers the client's `terminate` with anything but an error agrees.
+                let ends = wrapper.terminate || (pending.terminate && !wrapper.error);
+                (ends, condition.unwrap_or("none"), wrapper.host)
+            }
+        };
+        answer.body = self.proxy.hide_host(answer.body, host.as_ref());
+        if terminated {
+            if self.owes().is_some() {
+                let now = self.proxy.started.elapsed();
+                self.proxy
+                    .unknown
+                    .remember(&self.proxy.clients, self.session.sid(), now);
+            }
+            self.terminated(id, pending, condition);
+            if pending.terminate && !self.session.terms().legacy {
+                // Also when the node no longer knew the session: the client has what it wanted.
+                return Step::Done(Answer::ok(answer.body));
+            }
+        } else {
+            let detector = &self.proxy.cluster.node(id).restart_detector;
+            if detector.epoch().is_suspect()
+                && let Some(made) = self.session.made_in()
+            {
+                detector.knows(made);
+            }
+            self.place.answered();
+            sessions.prove(&self.session, id, self.late);
+            if answer.reusable {
+                self.session.keep_idle(connection, id);
+            }
+        }
+        Step::Done(node_response::pass_on(answer, self.session.terms().legacy))
+    }
+
+    /// The node has ended the session with this condition. If it has lost all that it had, their
+    /// pins go.
+    fn terminated(&self, id: NodeId, pending: &PendingRequest, condition: &str) {
+        let proxy = &self.proxy;
+        let young = self.session.is_young(proxy.now());
+        let made = self.session.made_in();
+        let pinned = proxy
+            .sessions
+            .terminate(&self.session, condition, proxy.now());
+        let unknown = condition == Condition::ItemNotFound.as_str();
+        let (true, Some(made)) = (pinned && young && unknown, made) else {
+            return;
+        };
+        let node = proxy.cluster.node(id);
+        let (client, held) = (client_key(pending.client), node.held.get());
+        if let Some(epoch) = node
+            .restart_detector
+            .lacks(made, client, held, Instant::now())
+        {
+            let proxy = Arc::clone(proxy);
+            // Looks at every session, which is no work for a thread that serves requests.
+            let background = proxy.background;
+            background(Box::new(move || proxy.lose_sessions(id, epoch)));
+        }
+    }
+
+    /// A code from before conditions: as it is for a client of that time, else its condition.
+    fn legacy_code(&self, status: u16, answer: &Response) -> Answer {
+        let ok = Answer::ok(bosh::terminate(Some(node_response::condition_of(status))));
+        if self.session.terms().legacy {
+            Answer {
+                status: answer.status,
+                ..ok
+            }
+        } else {
+            ok
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What all requests share: the nodes, the sessions, the limits, the settings, and the counters.
+//!
+//! Holds no request. The steps of a request are methods of [`Proxy`] in the files of those steps.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::access_log::AccessLogger;
+use super::release::Release;
+use crate::cluster::{Cluster, Epoch, NodeId};
+use crate::config::{Affinity, CreationFrom, HostAttribute, Settings};
+use crate::limits::{Clients, Files, Rates, UnknownSids};
+use crate::metrics::Metrics;
+use crate::sessions::{Addresses, Sessions, Time};
+use crate::traces::Traces;
+
+/// Does work that takes longer than a thread that serves requests has.
+pub type Background = fn(Box<dyn FnOnce() + Send>);
+
+/// Everything that requests share.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The nodes.
+    pub cluster: Arc<Cluster>,
+    /// The sessions.
+    pub sessions: Arc<Sessions>,
+    /// The nodes of addresses, with `affinity: client-ip`.
+    pub addresses: Option<Addresses>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Which requests are logged.
+    pub access: AccessLogger,
+    /// Where traces go.
+    pub traces: Traces,
+    pub(super) clients: Clients,
+    pub(super) creations: Option<Rates>,
+    pub(super) unknown: UnknownSids,
+    /// File numbers from which on a connection to a node is given back.
+    pub(super) ceiling: i32,
+    /// Open files are short: sessions give up their idle connections.
+    pub(super) no_files: AtomicBool,
+    pub(super) release: Release,
+    pub(super) background: Background,
+    pub(super) started: Instant,
+    pub(super) max_answer: usize,
+    pub(super) creation_from: CreationFrom,
+    pub(super) host_attribute: HostAttribute,
+    pub(super) connect: Duration,
+    pub(super) probe_timeout: Duration,
+    pub(super) placement_wait: Duration,
+    /// How long a silent node keeps its sessions.
+    pub(super) silence: Duration,
+}
+
+impl Proxy {
+    /// The proxy for `settings`, with no session yet.
+    ///
+    /// # Errors
+    /// If there can be no traces where they are wanted.
+    pub fn new(
+        settings: &Settings,
+        cluster: Arc<Cluster>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let limit = settings.limits.sessions;
+        let connections = i64::try_from(settings.limits.connections).unwrap_or(i64::MAX);
+        metrics.connections_limit.set(connections);
+        let addresses = match settings.affinity {
+            Affinity::Sid => None,
+            Affinity::ClientIp => Some(Addresses::new(settings.affinity_ttl, limit)),
+        };
+        let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
+        let limits = &settings.limits;
+        Ok(Self {
+            clients: Clients::new(settings),
+            creations: Rates::new(limits.creations_per_client, limits.creations_burst),
+            unknown: UnknownSids::new(limits),
+            cluster,
+            sessions: Arc::new(sessions),
+            addresses,
+            metrics,
+            access: AccessLogger::new(&settings.log),
+            traces: Traces::start(settings.traces.as_ref())?,
+            ceiling: i32::MAX,
+            no_files: AtomicBool::new(false),
+            release: Release::default(),
+            background: |work| drop(tokio::task::spawn_blocking(work)),
+            started: Instant::now(),
+            max_answer: settings.bosh.max_answer,
+            creation_from: settings.bosh.creation_from,
+            host_attribute: settings.host_attribute.clone(),
+            connect: settings.timeouts.connect,
+            probe_timeout: settings.health.timeout,
+            placement_wait: settings.placement_wait,
+            silence: settings.health.silence,
+        })
+    }
+
+    /// The same, with so many open files.
+    #[must_use]
+    pub fn with_files(self, files: Files) -> Self {
+        Self {
+            ceiling: files.ceiling(),
+            ..self
+        }
+    }
+
+    /// The same, with another place for long work than tokio's blocking threads.
+    #[must_use]
+    pub fn with_background(self, background: Background) -> Self {
+        Self { background, ..self }
+    }
+
+    /// Notes that open files are short: within a second sessions give up the connections to their
+    /// nodes that they do not use.
+    pub fn short_of_files(&self) {
+        self.no_files.store(true, Ordering::Relaxed);
+    }
+
+    /// Releases the requests that nodes hold, from now on: their clients are to ask the next process.
+    pub fn release(&self) {
+        self.release.begin();
+    }
+
+    /// How many requests were released without an answer of their nodes.
+    pub fn released(&self) -> u64 {
+        self.release.ended()
+    }
+
+    /// The time as sessions count it.
+    pub fn now(&self) -> Time {
+        self.time_of(Instant::now())
+    }
+
+    /// `instant` as sessions count it.
+    pub(super) fn time_of(&self, instant: Instant) -> Time {
+        Time::after(instant - self.started)
+    }
+
+    /// Copies the counts of the nodes and the sizes of the tables into the metrics.
+    pub fn measure(&self) {
+        self.cluster.measure();
+        self.metrics.set_table(self.sessions.size());
+        if let Some(addresses) = &self.addresses {
+            self.metrics.set_table(addresses.size());
+        }
+    }
+
+    /// Forgets what has expired.
+    pub fn sweep(&self) {
+        if self.no_files.swap(false, Ordering::Relaxed) {
+            self.sessions.drop_idle();
+        }
+        self.sessions.sweep(self.now());
+        self.cluster.retire(&self.metrics);
+        if let Some(addresses) = &self.addresses {
+            addresses.sweep(self.now());
+        }
+    }
+
+    /// Drops the pins that the node `id` made before `epoch`, and tells those who wait for it.
+    pub(super) fn lose_sessions(&self, id: NodeId, epoch: Epoch) {
+        let pins = self.sessions.lose(id, epoch, self.now());
+        self.cluster
+            .node(id)
+            .restart_detector
+            .forgot
+            .notify_waiters();
+        self.cluster.lost_sessions(id, pins, SystemTime::now());
+    }
+}
