@@ -110,7 +110,7 @@ impl Proxy {
         let now = self.now();
         let asker = self.clients.client(client);
         self.unknown
-            .ask(&self.clients, sid, asker, now.since_start())
+            .ask(&self.clients, sid, asker, self.clock.since_start(now))
             .map_err(|why| match why {
                 Unasked::Remembered => Cause::UnknownSid,
                 Unasked::Budget => Cause::UnknownBudget,

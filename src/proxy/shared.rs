@@ -15,7 +15,7 @@ use crate::cluster::{Cluster, Epoch, NodeId};
 use crate::config::{Affinity, CreationFrom, HostAttribute, Settings};
 use crate::limits::{Clients, Files, Rates, UnknownSids};
 use crate::metrics::Metrics;
-use crate::sessions::{Addresses, Sessions, Time};
+use crate::sessions::{Addresses, Clock, Sessions, Time};
 use crate::traces::Traces;
 
 /// Does work that takes longer than a thread that serves requests has.
@@ -45,7 +45,9 @@ pub struct Proxy {
     pub(super) no_files: AtomicBool,
     pub(super) release: Release,
     pub(super) background: Background,
+    /// The budgets count from here.
     pub(super) started: Instant,
+    pub(super) clock: Clock,
     pub(super) max_answer: usize,
     pub(super) creation_from: CreationFrom,
     pub(super) host_attribute: HostAttribute,
@@ -75,6 +77,7 @@ impl Proxy {
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
         let limits = &settings.limits;
+        let started = Instant::now();
         Ok(Self {
             clients: Clients::new(settings),
             creations: Rates::new(limits.creations_per_client, limits.creations_burst),
@@ -89,7 +92,8 @@ impl Proxy {
             no_files: AtomicBool::new(false),
             release: Release::default(),
             background: |work| drop(tokio::task::spawn_blocking(work)),
-            started: Instant::now(),
+            started,
+            clock: Clock::anchored(started, SystemTime::now()),
             max_answer: settings.bosh.max_answer,
             creation_from: settings.bosh.creation_from,
             host_attribute: settings.host_attribute.clone(),
@@ -115,6 +119,15 @@ impl Proxy {
         Self { background, ..self }
     }
 
+    /// The same, as if the wall clock had shown `wall` at the start.
+    #[must_use]
+    pub fn with_wall_clock(self, wall: SystemTime) -> Self {
+        Self {
+            clock: Clock::anchored(self.started, wall),
+            ..self
+        }
+    }
+
     /// Notes that open files are short: within a second sessions give up the connections to their
     /// nodes that they do not use.
     pub fn short_of_files(&self) {
@@ -138,7 +151,7 @@ impl Proxy {
 
     /// `instant` as sessions count it.
     pub(super) fn time_of(&self, instant: Instant) -> Time {
-        Time::after(instant - self.started)
+        self.clock.time_of(instant)
     }
 
     /// Copies the counts of the nodes and the sizes of the tables into the metrics.

@@ -22,7 +22,7 @@ pub struct Addresses {
 #[derive(Debug)]
 struct Tie {
     node: NodeId,
-    /// Seconds since the start.
+    /// Seconds since the Unix epoch.
     expires: AtomicU32,
 }
 

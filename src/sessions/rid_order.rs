@@ -149,12 +149,18 @@ pub(super) struct RidOrder {
 }
 
 impl RidOrder {
-    /// The order of a session whose creation carried `rid` and is answered.
-    pub(super) fn after_creation(rid: u64) -> Self {
+    /// The order of a session with nothing under way. `last` is the highest rid that was sent; none
+    /// if it is not known, and then the first request waits for no other.
+    pub(super) fn after(last: Option<u64>) -> Self {
         Self {
-            next: rid + 1,
+            next: last.map_or(0, |rid| rid.saturating_add(1)),
             ..Self::default()
         }
+    }
+
+    /// The highest rid that was sent.
+    pub(super) const fn last(&self) -> Option<u64> {
+        self.next.checked_sub(1)
     }
 
     /// The request `rid` has come.

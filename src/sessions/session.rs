@@ -1,4 +1,4 @@
-//! One session: its sid, its node, the terms that its node set, and its requests under way.
+//! One live session: its pin, and what is in progress beside it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -7,55 +7,16 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Time;
+use super::pin::{FRESH, GRACE, TOMBSTONE, Terms};
 use super::rid_order::{Look, Place, Proof, RidOrder, Turn};
 use crate::cluster::{Epoch, NodeId};
 use crate::upstream::Connection;
 
-/// Added to `inactivity` before a session is forgotten: the node counts from when it wrote the
-/// answer, the balancer from when it passed it on.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// How long a terminated session is still known, so that a late request of it reaches the node
-/// that can answer it.
-const TOMBSTONE: Duration = Duration::from_secs(10);
-
-/// How long after its creation a session without a second request is kept when the table is nearly
-/// full: a client goes on at once.
-const FRESH: Duration = Duration::from_secs(10);
+mod conversion;
 
 /// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
 /// 2 everywhere, and one more to pause or terminate; repeats come on top.
 const MOST_UNDER_WAY: u8 = 12;
-
-/// What the node said of the session when it made it (XEP-0124 §7.2), in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// The longest that the node holds a request.
-    pub wait: u16,
-    /// How long the client may stay away.
-    pub inactivity: u16,
-    /// How long the client may pause.
-    pub maxpause: u16,
-    /// How many requests the node holds.
-    pub hold: u8,
-    /// The client named no `ver`: it expects HTTP status codes in place of conditions
-    /// (XEP-0124 §5).
-    pub legacy: bool,
-}
-
-impl Terms {
-    /// What is assumed of a session whose creation was not seen. The wait is long, since to cut a
-    /// request that the node still holds would lose what it answers.
-    ///
-    /// Its node may have granted a long absence or a long pause, so the pin is kept for both.
-    pub const UNSEEN: Self = Self {
-        wait: 300,
-        inactivity: 300,
-        maxpause: 600,
-        hold: 1,
-        legacy: false,
-    };
-}
 
 /// A request that has begun, and what its session was then.
 #[derive(Debug)]
@@ -79,23 +40,29 @@ pub enum Refusal {
     Lost,
 }
 
-/// One session. Its sid is a credential, so that `{:?}` leaves it out.
+/// One live session. Its sid is a credential, so that `{:?}` leaves it out.
+///
+/// It is made from a [`Pin`](super::Pin), and [`Self::pin`] gives that back. The fields of the pin that every request
+/// reads are here without a lock; the others are in [`State`].
 pub struct Session {
     sid: Box<str>,
     terms: Terms,
     node: AtomicU16,
-    /// The epoch of its node in which it was made there; 0 if it was made elsewhere.
+    /// The epoch of its node in which it was made there; 0 if it was made elsewhere, or before this
+    /// process began.
     made: AtomicU32,
-    /// Seconds since the start; read only while nothing is under way.
+    /// When the pin expires, in seconds since the Unix epoch. It counts only while nothing is under
+    /// way.
     expires: AtomicU32,
     /// When the node was asked for something that it has not reacted to yet, in microseconds
-    /// since the start; 0 if it was not.
+    /// since the Unix epoch; 0 if it was not.
     asked: AtomicU64,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Keeps the pin's last rid too.
     order: RidOrder,
     stage: Stage,
     under_way: u8,
@@ -125,11 +92,10 @@ impl State {
     }
 }
 
-/// Where a session is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where a session is in its life. The first and the last stage are no pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Its creation was not seen, and no node has yet said that it knows it.
-    #[default]
     Provisional,
     /// A node made it or knows it: a pin.
     Pinned,
@@ -151,42 +117,6 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn made(
-        sid: &str,
-        (node, epoch): (NodeId, Epoch),
-        terms: Terms,
-        rid: u64,
-        now: Time,
-    ) -> Self {
-        let state = State {
-            order: RidOrder::after_creation(rid),
-            stage: Stage::Pinned,
-            owner: Some(node),
-            fresh: true,
-            ..State::default()
-        };
-        let session = Self::with(sid, node, terms, state, now);
-        session.made.store(epoch.number(), Ordering::Relaxed);
-        session
-    }
-
-    pub(super) fn provisional(sid: &str, node: NodeId, now: Time) -> Self {
-        Self::with(sid, node, Terms::UNSEEN, State::default(), now)
-    }
-
-    fn with(sid: &str, node: NodeId, terms: Terms, state: State, now: Time) -> Self {
-        let expires = now + Duration::from_secs(terms.inactivity.into()) + GRACE;
-        Self {
-            sid: sid.into(),
-            terms,
-            node: AtomicU16::new(node.0),
-            made: AtomicU32::new(0),
-            expires: AtomicU32::new(expires.seconds()),
-            asked: AtomicU64::new(0),
-            state: Mutex::new(state),
-        }
-    }
-
     /// Its sid. A credential: never whole in a log, never in a label.
     pub fn sid(&self) -> &str {
         &self.sid
@@ -280,17 +210,13 @@ impl Session {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_sub(1);
         state.order.end(place, self.terms.hold <= 1, now);
-        let away = match state.stage {
+        let until = match state.stage {
             Stage::Ended | Stage::Lost => return,
-            Stage::Provisional | Stage::Pinned | Stage::Gone => self.may_stay_away(state.paused),
+            Stage::Provisional | Stage::Pinned | Stage::Gone => {
+                self.terms.expiry(state.paused, now)
+            }
         };
-        self.expires
-            .store((now + away + GRACE).seconds(), Ordering::Relaxed);
-    }
-
-    fn may_stay_away(&self, pause: u16) -> Duration {
-        let pause = pause.min(self.terms.maxpause);
-        Duration::from_secs(pause.max(self.terms.inactivity).into())
+        self.expires.store(until.seconds(), Ordering::Relaxed);
     }
 
     /// How many requests are under way.
@@ -468,7 +394,7 @@ impl Session {
         state.idle = None;
         state.order.let_go();
         state.stage = Stage::Lost;
-        let until = now + self.may_stay_away(u16::MAX) + GRACE;
+        let until = self.terms.expiry(u16::MAX, now);
         self.expires.store(until.seconds(), Ordering::Relaxed);
         true
     }
@@ -496,3 +422,6 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

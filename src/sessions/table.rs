@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::session::{Session, Stage, Terms};
-use super::{Place, Time};
+use super::session::{Session, Stage};
+use super::{Pin, Place, Terms, Time};
 use crate::cluster::{Cluster, Epoch, NodeId, OperatorState};
 use crate::metrics::{Metrics, TableSize};
 
@@ -120,7 +120,8 @@ impl Sessions {
             return Insert::Full;
         }
         let epoch = self.cluster.node(node).restart_detector.epoch();
-        let session = Arc::new(Session::made(sid, (node, epoch), terms, rid, now));
+        let pin = Pin::made(sid, node, terms, rid, now);
+        let session = Arc::new(Session::from_pin(pin, Some(epoch)));
         match self.table.entry(BySid(Arc::clone(&session))) {
             Entry::Occupied(there) => Insert::Taken(there.key().0.node()),
             Entry::Vacant(place) => {

@@ -1,7 +1,7 @@
 //! Where requests go when every node is well.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bowline::config::{Affinity, Placement};
 use bowline::demo::client::Client;
@@ -307,4 +307,28 @@ async fn an_expired_session_is_forgotten() {
     // `inactivity` of 0 s and the grace of 5 s.
     eventually("the pin is gone", || balancer.proxy().sessions.is_empty()).await;
     assert_eq!(balancer.metric("bowline_sessions_expired_total"), 1);
+}
+
+/// So that the next process can read it.
+#[tokio::test]
+async fn a_pin_expires_in_seconds_of_the_wall_clock() {
+    let profile = Profile::tigase("t1").inactivity(60);
+    let nodes = [Node::start(profile).await.unwrap()];
+    let balancer = Balancer::before(&nodes).await;
+    let seconds = || {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        u32::try_from(since_epoch.unwrap().as_secs()).unwrap()
+    };
+    let before = seconds();
+    let mut client = balancer.session().await;
+    assert_goes_on(&client.ping("p").await.unwrap());
+    let after = seconds();
+    let proxy = balancer.proxy();
+    let session = proxy.sessions.find(client.sid()).unwrap();
+    eventually("the request is over", || session.under_way() == 0).await;
+    let pin = session.pin(proxy.now()).unwrap();
+    assert_eq!(proxy.cluster.node(pin.node).name, "t1");
+    // `inactivity` and the grace of 5 s, and less than a second for rounding up.
+    let expected = before + 65..=after + 66;
+    assert!(expected.contains(&pin.expires), "{pin:?}, {expected:?}");
 }

@@ -24,6 +24,10 @@ const CALM: Duration = Duration::from_secs(3);
 /// The same where a node that falls again and again is kept away, five minutes at most.
 const PENALISED: Duration = Duration::from_secs(300);
 
+/// What the wall clock shows at the start, since 1970. Expiry rounds to whole seconds of it, so a fixed
+/// time keeps a run repeatable.
+const WALL: Duration = Duration::from_secs(1_800_000_000);
+
 /// What a seed has besides its nodes and clients.
 #[derive(Debug, Clone)]
 struct Plan {
@@ -86,7 +90,8 @@ impl World {
         // A simulation has one thread, and one order of events.
         let proxy = proxy
             .expect("no traces are sent")
-            .with_background(|work| work());
+            .with_background(|work| work())
+            .with_wall_clock(SystemTime::UNIX_EPOCH + WALL);
         let proxy = Arc::new(proxy);
         let downstream = Downstream::new(
             Arc::clone(&proxy),

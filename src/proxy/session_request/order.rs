@@ -50,7 +50,7 @@ impl SessionRequest {
         loop {
             match turn {
                 Turn::Now => return,
-                Turn::At(at) => timers::exactly(self.proxy.started + at.since_start()).await,
+                Turn::At(at) => timers::exactly(self.proxy.clock.instant_of(at)).await,
                 // The lower one has deadlines of its own.
                 Turn::Behind(lower) => drop(lower.await),
                 Turn::Missing(lower) => patience = timeout_at(give_up, lower).await.is_ok(),
@@ -125,10 +125,10 @@ impl Future for Lost<'_> {
                     return Poll::Pending;
                 }
                 Look::Lost => return Poll::Ready(()),
-                Look::Until(at) => proxy.started + at.since_start(),
+                Look::Until(at) => proxy.clock.instant_of(at),
                 Look::Probe(at) => {
                     node.probe_now.notify_one();
-                    proxy.started + at.since_start()
+                    proxy.clock.instant_of(at)
                 }
             };
             match &mut self.timer {

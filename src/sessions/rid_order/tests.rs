@@ -43,14 +43,14 @@ fn waits(receiver: &mut oneshot::Receiver<()>) -> bool {
 
 #[test]
 fn the_next_rid_goes_at_once() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let next = order.begin(101);
     assert_eq!(send(&mut order, &next, at(10)), at(10));
 }
 
 #[test]
 fn two_unanswered_requests_are_never_close_together() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let [first, second, again] = [101, 102, 102].map(|rid| order.begin(rid));
     assert_eq!(send(&mut order, &first, at(2)), at(2));
     assert_eq!(send(&mut order, &second, at(3)), at(2) + SPACING);
@@ -68,7 +68,7 @@ fn two_unanswered_requests_are_never_close_together() {
 
 #[test]
 fn a_rid_waits_for_a_lower_one_that_is_in_the_balancer_without_a_limit() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let [lower, higher] = [101, 102].map(|rid| order.begin(rid));
     assert!(matches!(order.ask(&lower, true), Turn::Now));
     // It waits for a connection, and the patience of the other one is at its end.
@@ -83,7 +83,7 @@ fn a_rid_waits_for_a_lower_one_that_is_in_the_balancer_without_a_limit() {
 
 #[test]
 fn requests_that_are_sent_again_keep_their_order_and_their_distance() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let [first, second] = [101, 102].map(|rid| order.begin(rid));
     send(&mut order, &first, at(101));
     send(&mut order, &second, at(110));
@@ -103,7 +103,7 @@ fn requests_that_are_sent_again_keep_their_order_and_their_distance() {
 
 #[test]
 fn a_request_given_up_holds_no_other_one_up() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let [first, second] = [101, 102].map(|rid| order.begin(rid));
     send(&mut order, &first, at(1));
     send(&mut order, &second, at(10));
@@ -117,7 +117,7 @@ fn a_request_given_up_holds_no_other_one_up() {
 
 #[test]
 fn one_of_two_copies_that_ends_leaves_the_place_of_the_other() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let [held, copy, higher] = [101, 101, 102].map(|rid| order.begin(rid));
     send(&mut order, &held, at(1));
     order.end(&held, true, at(0));
@@ -130,7 +130,7 @@ fn one_of_two_copies_that_ends_leaves_the_place_of_the_other() {
 
 #[test]
 fn who_is_late_does_not_meet_the_next() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let [first, second] = [101, 102].map(|rid| order.begin(rid));
     assert!(matches!(order.go(&first, at(13)), Turn::Now));
     // The write took a while.
@@ -140,7 +140,7 @@ fn who_is_late_does_not_meet_the_next() {
 
 #[test]
 fn a_rid_that_overtook_waits_for_the_one_before_it() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let early = order.begin(102);
     let mut waiting = missing(order.ask(&early, true));
     assert!(waits(&mut waiting));
@@ -155,7 +155,7 @@ fn a_rid_that_overtook_waits_for_the_one_before_it() {
 
 #[test]
 fn who_waits_for_one_that_is_there_asks_anew_when_another_is_missing() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let [lower, early] = [101, 103].map(|rid| order.begin(rid));
     let mut waiting = behind(order.ask(&early, true));
     send(&mut order, &lower, at(10));
@@ -165,7 +165,7 @@ fn who_waits_for_one_that_is_there_asks_anew_when_another_is_missing() {
 
 #[test]
 fn an_old_or_a_wild_rid_is_the_nodes_to_judge() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     for rid in [50, 100_000] {
         let place = order.begin(rid);
         send(&mut order, &place, at(rid));
@@ -183,7 +183,7 @@ fn the_first_rid_of_an_adopted_session_sets_the_order() {
 
 #[test]
 fn the_list_of_requests_takes_as_many_as_there_are() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let places: Vec<_> = (101..113).map(|rid| order.begin(rid)).collect();
     for (place, now) in places.iter().zip(0..) {
         send(&mut order, place, at(now * 100));
@@ -196,7 +196,7 @@ fn the_list_of_requests_takes_as_many_as_there_are() {
 
 #[test]
 fn those_who_gave_up_waiting_take_no_room() {
-    let mut order = RidOrder::after_creation(100);
+    let mut order = RidOrder::after(Some(100));
     let _lower = order.begin(101);
     let higher = order.begin(102);
     for _ in 0..100 {
