@@ -1,7 +1,7 @@
 //! One live session: its pin, and what is in progress beside it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -17,6 +17,9 @@ mod conversion;
 /// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
 /// 2 everywhere, and one more to pause or terminate; repeats come on top.
 const MOST_UNDER_WAY: u8 = 12;
+
+/// No node has this id.
+const NO_NODE: NodeId = NodeId(u16::MAX);
 
 /// A request that has begun, and what its session was then.
 #[derive(Debug)]
@@ -54,9 +57,9 @@ pub struct Session {
     /// When the pin expires, in seconds since the Unix epoch. It counts only while nothing is under
     /// way.
     expires: AtomicU32,
-    /// When the node was asked for something that it has not reacted to yet, in microseconds
-    /// since the Unix epoch; 0 if it was not.
-    asked: AtomicU64,
+    /// When the node was asked for something that it has not reacted to yet, as
+    /// [`Time::low_micros`]; 0 if it was not.
+    asked: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -68,7 +71,8 @@ struct State {
     under_way: u8,
     /// The node that made it, or that last answered it as one that it knows. The session may have
     /// moved since, to a node that has not answered.
-    owner: Option<NodeId>,
+    /// [`NO_NODE`] if there is none: an `Option` takes two bytes more, and with them another word.
+    owner: NodeId,
     /// No request has come since its creation.
     fresh: bool,
     /// Its client has asked for its end.
@@ -83,6 +87,10 @@ struct State {
 }
 
 impl State {
+    fn owner(&self) -> Option<NodeId> {
+        (self.owner != NO_NODE).then_some(self.owner)
+    }
+
     /// Notes the pause that the request `rid` asks for, or that it ends the one before.
     fn pause(&mut self, rid: u64, pause: Option<u32>) {
         if self.paused == 0 || rid >= self.paused_by {
@@ -148,7 +156,7 @@ impl Session {
 
     /// The node that is known to have had it last, whichever it is pinned to now.
     pub fn owner(&self) -> Option<NodeId> {
-        self.state().owner
+        self.state().owner()
     }
 
     /// Whether its node was found to have lost it.
@@ -257,7 +265,7 @@ impl Session {
         } = &mut *self.state();
         order.sent(place, now);
         if asks && *under_way > 1 && self.asked.load(Ordering::Relaxed) == 0 {
-            self.asked.store(now.micros(), Ordering::Relaxed);
+            self.asked.store(now.low_micros(), Ordering::Relaxed);
         }
     }
 
@@ -269,7 +277,10 @@ impl Session {
         }
         match self.asked.swap(0, Ordering::Relaxed) {
             0 => None,
-            asked => Some(now().since(Time::of_micros(asked))),
+            asked => {
+                let took = now().low_micros().wrapping_sub(asked);
+                Some(Duration::from_micros(took.into()))
+            }
         }
     }
 
@@ -348,7 +359,7 @@ impl Session {
     /// moment later another request may have moved it.
     pub(super) fn prove(&self, at: NodeId, late: bool) -> Option<NodeId> {
         let mut state = self.state();
-        state.owner = Some(at);
+        state.owner = at;
         state.order.answered();
         let proved = match state.stage {
             Stage::Provisional => true,

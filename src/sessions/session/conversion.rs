@@ -1,10 +1,10 @@
 //! A session from its pin, and its pin from a session.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{Session, Stage, State};
+use super::{NO_NODE, Session, Stage, State};
 use crate::cluster::{Epoch, NodeId};
 use crate::sessions::Time;
 use crate::sessions::pin::{Pause, Pin, PinState};
@@ -33,7 +33,7 @@ impl Session {
             order: RidOrder::after(pin.last_rid),
             stage,
             under_way: 0,
-            owner: pin.owner,
+            owner: pin.owner.unwrap_or(NO_NODE),
             fresh: pin.fresh,
             leaving: false,
             paused,
@@ -46,7 +46,7 @@ impl Session {
             node: AtomicU16::new(pin.node.0),
             made: AtomicU32::new(made.map_or(0, Epoch::number)),
             expires: AtomicU32::new(pin.expires),
-            asked: AtomicU64::new(0),
+            asked: AtomicU32::new(0),
             state: Mutex::new(state),
         }
     }
@@ -74,7 +74,7 @@ impl Session {
         Some(Pin {
             sid: self.sid.clone(),
             node: self.node(),
-            owner: state.owner,
+            owner: state.owner(),
             terms: self.terms,
             state: kept_as,
             fresh: state.fresh,

@@ -239,5 +239,5 @@ fn no_value_of_a_pin_is_too_high() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn a_session_is_small() {
-    assert!(size_of::<Session>() <= 160, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 144, "{}", size_of::<Session>());
 }

@@ -31,6 +31,11 @@ fn a_node_reacts_to_stanzas_by_whichever_answer_comes_first() {
     send(5, true, at(6));
     assert_eq!(session.reacted(|| at(7)), Some(2 * second));
     assert_eq!(session.reacted(|| at(8)), None);
+    // Only half of the time is kept, and it goes round in between.
+    let around = Duration::from_micros(1 << 32);
+    let [before, after] = [around - second, around + second].map(Time::after);
+    send(6, true, before);
+    assert_eq!(session.reacted(|| after), Some(2 * second));
 }
 
 #[test]
