@@ -1,4 +1,4 @@
-//! The list of nodes for clients that choose a node themselves, and the client of docs/tigase.md.
+//! The list of nodes for clients that choose a node themselves, and the client of docs/guides/tigase.md.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -238,9 +238,9 @@ async fn without_the_settings_there_is_no_list() {
     }
 }
 
-/// The client that docs/tigase.md shows, to the letter.
+/// The client that docs/guides/tigase.md shows, to the letter.
 fn documented_client() -> String {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tigase.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides/tigase.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, after) = page.split_once("```js client\n").expect("the client");
     let (script, _) = after.split_once("```").expect("its end");
@@ -301,7 +301,7 @@ fn is_there_node() -> bool {
     let node = std::process::Command::new("node").arg("--version").output();
     let is_there = node.is_ok_and(|output| output.status.success());
     if !is_there {
-        eprintln!("skipped: Node.js is missing, which runs the client of docs/tigase.md");
+        eprintln!("skipped: Node.js is missing, which runs the client of docs/guides/tigase.md");
     }
     is_there
 }
