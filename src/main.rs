@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Gives the memory of a burst of logins back, and takes less time than the system's: see
-/// docs/performance.md.
+/// Returns the memory of a burst of logins to the system, and uses less CPU time than the system's
+/// allocator (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

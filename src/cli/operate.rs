@@ -86,12 +86,13 @@ fn told(changed: &Changed) -> String {
         return format!("{node} is in {state} already ({sessions} sessions, {held} requests held)");
     }
     let then = match (state.as_str(), sessions) {
+        ("ready", _) => "it takes new sessions when it is up".to_owned(),
         (_, 0) => "it has no sessions".to_owned(),
         ("drain", 1) => "its 1 session stays to its end".to_owned(),
         ("drain", _) => format!("its {sessions} sessions stay to their end"),
         ("maint", 1) => "its 1 session moves off".to_owned(),
         ("maint", _) => format!("its {sessions} sessions move off"),
-        _ => "it takes new sessions when it is up".to_owned(),
+        (_, _) => format!("it has {sessions} sessions"),
     };
     format!("{node}: {before} -> {state}; {then}")
 }
@@ -120,6 +121,10 @@ mod tests {
         assert_eq!(
             told("ready", "maint", 0),
             "t1: ready -> maint; it has no sessions"
+        );
+        assert_eq!(
+            told("maint", "ready", 0),
+            "t1: maint -> ready; it takes new sessions when it is up"
         );
         let expected = "t1 is in ready already (0 sessions, 0 requests held)";
         assert_eq!(told("ready", "ready", 0), expected);

@@ -1,5 +1,5 @@
 //! How a request ended, in two letters as HAProxy has them: who ended it, and in which phase.
-//! `docs/operations.md` has the same table in words.
+//! `docs/log.md` explains each state; `tests/it/docs.rs` compares the two.
 
 use super::reject::Cause;
 

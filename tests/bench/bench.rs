@@ -1,6 +1,6 @@
 //! The benchmark: a BOSH load generator, stub nodes, and what runs them around a balancer.
 //!
-//! `tests/bench/run` builds this program and starts it; docs/performance.md says what it measures.
+//! `tests/bench/run` builds this program and starts it; docs/benchmarks.md has the figures.
 //! It is an example target, so that a build of the product leaves it out and the lints see it.
 
 mod balancer;

@@ -148,7 +148,7 @@ async fn the_documentation_names_every_metric_and_no_other() {
     let page = page().await;
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let told: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
-    let text = read("docs/operations.md");
+    let text = read("docs/metrics.md");
     let rows = text.lines().filter(|line| line.starts_with("| `bowline_"));
     let named: BTreeSet<&str> = rows
         .filter_map(|row| row.split('|').nth(1))

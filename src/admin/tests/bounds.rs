@@ -1,4 +1,4 @@
-//! How long and how large what comes may be, in the numbers of docs/operations.md where it has them.
+//! How long and how large what comes may be, with the figures of docs/metrics.md where it has them.
 
 use tokio::time::advance;
 
