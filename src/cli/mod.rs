@@ -102,6 +102,12 @@ impl Operation {
     }
 }
 
+/// The definition of the command line. The documentation test parses the documented commands with it.
+#[must_use]
+pub fn definition() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs what the process's arguments ask for.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -172,13 +178,11 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_arguments_are_well_formed() {
-        Arguments::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod connecting;
 mod cross_origin;
 mod dashboard;
 mod demo;
+mod docs;
 mod drain;
 mod failures;
 mod files;
