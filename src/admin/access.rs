@@ -117,7 +117,7 @@ impl AccessControl {
             && let Ok(metadata) = std::fs::metadata(file)
             && metadata.permissions().mode() & 0o004 != 0
         {
-            warn!(file = %file.display(), "everybody on this machine can read the admin token");
+            warn!(file = %file.display(), "every user of this machine can read the admin token");
         }
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
         Ok(Self {

@@ -81,7 +81,7 @@ where
             (StatusCode::OK, told)
         }
         Err(last) => {
-            let what = format!("{}; force it if you mean it", last.words(&node.name));
+            let what = format!("{}; use force to do it anyway", last.words(&node.name));
             info!(node = %node.name, state = to.word(), peer = %asker.peer, token = asker.token,
                 reason = %what, "operator state refused");
             error(StatusCode::CONFLICT, what)

@@ -107,11 +107,7 @@ impl AdminState {
     /// From now on `/ready` says no.
     pub fn begin_drain(&self) {
         if !self.draining.swap(true, Ordering::AcqRel) {
-            let event = Event::new(
-                EventKind::Stop,
-                SystemTime::now(),
-                "Bowline is about to end",
-            );
+            let event = Event::new(EventKind::Stop, SystemTime::now(), "Bowline is stopping");
             self.cluster.events.add(event);
         }
     }

@@ -178,7 +178,7 @@ pub(super) fn not_ready(cluster: &Cluster, draining: bool) -> Option<String> {
         return None;
     }
     Some(if nodes.iter().any(|node| node.is_up()) {
-        "every node that is up is out of service by the operator".into()
+        "the operator has taken every node that is up out of service".into()
     } else {
         "no node is up".into()
     })
@@ -212,7 +212,7 @@ fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
         reasons.push(near);
     }
     if state.is_draining() {
-        reasons.push("the balancer is about to end".into());
+        reasons.push("the balancer is stopping".into());
     }
     let status = if !state.cluster.any_up() {
         reasons.insert(0, "no node takes new sessions".into());

@@ -27,17 +27,17 @@ const PROMETHEUS: HeaderValue =
 const HELP: &str = "\
 Bowline, a sticky-session load balancer for BOSH
 
-GET /                  all of this as a live page
+GET /                  live page
 GET /live              200 while the process runs
-GET /ready             200 while it takes new sessions, else 503 with the reason
-GET /health            the state of everything, in JSON; 503 when no node takes new sessions
-GET /nodes             the nodes alone, in JSON
-GET /nodes/NAME        one of them
-PUT /nodes/NAME/state  ready, drain or maint
-GET /events?since=ID   what happened
+GET /ready             200 while a node takes new sessions, else 503 with the reason
+GET /health            state of the balancer and its nodes as JSON; 503 when no node takes new sessions
+GET /nodes             the nodes only
+GET /nodes/NAME        one node
+PUT /nodes/NAME/state  set ready, drain or maint
+GET /events?since=ID   events after this one
 GET /history           the last 15 minutes of each node
-GET /stream            health and events as they come (server-sent events)
-GET /metrics           counters and gauges, for Prometheus
+GET /stream            health and events as server-sent events
+GET /metrics           metrics for Prometheus
 ";
 
 /// An answer.

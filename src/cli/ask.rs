@@ -31,10 +31,10 @@ const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Which balancer is meant, and what opens it.
 #[derive(Debug, clap::Args)]
 pub struct Whom {
-    /// The balancer's admin listener [default: BOWLINE_ADMIN, or http://127.0.0.1:9280].
+    /// URL of the admin listener [default: BOWLINE_ADMIN, or http://127.0.0.1:9280].
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
-    /// The file with its token, if it has one [default: BOWLINE_TOKEN_FILE].
+    /// File with the admin token [default: BOWLINE_TOKEN_FILE].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -72,11 +72,11 @@ impl fmt::Display for AskError {
         match self {
             Self::Address(address) => write!(
                 f,
-                "{address:?} is no address of an admin listener, such as {DEFAULT}"
+                "{address:?} is not the URL of an admin listener, such as {DEFAULT}"
             ),
             Self::Token(error) => write!(f, "{error}"),
             Self::Unavailable(url, why) => write!(f, "no answer from {url}: {why}"),
-            Self::Foreign(url, why) => write!(f, "{url} does not answer as Bowline does: {why}"),
+            Self::Foreign(url, why) => write!(f, "{url} does not answer like Bowline: {why}"),
             Self::Forbidden(url, why) => write!(f, "{url} refuses: {why}"),
         }
     }

@@ -29,16 +29,26 @@ use crate::config::{ConfigErrors, one_line};
 
 const EXAMPLES: &str = "\
 Examples:
-  bowline check config/bowline.yaml          say whether a configuration is right
-  bowline run --config config/bowline.yaml   serve until a signal ends it
-  RUST_LOG=debug bowline run -c FILE         log more, whatever the file says
-  bowline demo                               a whole cluster in one process
-  bowline status                             how a running balancer and its nodes are
-  bowline drain t1                           no new sessions for t1; maint moves them off, ready ends it
+  bowline check config/bowline.yaml         check a configuration file
+  bowline run --config config/bowline.yaml  serve until SIGTERM or SIGINT
+  RUST_LOG=debug bowline run -c FILE        override log.filter of the file
+  bowline demo                              a whole cluster in one process
+  bowline status                            show a running balancer
+  bowline drain t1                          send no new sessions to t1
 
-Exit codes: 0 done, 64 wrong arguments or no such node, 70 a defect, 71 refused by the system (a port in
-use), 74 input or output failed, 78 wrong configuration. status: 1 degraded, 2 down. status, drain, maint
-and ready: 69 no answer, 75 it is the last node (--force), 76 no Bowline there, 77 wrong token.";
+Exit codes:
+  0   done
+  1   status: degraded
+  2   status: down, no node takes new sessions
+  64  wrong arguments, or no such node
+  69  no answer from the admin listener
+  70  a defect of Bowline
+  71  refused by the system, such as a port in use
+  74  input or output failed
+  75  refused: it is the last node (--force overrides this)
+  76  the answer is not from Bowline
+  77  the token is missing or wrong
+  78  wrong configuration or token file";
 
 /// A sticky-session load balancer for BOSH (XMPP over HTTP) clusters.
 #[derive(Debug, Parser)]
@@ -50,37 +60,37 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve clients until a signal ends it.
+    /// Serve clients until SIGTERM or SIGINT.
     Run {
         /// The configuration file.
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Read a configuration, say whether it is right, and change nothing.
+    /// Check a configuration file.
     Check {
         /// The configuration file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Show a cluster of simulated nodes with the balancer in front of it, in one process.
+    /// Run a demo: simulated nodes, clients and the balancer in one process.
     Demo {
-        /// End by itself after this many seconds.
+        /// Stop after this many seconds.
         #[arg(long = "for", value_name = "SECONDS")]
         seconds: Option<u64>,
     },
-    /// Show how a running balancer and its nodes are.
+    /// Show the state of a running balancer and its nodes.
     Status {
-        /// The whole of `/health`, for programs.
+        /// Print `/health` as JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         whom: Whom,
     },
-    /// Give a node no new sessions; those that it has stay to their end.
+    /// Send no new sessions to a node; its sessions stay.
     Drain(Operation),
-    /// Give a node no new sessions, and move off those that it has.
+    /// Send no new sessions to a node, and move its sessions to other nodes.
     Maint(Operation),
-    /// Give a node new sessions again.
+    /// Return a node to normal service.
     Ready(Operation),
 }
 
@@ -89,7 +99,7 @@ enum Command {
 struct Operation {
     /// The node's name.
     node: String,
-    /// Even if nobody can log in then.
+    /// Do it even if no node is left for new sessions.
     #[arg(long)]
     force: bool,
     #[command(flatten)]

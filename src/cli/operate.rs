@@ -43,7 +43,7 @@ async fn set(
 ) -> Result<ExitCode, AskError> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if node.is_empty() || !node.bytes().all(known) {
-        complain(&format_args!("{node:?} is no name of a node"));
+        complain(&format_args!("{node:?} is not a node name"));
         return Ok(exit::USAGE.into());
     }
     let body = json!({ "state": state.word(), "force": force }).to_string();
@@ -83,15 +83,15 @@ fn told(changed: &Changed) -> String {
         held,
     } = changed;
     if before == state {
-        return format!("{node} is in {state} already ({sessions} sessions, {held} requests held)");
+        return format!("{node} is already in {state} ({sessions} sessions, {held} requests held)");
     }
     let then = match (state.as_str(), sessions) {
         ("ready", _) => "it takes new sessions when it is up".to_owned(),
         (_, 0) => "it has no sessions".to_owned(),
-        ("drain", 1) => "its 1 session stays to its end".to_owned(),
-        ("drain", _) => format!("its {sessions} sessions stay to their end"),
-        ("maint", 1) => "its 1 session moves off".to_owned(),
-        ("maint", _) => format!("its {sessions} sessions move off"),
+        ("drain", 1) => "its 1 session stays".to_owned(),
+        ("drain", _) => format!("its {sessions} sessions stay"),
+        ("maint", 1) => "its 1 session moves to another node".to_owned(),
+        ("maint", _) => format!("its {sessions} sessions move to other nodes"),
         (_, _) => format!("it has {sessions} sessions"),
     };
     format!("{node}: {before} -> {state}; {then}")
@@ -112,11 +112,11 @@ mod tests {
                 held: 0,
             })
         };
-        let expected = "t1: ready -> drain; its 7 sessions stay to their end";
+        let expected = "t1: ready -> drain; its 7 sessions stay";
         assert_eq!(told("ready", "drain", 7), expected);
         assert_eq!(
             told("drain", "maint", 1),
-            "t1: drain -> maint; its 1 session moves off"
+            "t1: drain -> maint; its 1 session moves to another node"
         );
         assert_eq!(
             told("ready", "maint", 0),
@@ -126,7 +126,7 @@ mod tests {
             told("maint", "ready", 0),
             "t1: maint -> ready; it takes new sessions when it is up"
         );
-        let expected = "t1 is in ready already (0 sessions, 0 requests held)";
+        let expected = "t1 is already in ready (0 sessions, 0 requests held)";
         assert_eq!(told("ready", "ready", 0), expected);
     }
 }

@@ -102,9 +102,7 @@ fn warn_of_root(settings: &Settings) {
              (AmbientCapabilities= in systemd)"
         );
     } else {
-        warn!(
-            "running as root, which nothing here needs: give it a user of its own (User= in systemd)"
-        );
+        warn!("running as root, which Bowline does not need: use another user (User= in systemd)");
     }
 }
 
@@ -134,7 +132,7 @@ async fn serve(settings: Settings) -> ExitCode {
     tokio::select! {
         signal = ending.next() => info!(signal, "stopping"),
         () = server.broken() => {
-            error!("a worker or a probe died; that is a defect");
+            error!("a worker or a probe died: this is a defect of Bowline, please report it");
             return exit::SOFTWARE.into();
         }
         never = hangups.answer() => match never {},
@@ -142,7 +140,7 @@ async fn serve(settings: Settings) -> ExitCode {
     notify::stopping();
     tokio::select! {
         _ = server.drain() => {}
-        signal = ending.next() => warn!(signal, "not waiting any longer"),
+        signal = ending.next() => warn!(signal, "second signal: not waiting any longer"),
         never = hangups.answer() => match never {},
     }
     exit::OK

@@ -58,9 +58,9 @@ impl LastNode {
     /// The refusal in words.
     pub fn words(self, name: &str) -> String {
         match self {
-            Self::Ready => format!("no other node is ready: without {name} nobody could log in"),
+            Self::Ready => format!("no other node is ready: without {name} no user could log in"),
             Self::Up => {
-                format!("no other node that is ready is up: without {name} nobody could log in")
+                format!("no other ready node is up: without {name} no user could log in")
             }
         }
     }

@@ -89,9 +89,9 @@ impl fmt::Display for Failure {
                 Some(source) => write!(f, "{error}: {source}"),
                 None => write!(f, "{error}"),
             },
-            Self::Status(status) => write!(f, "answer has status {status}"),
+            Self::Status(status) => write!(f, "the answer has status {status}"),
             Self::NoWrapper(status) => {
-                write!(f, "answer is no BOSH wrapper (status {status})")
+                write!(f, "the answer is not a BOSH wrapper (status {status})")
             }
         }
     }

@@ -84,7 +84,7 @@ impl Resolver {
         if !self.failing {
             self.failing = true;
             warn!(node = %node.name, address = %node.address(), %failure,
-                "host name not resolved, going on with its last addresses");
+                "host name not resolved, its last addresses stay in use");
         }
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Resolver {
         if !same {
             if !known.is_empty() {
                 info!(node = %node.name, address = %node.address(), before = ?known,
-                    now = ?addresses, "host name stands for other addresses");
+                    now = ?addresses, "host name has other addresses now");
             }
             node.resolved(addresses.into());
         }

@@ -39,7 +39,7 @@ pub(super) fn read(answer: &upstream::Response) -> NodeResponse<'_> {
 
 /// Notes at `node` that it gave an answer without a wrapper, and asks for a probe at once.
 pub(super) fn no_wrapper(node: &Node, status: u16, malformed: Malformed) {
-    let what = format!("answered {status} with no wrapper: {malformed}");
+    let what = format!("answered {status} without a wrapper: {malformed}");
     node.metrics.exchange_failures.inc();
     node.suspect(what, SystemTime::now());
 }

@@ -113,9 +113,9 @@ impl fmt::Display for Error {
             Self::NoAddress => f.write_str("the node's name has no address"),
             Self::Refused(_) => f.write_str("the connection was refused"),
             Self::Unreachable(_) => f.write_str("the node cannot be reached"),
-            Self::ConnectTimeout => f.write_str("no connection came about in time"),
+            Self::ConnectTimeout => f.write_str("the connection could not be opened in time"),
             Self::Local(_) => f.write_str("this machine could not make a connection"),
-            Self::Queue => f.write_str("too many connects to the node wait for their turn"),
+            Self::Queue => f.write_str("too many connections to the node wait to be opened"),
             Self::Send { sent, .. } => {
                 write!(f, "the request could not be sent ({sent} bytes were)")
             }

@@ -185,18 +185,18 @@ describe('the live page before three servers, one of which dies', () => {
     await page.click('#node-p3 [data-to="maint"]');
     await page.click('#ask-yes');
     await page.waitForFunction(() => !document.getElementById('ask-refusal').hidden);
-    assert.match(await text(page, '#ask-refusal'), /^The balancer refuses: no other node .* without p3 nobody could log in\.$/);
+    assert.match(await text(page, '#ask-refusal'), /^The balancer refuses: no other node .* without p3 no user could log in\.$/);
     assert.equal((await balancer.states()).p3, 'ready');
-    assert.equal(await text(page, '#ask-yes'), 'Do it all the same');
+    assert.equal(await text(page, '#ask-yes'), 'Do it anyway');
     await page.click('#ask-no');
     await dialog(page, false);
     assert.equal((await balancer.states()).p3, 'ready', 'no');
     await page.click('#node-p3 [data-to="drain"]');
     await page.click('#ask-yes');
-    await page.waitForFunction(() => document.getElementById('ask-yes').textContent === 'Do it all the same');
+    await page.waitForFunction(() => document.getElementById('ask-yes').textContent === 'Do it anyway');
     await page.click('#ask-yes');
     await shows(page, 'p3', 'drain');
-    assert.equal(await text(page, '#verdict'), 'No node takes new sessions: nobody can log in');
+    assert.equal(await text(page, '#verdict'), 'No node takes new sessions: no user can log in');
     for (const name of ['p1', 'p3']) {
       await page.click(`#node-${name} [data-to="ready"]`);
       await page.click('#ask-yes');
@@ -298,7 +298,7 @@ describe('the live page behind a token', () => {
     await give('short');
     assert.match(await text(page, '#gate-why'), /16 to 256 characters/);
     await give(`${TOKEN}r`);
-    await page.waitForFunction(() => /is not the right one/.test(document.getElementById('gate-why').textContent));
+    await page.waitForFunction(() => /is wrong or has changed/.test(document.getElementById('gate-why').textContent));
     await page.waitForFunction(() => !document.getElementById('gate').hidden);
   });
 

@@ -211,7 +211,7 @@ async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
         let admin = output.address(admin_listening).await;
         ready(admin).await;
         let (sids, health) = traffic(&nodes, client, admin).await;
-        assert!(health.contains("with no wrapper"), "{health}");
+        assert!(health.contains("without a wrapper"), "{health}");
         assert_tells_none("/health", &health, &sids);
         for path in [
             "/",

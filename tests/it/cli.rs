@@ -53,7 +53,7 @@ async fn a_node_is_drained_from_the_shell() {
     assert_eq!(code(&refused), 75);
     assert_eq!(
         text(&refused.stderr),
-        "no other node is ready: without t2 nobody could log in; force it if you mean it\n"
+        "no other node is ready: without t2 no user could log in; use force to do it anyway\n"
     );
     let forced = bowline(&url, &["maint", "t2", "--force"]).await;
     assert_eq!(code(&forced), 0);

@@ -496,7 +496,7 @@ async fn a_second_signal_waits_for_nobody() {
     let lines = process.lines();
     let told = |words: &str| lines.iter().any(|line| line["message"] == words);
     assert!(
-        told("not waiting any longer") && !told("drained"),
+        told("second signal: not waiting any longer") && !told("drained"),
         "{lines:?}"
     );
 }

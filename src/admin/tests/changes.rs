@@ -106,7 +106,7 @@ async fn what_the_operator_did_is_told_and_is_no_fault() {
         (health.status, &health.json()["status"]),
         (503, &"down".into())
     );
-    let words = "every node that is up is out of service by the operator\n";
+    let words = "the operator has taken every node that is up out of service\n";
     assert_eq!(admin.ready().await, (503, words.to_owned()));
 }
 
@@ -118,7 +118,7 @@ async fn the_last_node_is_refused_in_words_unless_forced() {
     assert_eq!(refused.status, 409);
     let words = refused.json()["error"].as_str().unwrap().to_owned();
     assert!(
-        words.contains("without t1 nobody could log in; force it"),
+        words.contains("without t1 no user could log in; use force"),
         "{words}"
     );
     assert_eq!(admin.states()[0], OperatorState::Ready);

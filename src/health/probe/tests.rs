@@ -135,7 +135,7 @@ async fn bosh_takes_a_wrapper_whatever_its_status() {
 #[tokio::test]
 async fn bosh_wants_a_wrapper_back() {
     let page = Fake::answering("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>").await;
-    let expected = failed("answer is no BOSH wrapper (status 200)");
+    let expected = failed("the answer is not a BOSH wrapper (status 200)");
     assert_eq!(ask(Probe::Bosh, page.address).await, expected);
 
     let error = Fake::answering("<stream:error xmlns:stream='x'/>").await;
@@ -164,8 +164,11 @@ async fn http_wants_a_status_below_400() {
     for (line, expected) in [
         ("204 No Content", Ok(())),
         ("302 Found", Ok(())),
-        ("404 Not Found", failed("answer has status 404")),
-        ("503 Service Unavailable", failed("answer has status 503")),
+        ("404 Not Found", failed("the answer has status 404")),
+        (
+            "503 Service Unavailable",
+            failed("the answer has status 503"),
+        ),
     ] {
         let node = Fake::answering(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"));
         let mut node = node.await;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bowline::metrics::{CAUSES, PROBE_FAILURES};
 use serde_json::Value;
 
-use super::{page, spans};
+use super::{page, pages_below, spans};
 
 /// The code spans in the first cells of the tables below a heading of a page.
 fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
@@ -60,6 +60,62 @@ fn the_runbook_names_every_alert_and_no_other() {
     let rules = rules["groups"][0]["rules"].as_array().expect("a list");
     let alerts = rules.iter().filter_map(|rule| rule["alert"].as_str());
     assert_eq!(named, set(alerts));
+}
+
+/// The texts that are no part of any string of the program; `…` stands for something variable.
+fn unsaid<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let source: String = pages_below("src", &["rs"])
+        .iter()
+        .flat_map(|page| page.text.lines().map(str::trim_start))
+        // A string that goes on in the next line.
+        .map(|line| match line.strip_suffix('\\') {
+            Some(start) => start.to_owned(),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let is_said = |text: &&str| text.split('…').all(|part| source.contains(part.trim()));
+    texts.into_iter().filter(|text| !is_said(text)).collect()
+}
+
+#[test]
+fn the_program_says_what_the_runbook_quotes() {
+    let text = page("docs/operations.md").text;
+    let (_, below) = text
+        .split_once("\n| last failure | do |\n")
+        .expect("the table");
+    let table = below.split("\n\n").next().unwrap_or_default();
+    let cells = table.lines().filter_map(|row| row.split('|').nth(1));
+    let failures: Vec<&str> = cells.flat_map(spans).collect();
+    assert!(failures.len() > 8, "{failures:?}");
+    assert_eq!(unsaid(failures), [""; 0]);
+}
+
+#[test]
+fn the_program_says_what_the_log_reference_quotes() {
+    let text = page("docs/log.md").text;
+    let (_, below) = text
+        .split_once("\n## Lines that need action\n")
+        .expect("the list");
+    let section = below.split("\n## ").next().unwrap_or_default();
+    let bullets = section.lines().filter_map(|line| line.strip_prefix("- `"));
+    let quoted = bullets.filter_map(|bullet| bullet.split("`: ").next());
+    let lines: Vec<&str> = quoted.flat_map(|quoted| quoted.split("`, `")).collect();
+    assert!(lines.len() > 8, "{lines:?}");
+    // An example has numbers in it.
+    let lines = lines
+        .into_iter()
+        .map(|line| line.split(": 12").next().unwrap_or_default());
+    assert_eq!(unsaid(lines), [""; 0]);
+}
+
+#[test]
+fn what_the_program_does_not_say_is_found() {
+    let texts = [
+        "answered … without a wrapper",
+        "no such line in the program at all",
+    ];
+    // This file is no part of the program.
+    assert_eq!(unsaid(texts), texts[1..]);
 }
 
 #[test]
