@@ -5,7 +5,7 @@
 use super::{Page, assert_none, documents, planted, root, spans};
 
 /// Other programs that the documents may start.
-const PROGRAMS: [&str; 27] = [
+const PROGRAMS: [&str; 31] = [
     "apt-get",
     "cargo",
     "cat",
@@ -15,6 +15,7 @@ const PROGRAMS: [&str; 27] = [
     "cp",
     "curl",
     "docker",
+    "echo",
     "ejabberdctl",
     "git",
     "haproxy",
@@ -23,17 +24,26 @@ const PROGRAMS: [&str; 27] = [
     "kill",
     "mkdir",
     "nginx",
+    "node",
+    "npm",
     "openssl",
     "promtool",
     "prosody",
     "prosodyctl",
     "sed",
     "service",
+    "socat",
     "ss",
     "sysctl",
     "systemctl",
     "tee",
 ];
+
+/// Words of the shell itself that may stand in front of a command.
+const KEYWORDS: [&str; 6] = ["do", "else", "export", "if", "then", "while"];
+
+/// Words that are a whole command of the shell, whatever follows them.
+const BUILT_IN: [&str; 4] = ["done", "exit", "fi", "for"];
 
 /// The words of a command line: quotes removed, comments left out, operators as words of their own.
 fn words(line: &str) -> Vec<String> {
@@ -63,6 +73,22 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
+/// Whether a quote of these lines has no end yet.
+fn is_quote_open(text: &str) -> bool {
+    let (mut quote, mut is_comment, mut last) = (None, false, ' ');
+    for letter in text.chars() {
+        match quote {
+            _ if is_comment => is_comment = letter != '\n',
+            Some(open) if letter == open => quote = None,
+            None if letter == '\'' || letter == '"' => quote = Some(letter),
+            None => is_comment = letter == '#' && last.is_whitespace(),
+            _ => {}
+        }
+        last = letter;
+    }
+    quote.is_some()
+}
+
 /// The command lines of a block, each with its number from the block's first line.
 fn lines(info: &str, text: &str) -> Vec<(usize, String)> {
     let (mut lines, mut joined): (Vec<(usize, String)>, bool) = (Vec::new(), false);
@@ -87,7 +113,11 @@ fn lines(info: &str, text: &str) -> Vec<(usize, String)> {
             Some((_, last)) if joined => last.push_str(command),
             _ => lines.push((number, command.to_owned())),
         }
-        joined = goes_on;
+        let whole = lines.last().map_or("", |(_, line)| line.as_str());
+        joined = goes_on || is_quote_open(whole);
+        if joined && !goes_on {
+            lines.last_mut().expect("just added").1.push('\n');
+        }
         if let Some((_, end)) = command.split_once("<<") {
             document = Some(end.trim_matches(['-', '\'', '"', ' ']).to_owned());
         }
@@ -103,7 +133,7 @@ fn fault(command: &[String], is_mention: bool) -> Option<String> {
     };
     let mut words = command.iter().map(String::as_str).peekable();
     while words
-        .next_if(|word| is_assignment(word) || *word == "sudo")
+        .next_if(|word| is_assignment(word) || *word == "sudo" || KEYWORDS.contains(word))
         .is_some()
     {}
     let program = words.next()?;
@@ -120,8 +150,7 @@ fn fault(command: &[String], is_mention: bool) -> Option<String> {
             }
             ours[1..].to_vec()
         }
-        Some("exit") if is_mention => return None,
-        _ if PROGRAMS.contains(&program) => return None,
+        _ if PROGRAMS.contains(&program) || BUILT_IN.contains(&program) => return None,
         _ => return Some(format!("unknown program `{program}`")),
     };
     if let Some(redirection) = arguments.iter().position(|word| word.contains(['>', '<'])) {
@@ -204,6 +233,8 @@ fn a_wrong_command_is_found() {
         block("sh", "bowline drain \\\n  --admin"),
         block("sh", "curll x  # no such program"),
         block("sh", "tests/no_such_suite"),
+        block("sh", "for n in 1 2; do\n  bowline chek $n\ndone"),
+        block("sh", "curl -d 'a\nb' x | bowline chek"),
         block("console", "$ bowline status --jsn\nbowline is fine"),
         planted("p.md", "Ask `bowline statsu`."),
     ] {
@@ -217,12 +248,13 @@ fn a_wrong_command_is_found() {
     for right in [
         block(
             "sh",
-            "bowline run -c 'a b' 2>log  # serve\n\n# only a comment",
+            "bowline run -c 'a b' 2>log  # don't\n\n# only a comment",
         ),
         block(
             "sh",
             "cat >a.yaml <<'END'\nno command\nEND\nbowline check a.yaml && curl -s x",
         ),
+        block("sh", "curl -d 'a\ncurll b' x\nexport A_B=c"),
         block("console", "$ bowline status\nok: 12 sessions"),
         planted("p.md", "`bowline drain` and `bowline --help`."),
     ] {
