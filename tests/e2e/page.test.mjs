@@ -185,7 +185,7 @@ describe('the live page before three servers, one of which dies', () => {
     await page.click('#node-p3 [data-to="maint"]');
     await page.click('#ask-yes');
     await page.waitForFunction(() => !document.getElementById('ask-refusal').hidden);
-    assert.match(await text(page, '#ask-refusal'), /^The balancer refuses: no other node .* without p3 no user could log in\.$/);
+    assert.match(await text(page, '#ask-refusal'), /^The balancer refuses: no other (ready )?node .* without p3 no user could log in\.$/);
     assert.equal((await balancer.states()).p3, 'ready');
     assert.equal(await text(page, '#ask-yes'), 'Do it anyway');
     await page.click('#ask-no');
@@ -373,8 +373,8 @@ describe('the live page before nodes that are silent, or held back', () => {
 
   holds('when all nodes are silent the network is suspected', async () => {
     for (const node of nodes) node.process.kill('SIGSTOP');
-    await page.waitForFunction(() => document.getElementById('verdict').textContent === 'Most nodes are silent at once: no client can log in', null, { timeout: 10_000 });
-    assert.match(await text(page, '#reasons'), /^Look at the network/);
+    await page.waitForFunction(() => document.getElementById('verdict').textContent === 'Most nodes are silent at once: no user can log in', null, { timeout: 10_000 });
+    assert.match(await text(page, '#reasons'), /^Check the network/);
     assert.equal((await text(page, '#reasons')).match(/fell silent (at once|together)/g).length, 1);
     assert.deepEqual(await barriers(page), []);
     for (const node of nodes) node.process.kill('SIGCONT');
