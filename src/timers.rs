@@ -8,7 +8,7 @@
 //! Such a wait ends up to 3 ms late, never early. [`exactly`] is for the few that may not be late: it
 //! takes a timer of tokio's. Knows nothing of what waits.
 
-mod young;
+mod slow;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-pub use young::Young;
+pub use slow::{Slow, coarse_now, present_tick, wake_listeners};
 
 /// Milliseconds that the wheel spans; a longer wait goes round again.
 const SLOTS: u64 = 64;

@@ -257,6 +257,13 @@ impl Cluster {
             .filter(|until| now < *until)
     }
 
+    /// Wakes every request that waits for a node, so that it looks around: the process stops.
+    pub fn wake_requests(&self) {
+        for node in self.registry.iter() {
+            node.went_down.notify_waiters();
+        }
+    }
+
     /// Returns when the node `id` serves its sessions, or can be waited for no longer.
     pub async fn until_serves(&self, id: NodeId) {
         let node = self.node(id);

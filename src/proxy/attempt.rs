@@ -1,18 +1,21 @@
 //! One try to get one response from one node. The wait ends with the response, with the connection's
 //! end, at the deadline, with the verdict that the node is down, or with the stop of the process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Context;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::deadline::{AttemptTimes, Deadline, DeadlineStep};
-use super::release;
+use super::deadline::{AttemptTimes, Deadline, Due};
+use super::release::Manner;
 use super::shared::Proxy;
 use crate::cluster::{Epoch, Node};
 use crate::metrics::NodeMetrics;
-use crate::upstream::{Connection, Error, Response, WaitControl};
+use crate::upstream::{Connection, Error, Receiving, Response, Sending};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.
 pub(super) const OVERDUE_AFTER: Duration = Duration::from_secs(10);
@@ -86,84 +89,189 @@ impl Proxy {
     /// `lost` is ready and no byte has come, the node has lost the request. When the times ask for it, a
     /// probe looks after the node, and the wait goes on. The wait ends when the node goes down. That of a
     /// creation, which has no session to lose, ends also when the node falls silent.
-    pub(super) async fn exchange(
-        &self,
-        attempt: Attempt<'_>,
-        sent: impl FnOnce(),
-        lost: impl Future<Output = ()> + Send,
-    ) -> AttemptEnd {
+    ///
+    /// A struct in place of an `async fn`, which would keep room for its parts twice: a held poll is the
+    /// normal state of a client.
+    pub(super) fn exchange<'a>(
+        &'a self,
+        attempt: Attempt<'a>,
+        sent: impl FnOnce() + Send + Unpin + 'a,
+        lost: impl Future<Output = ()> + Send + Unpin + 'a,
+    ) -> impl Future<Output = AttemptEnd> + Send + 'a {
+        let mut exchange = AttemptFuture {
+            proxy: self,
+            held: HeldCount::at(attempt.node),
+            sent: Some(sent),
+            lost,
+            phase: ExchangePhase::Begin,
+            deadline: Deadline::new(),
+            changes: None,
+            attempt,
+        };
+        poll_fn(move |context| exchange.poll(context))
+    }
+}
+
+/// A try that is under way.
+struct AttemptFuture<'a, S, L> {
+    proxy: &'a Proxy,
+    attempt: Attempt<'a>,
+    held: HeldCount<'a>,
+    sent: Option<S>,
+    lost: L,
+    phase: ExchangePhase,
+    deadline: Deadline,
+    /// Once the request is held: changes of its node, and the beginning of the stop.
+    changes: Option<Pin<Box<Notified<'a>>>>,
+}
+
+/// Where a try is.
+enum ExchangePhase {
+    Begin,
+    Sending(Sending),
+    Receiving(Receiving),
+}
+
+impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<AttemptEnd> {
+        loop {
+            if let Poll::Ready(ended) = self.poll_connection(context) {
+                return Poll::Ready(ended);
+            }
+            if self.poll_node(context).is_ready() {
+                self.held.broke();
+                self.attempt.node.metrics.exchange_failures.inc();
+                return Poll::Ready(AttemptEnd::NodeDown);
+            }
+            let times = self.attempt.times;
+            let release = &self.proxy.release;
+            match ready!(self.deadline.poll(times, release, context)) {
+                Due::Held => {
+                    self.attempt.connection.watch();
+                    self.changes = Some(Box::pin(self.node_changes().notified()));
+                }
+                Due::Nudge => {
+                    let node = self.attempt.node;
+                    node.suspect("an answer is late", SystemTime::now());
+                }
+                Due::Overdue => return Poll::Ready(AttemptEnd::Overdue),
+                Due::Release => {
+                    if let ExchangePhase::Receiving(receiving) = &mut self.phase {
+                        receiving.half_close();
+                    }
+                }
+                // Otherwise its answer has begun, or it has stanzas that the node may not have read.
+                Due::Released if self.is_silent() && times.release == Some(Manner::Poll) => {
+                    return Poll::Ready(AttemptEnd::Released);
+                }
+                Due::Released => {}
+            }
+        }
+    }
+
+    /// Sends and receives.
+    fn poll_connection(&mut self, context: &mut Context<'_>) -> Poll<AttemptEnd> {
         let Attempt {
             node,
             connection,
             request,
             times,
-        } = attempt;
-        let held = HeldCount::at(node);
-        let (leaves, stays): (_, fn(&Node) -> bool) = if times.creation {
-            (&node.left_up, Node::takes_new)
-        } else {
-            (&node.went_down, Node::serves)
-        };
-        let mut leaves = std::pin::pin!(leaves.notified());
-        leaves.as_mut().enable();
-        if !stays(node) {
-            return AttemptEnd::NodeDown;
-        }
-        let control = WaitControl::default();
-        let is_lost = AtomicBool::new(false);
-        let mut talk = std::pin::pin!(async {
-            connection.send(request, SEND_LIMIT).await?;
-            sent();
-            let mut lost = std::pin::pin!(lost);
-            let give_up = |context: &mut Context<'_>| {
-                let lost = lost.as_mut().poll(context);
-                is_lost.store(lost.is_ready(), Ordering::Relaxed);
-                lost
-            };
-            connection
-                .receive_controlled(self.max_answer, FINISH_LIMIT, &control, give_up)
-                .await
-        });
-        let mut timer = Deadline::of(times, &self.release);
+        } = &mut self.attempt;
         loop {
-            tokio::select! {
-                biased;
-                response = talk.as_mut() => return match response {
-                    Ok(response) => {
-                        count(&node.metrics, request, &response);
-                        AttemptEnd::Answered(response)
+            match &mut self.phase {
+                ExchangePhase::Begin => {
+                    if !stays(node, times) {
+                        return Poll::Ready(AttemptEnd::NodeDown);
                     }
-                    Err(_) if is_lost.load(Ordering::Relaxed) => AttemptEnd::Lost,
-                    Err(error) if control.is_silent() && gave_way(&error, times) => {
-                        AttemptEnd::Released
-                    }
-                    Err(error) => {
-                        held.broke();
-                        AttemptEnd::Failed(error)
-                    }
-                },
-                () = leaves.as_mut() => {
-                    held.broke();
-                    node.metrics.exchange_failures.inc();
-                    return AttemptEnd::NodeDown;
+                    self.phase = ExchangePhase::Sending(connection.begin_send());
                 }
-                due = &mut timer => match timer.next(due, times, &control) {
-                    DeadlineStep::Wait => {}
-                    DeadlineStep::Nudge => node.suspect("an answer is late", SystemTime::now()),
-                    DeadlineStep::Overdue => return AttemptEnd::Overdue,
-                    DeadlineStep::Released => return AttemptEnd::Released,
+                ExchangePhase::Sending(sending) => {
+                    let sent = connection.poll_send(context, sending, request, SEND_LIMIT);
+                    if let Err(error) = ready!(sent) {
+                        self.held.broke();
+                        return Poll::Ready(AttemptEnd::Failed(error));
+                    }
+                    if let Some(sent) = self.sent.take() {
+                        sent();
+                    }
+                    self.phase = ExchangePhase::Receiving(connection.begin_receive());
+                }
+                ExchangePhase::Receiving(receiving) => {
+                    let most = self.proxy.max_answer;
+                    let received = connection.poll_receive(context, receiving, most, FINISH_LIMIT);
+                    let Poll::Ready(response) = received else {
+                        let waits = connection.awaits_first_byte() && !receiving.is_half_closed();
+                        if waits && Pin::new(&mut self.lost).poll(context).is_ready() {
+                            return Poll::Ready(AttemptEnd::Lost);
+                        }
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready(match response {
+                        Ok(response) => {
+                            count(&node.metrics, request, &response);
+                            AttemptEnd::Answered(response)
+                        }
+                        Err(error) if receiving.is_silent() && gave_way(&error, times) => {
+                            AttemptEnd::Released
+                        }
+                        Err(error) => {
+                            self.held.broke();
+                            AttemptEnd::Failed(error)
+                        }
+                    });
                 }
             }
         }
+    }
+
+    /// Ready when the node is not to be waited for any more.
+    fn poll_node(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let notify = self.node_changes();
+        let Some(changes) = &mut self.changes else {
+            return Poll::Pending;
+        };
+        // Registered before the look: a change in between still wakes us.
+        while changes.as_mut().poll(context).is_ready() {
+            changes.set(notify.notified());
+        }
+        if stays(self.attempt.node, self.attempt.times) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// What wakes it when the node changes so that it may not be waited for.
+    fn node_changes(&self) -> &'a Notify {
+        let node = self.attempt.node;
+        if self.attempt.times.creation {
+            &node.left_up
+        } else {
+            &node.went_down
+        }
+    }
+
+    /// Whether the connection was half-closed, and no byte of the response has come.
+    fn is_silent(&self) -> bool {
+        matches!(&self.phase, ExchangePhase::Receiving(receiving) if receiving.is_silent())
+    }
+}
+
+/// Whether a try at the node is to go on.
+fn stays(node: &Node, times: &AttemptTimes) -> bool {
+    if times.creation {
+        node.takes_new()
+    } else {
+        node.serves()
     }
 }
 
 /// Whether a node that was half-closed ended the connection as it should.
 fn gave_way(error: &Error, times: &AttemptTimes) -> bool {
     match times.release {
-        Some(release::Manner::Poll) => matches!(error, Error::Closed(_)),
+        Some(Manner::Poll) => matches!(error, Error::Closed(_)),
         // A reset does not say that the node has read the stanzas.
-        Some(release::Manner::Send) => matches!(error, Error::Closed(None)),
+        Some(Manner::Send) => matches!(error, Error::Closed(None)),
         None => false,
     }
 }

@@ -121,8 +121,7 @@ impl Proxy {
                 Err(_) => return Try::Untouched,
             };
         let stay = request.record.at_node();
-        let now = stay.begun();
-        let times = AttemptTimes::new(now, patience).of_creation(now + NUDGE_AFTER);
+        let times = AttemptTimes::new(stay.begun(), patience).of_creation(NUDGE_AFTER);
         let mut written = false;
         let sent = || written = true;
         let attempt = Attempt {

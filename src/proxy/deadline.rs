@@ -1,25 +1,23 @@
 //! The times of one try at a node: when a probe looks after the node, when the try is given up, and when
-//! a stop releases it. One timer for all of them, and none for an answer that comes at once.
+//! a stop releases it.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::release::{self, Release};
-use crate::timers::Young;
-use crate::upstream::WaitControl;
+use crate::timers::Slow;
 
-/// The times of one try.
+/// The times of one try. Spans are in milliseconds, since each held request has them in memory.
 #[derive(Debug)]
 pub(super) struct AttemptTimes {
     /// When it begins.
     begun: Instant,
-    /// When a probe looks after its node.
-    nudge: Option<Instant>,
-    /// When it is given up.
-    deadline: Instant,
+    /// How long it may take.
+    patience: u32,
+    /// When a probe looks after its node, counted from its beginning.
+    nudge: Option<u32>,
     /// The request asks for a new session.
     pub(super) creation: bool,
     /// How a stop ends it; none if only its answer can.
@@ -31,8 +29,8 @@ impl AttemptTimes {
     pub(super) fn new(now: Instant, patience: Duration) -> Self {
         Self {
             begun: now,
+            patience: millis(patience),
             nudge: None,
-            deadline: now + patience,
             creation: false,
             release: None,
         }
@@ -43,168 +41,164 @@ impl AttemptTimes {
         Self { release, ..self }
     }
 
-    /// The same for a creation, with a probe at `nudge`.
-    pub(super) fn of_creation(self, nudge: Instant) -> Self {
+    /// The same for a creation, with a probe after `nudge`.
+    pub(super) fn of_creation(self, nudge: Duration) -> Self {
         Self {
-            nudge: Some(nudge),
+            nudge: Some(millis(nudge)),
             creation: true,
             ..self
         }
     }
+
+    fn after(&self, millis: u32) -> Instant {
+        self.begun + Duration::from_millis(millis.into())
+    }
 }
 
-/// A deadline that has no timer of tokio's while the try is [`Young`]: most answers are there by then.
-pub(super) struct Deadline<'a> {
-    at: Instant,
-    /// The release that it looks out for as well, and when the try is old enough for it.
-    release: Option<(&'a Release, Instant)>,
-    /// The end of the time without a timer.
-    young: Option<Young>,
-    /// The node was asked to give the request up.
-    releasing: bool,
-    timer: Option<Pin<Box<dyn Future<Output = Due> + Send + 'a>>>,
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// The deadlines of one try, one after the other.
+pub(super) struct Deadline {
+    wait: Slow,
+    stage: Stage,
+    /// The stop has been seen.
+    released: bool,
+}
+
+/// What a [`Deadline`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The end of the time in which most tries are answered.
+    Young,
+    Nudge,
+    Overdue,
+    /// The end of a release, at this time.
+    Release(Instant),
 }
 
 /// What a [`Deadline`] rings for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Its time.
-    Time,
-    /// The release.
-    Release,
-    /// The end of the time without a timer.
-    Young,
-}
-
-/// What follows when a [`Deadline`] has rung.
-pub(super) enum DeadlineStep {
-    /// The try goes on.
-    Wait,
-    /// It goes on, and a probe looks after the node.
+    /// The try is held: it takes longer than most.
+    Held,
+    /// A probe is to look after the node.
     Nudge,
-    /// It ends: its time is over.
+    /// The try is over.
     Overdue,
-    /// It ends: the process stops.
+    /// The process stops: the node is to give the request up.
+    Release,
+    /// The node has had its time to give the request up.
     Released,
 }
 
-impl<'a> Deadline<'a> {
+impl Deadline {
     /// The first deadline of a try.
-    pub(super) fn of(times: &AttemptTimes, release: &'a Release) -> Self {
-        let manner = times.release;
+    pub(super) fn new() -> Self {
         Self {
-            at: times.nudge.unwrap_or(times.deadline),
-            release: manner.map(|manner| (release, times.begun + manner.patience())),
-            releasing: false,
-            young: Some(Young::default()),
-            timer: None,
+            wait: Slow::default(),
+            stage: Stage::Young,
+            released: false,
         }
     }
 
-    /// What follows when it has rung. It is set anew unless the try ends.
-    pub(super) fn next(
+    /// What is due. It goes on to what comes next. Once the try is [`Due::Held`] its owner sees to it that
+    /// the beginning of `release` wakes the task.
+    pub(super) fn poll(
         &mut self,
-        due: Due,
         times: &AttemptTimes,
-        control: &WaitControl,
-    ) -> DeadlineStep {
-        if due == Due::Young {
-            control.watch();
-            return DeadlineStep::Wait;
+        release: &Release,
+        context: &Context<'_>,
+    ) -> Poll<Due> {
+        if self.stage == Stage::Young {
+            ready!(self.wait.poll_soon(context));
+            self.stage = times.nudge.map_or(Stage::Overdue, |_| Stage::Nudge);
+            return Poll::Ready(Due::Held);
         }
-        if due == Due::Release {
-            control.half_close();
-            self.releasing = true;
-            self.release = None;
-            self.reset(Instant::now() + release::WITHIN);
-            return DeadlineStep::Wait;
+        if !self.released
+            && let Some(manner) = times.release
+            && release.has_begun()
+        {
+            ready!(self.poll_until(times.begun + manner.patience(), context));
+            self.released = true;
+            self.stage = Stage::Release(Instant::now() + release::WITHIN);
+            return Poll::Ready(Due::Release);
         }
-        if std::mem::take(&mut self.releasing) {
-            if control.is_silent() && times.release == Some(release::Manner::Poll) {
-                return DeadlineStep::Released;
-            }
-            // Its answer has begun, or it has stanzas that the node may not have read.
-            self.reset(times.deadline);
-            return DeadlineStep::Wait;
-        }
-        if self.at >= times.deadline {
-            return DeadlineStep::Overdue;
-        }
-        self.reset(times.deadline);
-        DeadlineStep::Nudge
-    }
-
-    /// One future for both, so that a held exchange has one timer in memory.
-    fn timer(&self) -> Pin<Box<dyn Future<Output = Due> + Send + 'a>> {
-        let at = self.at;
-        let Some((release, from)) = self.release else {
-            return Box::pin(async move {
-                sleep_until(at).await;
-                Due::Time
-            });
+        let until = match self.stage {
+            Stage::Nudge => times.after(times.nudge.unwrap_or(0)),
+            Stage::Young | Stage::Overdue => times.after(times.patience),
+            Stage::Release(until) => until,
         };
-        Box::pin(async move {
-            tokio::select! {
-                biased;
-                () = sleep_until(at) => return Due::Time,
-                () = release.begun() => {}
-            }
-            sleep_until(from).await;
-            Due::Release
+        ready!(self.poll_until(until, context));
+        let stage = std::mem::replace(&mut self.stage, Stage::Overdue);
+        Poll::Ready(match stage {
+            Stage::Nudge => Due::Nudge,
+            Stage::Release(_) => Due::Released,
+            Stage::Young | Stage::Overdue => Due::Overdue,
         })
     }
 
-    /// Puts the deadline off.
-    fn reset(&mut self, at: Instant) {
-        self.at = at;
-        self.timer = None;
-    }
-}
-
-impl Future for Deadline<'_> {
-    type Output = Due;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Due> {
-        if let Some(young) = &mut self.young {
-            ready!(Pin::new(young).poll(context));
-            self.young = None;
-            return Poll::Ready(Due::Young);
-        }
-        let mut timer = self.timer.take().unwrap_or_else(|| self.timer());
-        let due = timer.as_mut().poll(context);
-        self.timer = Some(timer);
-        due
+    fn poll_until(&mut self, until: Instant, context: &Context<'_>) -> Poll<()> {
+        self.wait.poll_until(until, context)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
+
+    async fn due(deadline: &mut Deadline, times: &AttemptTimes, release: &Release) -> Due {
+        poll_fn(|context| deadline.poll(times, release, context)).await
+    }
 
     /// Nothing but the deadline's own times polls it.
     #[tokio::test(start_paused = true)]
-    async fn a_try_has_a_timer_of_its_own_once_it_is_not_young() {
+    async fn a_try_is_held_then_looked_after_then_overdue() {
         let begun = Instant::now();
-        let times = AttemptTimes::new(begun, Duration::from_secs(1));
-        let (release, control) = (Release::default(), WaitControl::default());
-        let mut deadline = Deadline::of(&times, &release);
-        let due = (&mut deadline).await;
-        assert_eq!(due, Due::Young);
-        assert!(
-            begun.elapsed() < Duration::from_millis(50),
-            "{:?}",
-            begun.elapsed()
-        );
-        assert!(matches!(
-            deadline.next(due, &times, &control),
-            DeadlineStep::Wait
-        ));
-        let due = (&mut deadline).await;
-        assert_eq!(due, Due::Time);
-        assert!(begun.elapsed() >= Duration::from_secs(1));
-        assert!(matches!(
-            deadline.next(due, &times, &control),
-            DeadlineStep::Overdue
-        ));
+        let late = Duration::from_millis(150);
+        let times = AttemptTimes::new(begun, Duration::from_secs(10));
+        let times = times.of_creation(Duration::from_secs(3));
+        let (release, mut deadline) = (Release::default(), Deadline::new());
+        for (expected, span) in [
+            (Due::Held, Duration::from_millis(50)),
+            (Due::Nudge, Duration::from_secs(3)),
+            (Due::Overdue, Duration::from_secs(10)),
+        ] {
+            assert_eq!(due(&mut deadline, &times, &release).await, expected);
+            let took = begun.elapsed();
+            assert!(
+                took >= span && took <= span + late,
+                "{expected:?}: {took:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_releases_a_poll_at_once_and_stanzas_when_they_are_held() {
+        for (manner, from) in [(release::Manner::Poll, 100), (release::Manner::Send, 1000)] {
+            let begun = Instant::now();
+            let late = Duration::from_millis(150);
+            let times = AttemptTimes::new(begun, Duration::from_secs(10));
+            let times = times.released(Some(manner));
+            let (release, mut deadline) = (Release::default(), Deadline::new());
+            release.begin();
+            assert_eq!(due(&mut deadline, &times, &release).await, Due::Held);
+            for (expected, millis) in [
+                (Due::Release, from),
+                (Due::Released, from + 1000),
+                (Due::Overdue, 10_000),
+            ] {
+                let span = Duration::from_millis(millis);
+                assert_eq!(due(&mut deadline, &times, &release).await, expected);
+                let took = begun.elapsed();
+                assert!(
+                    took + late >= span && took <= span + late,
+                    "{expected:?}: {took:?}"
+                );
+            }
+        }
     }
 }

@@ -104,7 +104,10 @@ impl SessionRequest {
     /// Whether the node, to which no connection came about, may only be silent: its verdict says
     /// when it is not. Until then the session stays, for `health.silence` at most.
     fn may_be_silent(&self, id: NodeId, state: &mut RetryState) -> bool {
-        let since = *state.unreachable_since.get_or_insert_with(Instant::now);
+        let since = *state
+            .moves()
+            .unreachable_since
+            .get_or_insert_with(Instant::now);
         let node = self.proxy.cluster.node(id);
         node.serves() && (node.verdict() == Verdict::Silent || since.elapsed() < self.proxy.silence)
     }
@@ -124,11 +127,18 @@ impl SessionRequest {
         // Those with higher rids wait meanwhile.
         self.session.again(&self.place);
         let node = self.proxy.cluster.node(id);
-        let mut down = std::pin::pin!(node.went_down.notified());
-        down.as_mut().enable();
-        if !node.serves() {
-            return Step::Reassign;
-        }
+        let down = async {
+            let mut changed = std::pin::pin!(node.went_down.notified());
+            loop {
+                // Enabled before the look: a change in between still wakes us.
+                changed.as_mut().enable();
+                if !node.serves() {
+                    return;
+                }
+                changed.as_mut().await;
+                changed.set(node.went_down.notified());
+            }
+        };
         let gone = tokio::select! {
             biased;
             () = down => true,

@@ -69,8 +69,6 @@ impl Drop for SessionRequest {
 pub(super) struct RetryState {
     /// The session's node when the request began.
     home: Option<NodeId>,
-    /// Nodes that could not take the session.
-    tried: Vec<NodeId>,
     /// Where it was written.
     pub(super) writes: Writes,
     /// It has been sent again on a fresh connection.
@@ -81,10 +79,25 @@ pub(super) struct RetryState {
     pub(super) errors: u8,
     /// Its answer was overdue once.
     pub(super) overdue: bool,
+    /// What few requests come to.
+    moves: Option<Box<Moves>>,
+}
+
+/// What a request has been through whose node failed.
+#[derive(Default)]
+pub(super) struct Moves {
+    /// Nodes that could not take the session.
+    tried: Vec<NodeId>,
     /// How long it waits for a node to come, since there is none.
     homeless_until: Option<Instant>,
     /// Since when its node, which is not down, cannot be connected to.
     pub(super) unreachable_since: Option<Instant>,
+}
+
+impl RetryState {
+    pub(super) fn moves(&mut self) -> &mut Moves {
+        self.moves.get_or_insert_default()
+    }
 }
 
 /// What a try came to.
@@ -114,67 +127,78 @@ pub(super) async fn run_unknown(
 }
 
 /// Runs a request of a session to its answer.
-pub(super) async fn run(request: SessionRequest, pending: PendingRequest) -> Reply {
-    let proxy = Arc::clone(&request.proxy);
-    let release = &proxy.release;
+///
+/// Not an `async fn`: that would have room for `request` and `pending` twice.
+pub(super) fn run(
+    request: SessionRequest,
+    pending: PendingRequest,
+) -> impl Future<Output = Reply> + Send {
     let manner = release::Manner::of(pending.record.kind());
-    // A poll waits for no lower rid any more once the process stops: its node must see its rid.
-    let turn = request.turn();
-    let _ = release.unless(manner, turn).await;
-    let mut state = RetryState {
-        home: Some(request.session.node()),
-        ..RetryState::default()
-    };
-    let answer = loop {
-        let id = request.session.node();
-        let mut step = if !state.writes.may(id, request.owes().is_none()) {
-            request.give_up(&pending)
-        } else if request.proxy.cluster.node(id).serves() {
-            request.attempt(id, &pending, &mut state).await
-        } else {
-            Step::Reassign
+    async move {
+        let request = &request;
+        let release = &request.proxy.release;
+        // A poll waits for no lower rid any more once the process stops: its node must see its rid.
+        let turn = request.turn();
+        let _ = release.unless(manner, turn).await;
+        let mut state = RetryState {
+            home: Some(request.session.node()),
+            ..RetryState::default()
         };
-        if let Step::Doubt = step {
-            let doubt = Box::pin(request.doubt(id, &pending, &state));
-            let Some(next) = release.unless(manner, doubt).await else {
-                break request.released(&pending);
+        let answer = loop {
+            let id = request.session.node();
+            let mut step = if !state.writes.may(id, request.owes().is_none()) {
+                request.give_up(&pending)
+            } else if request.proxy.cluster.node(id).serves() {
+                request.attempt(id, &pending, &mut state).await
+            } else {
+                Step::Reassign
             };
-            step = next;
-        }
-        match step {
-            Step::Done(answer) => break answer,
-            Step::Again => {
-                pending.record.enters(Phase::Queue);
-                request.turn_again().await;
-            }
-            Step::Lost => {
-                pending.record.enters(Phase::Queue);
-                request.session.resend(&request.place);
-                state.renew = true;
-            }
-            Step::Later(pause) => {
-                pending.record.enters(Phase::Queue);
-                request.session.again(&request.place);
-                if release.unless(manner, sleep(pause)).await.is_none() {
+            if let Step::Doubt = step {
+                let doubt = Box::pin(request.doubt(id, &pending, &state));
+                let Some(next) = release.unless(manner, doubt).await else {
                     break request.released(&pending);
-                }
-                request.turn_again().await;
+                };
+                step = next;
             }
-            Step::Reassign | Step::Doubt => {
-                pending.record.enters(Phase::Queue);
-                request.session.again(&request.place);
-                let moved = Box::pin(request.reassign(id, &pending, &mut state));
-                match release.unless(manner, moved).await {
-                    Some(true) => {}
-                    Some(false) => break request.lost(Cause::SessionLost),
-                    None => break request.released(&pending),
+            match step {
+                Step::Done(answer) => break answer,
+                Step::Again => {
+                    pending.record.enters(Phase::Queue);
+                    request.turn_again().await;
                 }
-                request.turn_again().await;
+                Step::Lost => {
+                    pending.record.enters(Phase::Queue);
+                    request.session.resend(&request.place);
+                    state.renew = true;
+                }
+                Step::Later(pause) => {
+                    pending.record.enters(Phase::Queue);
+                    request.session.again(&request.place);
+                    if release
+                        .unless(manner, Box::pin(sleep(pause)))
+                        .await
+                        .is_none()
+                    {
+                        break request.released(&pending);
+                    }
+                    request.turn_again().await;
+                }
+                Step::Reassign | Step::Doubt => {
+                    pending.record.enters(Phase::Queue);
+                    request.session.again(&request.place);
+                    let moved = Box::pin(request.reassign(id, &pending, &mut state));
+                    match release.unless(manner, moved).await {
+                        Some(true) => {}
+                        Some(false) => break request.lost(Cause::SessionLost),
+                        None => break request.released(&pending),
+                    }
+                    request.turn_again().await;
+                }
+                Step::Rejected(cause) => break request.lost(cause),
             }
-            Step::Rejected(cause) => break request.lost(cause),
-        }
-    };
-    pending.record.answer(answer)
+        };
+        pending.record.answer(answer)
+    }
 }
 
 impl SessionRequest {
@@ -182,7 +206,6 @@ impl SessionRequest {
     async fn attempt(&self, id: NodeId, pending: &PendingRequest, state: &mut RetryState) -> Step {
         let node = self.proxy.cluster.node(id);
         pending.record.goes_to(id);
-        let patience = Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER;
         let idle = if std::mem::take(&mut state.renew) || state.repeated {
             None
         } else {
@@ -190,7 +213,7 @@ impl SessionRequest {
         };
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match self.connection(node, patience, pending, state).await {
+            None => match self.connection(node, pending, state).await {
                 Ok(connection) => connection,
                 Err(step) => return step,
             },
@@ -206,7 +229,7 @@ impl SessionRequest {
             }
         };
         let stay = pending.record.at_node();
-        let times = AttemptTimes::new(stay.begun(), patience)
+        let times = AttemptTimes::new(stay.begun(), self.patience())
             .released(release::Manner::of(pending.record.kind()));
         let attempt = Attempt {
             node,
@@ -242,7 +265,9 @@ impl SessionRequest {
             }
             AttemptEnd::NodeDown => {
                 // It had a node until now.
-                state.homeless_until = None;
+                if let Some(moves) = &mut state.moves {
+                    moves.homeless_until = None;
+                }
                 Step::Reassign
             }
             AttemptEnd::Lost => {
@@ -253,18 +278,22 @@ impl SessionRequest {
         }
     }
 
+    /// How long its node may take to answer.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.session.terms().wait.into()) + OVERDUE_AFTER
+    }
+
     /// A new connection to the session's node, or what follows if there is none.
     async fn connection(
         &self,
         node: &Node,
-        patience: Duration,
         pending: &PendingRequest,
         state: &mut RetryState,
     ) -> Result<Box<Connection>, Step> {
         if self.session.is_lost() {
             return Err(Step::Rejected(Cause::SessionLost));
         }
-        let give_up = Instant::now() + patience;
+        let give_up = Instant::now() + self.patience();
         let priority = Priority::of_session(state.home == Some(node.id));
         pending.record.enters(Phase::Connect);
         match Box::pin(self.open(node, priority, give_up)).await {

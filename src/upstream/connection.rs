@@ -10,7 +10,6 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -52,55 +51,39 @@ enum State {
     Spent,
 }
 
-/// What the owner of an exchange asks of it while it waits: see
-/// [`Connection::receive_controlled`]. The exchange has to be polled again.
-#[derive(Debug, Default)]
-pub struct WaitControl {
-    half_close: AtomicU8,
-    watch: AtomicBool,
+/// A request on its way to the node.
+#[derive(Debug)]
+pub struct Sending {
+    /// Bytes that the kernel took.
+    sent: usize,
+    /// The node said something before it was asked.
+    early: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl WaitControl {
-    const ASKED: u8 = 1;
-    const DONE: u8 = 2;
+/// The wait for the response to a request that was sent. While no byte has come it holds no buffer.
+#[derive(Debug)]
+pub struct Receiving {
+    partial: Option<Box<Partial>>,
+    half_close: HalfClose,
+    /// Another wait for this response was given up after its first byte.
+    given_up: bool,
+}
 
-    const fn new() -> Self {
-        Self {
-            half_close: AtomicU8::new(0),
-            watch: AtomicBool::new(false),
-        }
-    }
-
-    /// Asks the exchange to give up its place at the node by a half-close.
-    pub fn half_close(&self) {
-        self.set(Self::ASKED);
-    }
-
-    /// Asks to have TCP watch the connection.
-    pub fn watch(&self) {
-        self.watch.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the connection was half-closed before a byte of the answer had come, and none has come
-    /// since.
-    pub fn is_silent(&self) -> bool {
-        self.half_close.load(Ordering::Relaxed) == Self::DONE
-    }
-
-    fn wants_half_close(&self) -> bool {
-        self.half_close.load(Ordering::Relaxed) == Self::ASKED
-    }
-
-    fn wants_watch(&self) -> bool {
-        self.watch.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, state: u8) {
-        self.half_close.store(state, Ordering::Relaxed);
-    }
+/// Whether our side of a connection is closed ahead of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HalfClose {
+    No,
+    /// At the next poll, if no byte has come by then.
+    Asked,
+    /// No byte has come since.
+    Silent,
+    /// The response has begun since.
+    Answered,
 }
 
 /// What an answer takes that did not come in one piece.
+#[derive(Debug)]
 struct Partial {
     reader: Reader,
     /// When the answer must be complete; none after an interim answer alone.
@@ -113,7 +96,7 @@ impl Connection {
     /// `note` hears of each that turned out to work or not.
     ///
     /// The connection sends without delay. TCP watches it only when its owner asks for that
-    /// ([`WaitControl::watch`]): it takes five system calls, and many sessions of short exchanges
+    /// ([`watch`](Self::watch)): it takes five system calls, and many sessions of short exchanges
     /// never come to it.
     ///
     /// # Errors
@@ -200,27 +183,46 @@ impl Connection {
         request: &'a [u8],
         limit: Duration,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'a {
+        let mut sending = self.begin_send();
+        poll_fn(move |cx| self.poll_send(cx, &mut sending, request, limit))
+    }
+
+    /// Begins to send a request, with [`poll_send`](Self::poll_send).
+    pub fn begin_send(&mut self) -> Sending {
         let idle = self.state == State::Idle;
         self.state = if idle { State::Sending } else { State::Spent };
-        // On a kept connection its owner has just looked.
-        let early = idle && !self.reused && self.has_unread();
-        let mut sent = 0;
-        let mut deadline = None;
-        poll_fn(move |cx| {
-            if self.state != State::Sending {
-                return Poll::Ready(Err(Error::Closed(None)));
-            }
-            let result = if early {
-                Err(Error::EARLY)
-            } else {
-                ready!(self.poll_send(cx, request, &mut sent, limit, &mut deadline))
-            };
-            self.state = match result {
-                Ok(()) => State::Sent,
-                Err(_) => State::Spent,
-            };
-            Poll::Ready(result)
-        })
+        Sending {
+            sent: 0,
+            // On a kept connection its owner has just looked.
+            early: idle && !self.reused && self.has_unread(),
+            deadline: None,
+        }
+    }
+
+    /// Sends on. See [`send`](Self::send).
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send).
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        sending: &mut Sending,
+        request: &[u8],
+        limit: Duration,
+    ) -> Poll<Result<(), Error>> {
+        if self.state != State::Sending {
+            return Poll::Ready(Err(Error::Closed(None)));
+        }
+        let result = if sending.early {
+            Err(Error::EARLY)
+        } else {
+            ready!(self.poll_write(cx, request, limit, sending))
+        };
+        self.state = match result {
+            Ok(()) => State::Sent,
+            Err(_) => State::Spent,
+        };
+        Poll::Ready(result)
     }
 
     /// Receives the answer to the request that was sent, its body up to `max_answer` bytes.
@@ -238,67 +240,67 @@ impl Connection {
         max_answer: usize,
         finish: Duration,
     ) -> impl Future<Output = Result<Response, Error>> + Send + '_ {
-        static NOTHING: WaitControl = WaitControl::new();
-        self.receive_controlled(max_answer, finish, &NOTHING, |_| Poll::Pending)
+        let mut receiving = self.begin_receive();
+        poll_fn(move |cx| self.poll_receive(cx, &mut receiving, max_answer, finish))
     }
 
-    /// The same, under `control`. It half-closes the connection if no byte of the answer has come;
-    /// the answer may still come, and is the last one here. It has TCP notice after 40 to 60 s that a
-    /// node has vanished, whatever its `wait`.
-    ///
-    /// When `give_up` is ready while no byte has come and the connection is whole, it ends with `Closed`,
-    /// and the connection is spent. It is asked whenever the future is polled and there is nothing to read.
+    /// Begins to receive, with [`poll_receive`](Self::poll_receive).
+    pub fn begin_receive(&self) -> Receiving {
+        Receiving {
+            partial: None,
+            half_close: HalfClose::No,
+            given_up: self.state == State::Answering,
+        }
+    }
+
+    /// Receives on. See [`receive`](Self::receive).
     ///
     /// # Errors
     /// Those of [`receive`](Self::receive).
-    pub fn receive_controlled<'a>(
-        &'a mut self,
+    pub fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        receiving: &mut Receiving,
         max_answer: usize,
         finish: Duration,
-        control: &'a WaitControl,
-        mut give_up: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'a,
-    ) -> impl Future<Output = Result<Response, Error>> + Send + 'a {
-        let mut released = false;
-        let given_up = self.state == State::Answering;
-        let mut partial = None;
-        poll_fn(move |cx| {
-            match self.state {
-                State::Sent => {}
-                State::Answering if !given_up => {}
-                State::Answering => return Poll::Ready(Err(Error::Cut(None))),
-                State::Idle | State::Sending | State::Spent => {
-                    return Poll::Ready(Err(Error::Closed(None)));
-                }
+    ) -> Poll<Result<Response, Error>> {
+        match self.state {
+            State::Sent => {}
+            State::Answering if !receiving.given_up => {}
+            State::Answering => return Poll::Ready(Err(Error::Cut(None))),
+            State::Idle | State::Sending | State::Spent => {
+                return Poll::Ready(Err(Error::Closed(None)));
             }
-            if control.wants_watch() {
-                self.watch();
+        }
+        if receiving.half_close == HalfClose::Asked && self.state == State::Sent {
+            // If it fails, the connection is broken, which the next read shows.
+            let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+            receiving.half_close = HalfClose::Silent;
+        }
+        let read = self.poll_answer(cx, &mut receiving.partial, max_answer, finish);
+        let Poll::Ready(mut result) = read else {
+            if receiving.half_close == HalfClose::Silent && self.state == State::Answering {
+                receiving.half_close = HalfClose::Answered;
             }
-            if control.wants_half_close() && self.state == State::Sent {
-                // If it fails, the connection is broken, which the next read shows.
-                let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
-                control.set(WaitControl::DONE);
-                released = true;
-            }
-            let Poll::Ready(mut result) = self.poll_answer(cx, &mut partial, max_answer, finish)
-            else {
-                if released && self.state == State::Answering {
-                    control.set(WaitControl::ASKED);
-                }
-                if self.state == State::Sent && !released && give_up(cx).is_ready() {
-                    self.state = State::Spent;
-                    return Poll::Ready(Err(Error::Closed(None)));
-                }
-                return Poll::Pending;
-            };
-            partial = None;
-            if released && let Ok(answer) = &mut result {
-                answer.reusable = false;
-            }
-            let reusable = matches!(&result, Ok(answer) if answer.reusable);
-            self.reused |= reusable;
-            self.state = if reusable { State::Idle } else { State::Spent };
-            Poll::Ready(result)
-        })
+            return Poll::Pending;
+        };
+        receiving.partial = None;
+        let open = !matches!(
+            receiving.half_close,
+            HalfClose::Silent | HalfClose::Answered
+        );
+        if let Ok(answer) = &mut result {
+            answer.reusable &= open;
+        }
+        let reusable = matches!(&result, Ok(answer) if answer.reusable);
+        self.reused |= reusable;
+        self.state = if reusable { State::Idle } else { State::Spent };
+        Poll::Ready(result)
+    }
+
+    /// Whether the node has the request, and no byte of the response has come.
+    pub fn awaits_first_byte(&self) -> bool {
+        self.state == State::Sent
     }
 
     /// Has TCP notice when the node is gone, from now on. A socket that refuses an option still
@@ -309,14 +311,14 @@ impl Connection {
         }
     }
 
-    fn poll_send(
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         request: &[u8],
-        sent: &mut usize,
         limit: Duration,
-        deadline: &mut Option<Pin<Box<Sleep>>>,
+        sending: &mut Sending,
     ) -> Poll<Result<(), Error>> {
+        let Sending { sent, deadline, .. } = sending;
         while *sent < request.len() {
             let source = match Pin::new(&mut self.stream).poll_write(cx, &request[*sent..]) {
                 Poll::Ready(Ok(0)) => io::ErrorKind::WriteZero.into(),
@@ -378,6 +380,26 @@ impl Connection {
                 return Poll::Ready(result);
             }
         }
+    }
+}
+
+impl Receiving {
+    /// Asks to give up the place at the node: our side of the connection is closed if no byte of the
+    /// response has come. It may still come, and is the last one here.
+    pub fn half_close(&mut self) {
+        if self.half_close == HalfClose::No {
+            self.half_close = HalfClose::Asked;
+        }
+    }
+
+    /// Whether our side was closed, and no byte has come at all.
+    pub fn is_silent(&self) -> bool {
+        self.half_close == HalfClose::Silent
+    }
+
+    /// Whether our side was closed.
+    pub fn is_half_closed(&self) -> bool {
+        matches!(self.half_close, HalfClose::Silent | HalfClose::Answered)
     }
 }
 

@@ -27,7 +27,7 @@ mod response;
 mod stream;
 
 pub use connect_limiter::{ConnectLimiter, ConnectPermit, Priority};
-pub use connection::{Connection, WaitControl};
+pub use connection::{Connection, Receiving, Sending};
 pub use error::Error;
 pub use heard::Heard;
 pub use race::Candidates;

@@ -11,7 +11,6 @@
 //! A state machine written out, since an `async fn` keeps room for the largest of its states in all
 //! of them.
 
-mod alarm;
 mod answer;
 mod read;
 mod write;
@@ -32,8 +31,7 @@ use super::io::{Early, Io};
 use super::listener::Listener;
 use crate::http1::MAX_HEAD;
 use crate::proxy::Exchange;
-use crate::timers::Young;
-use alarm::Alarm;
+use crate::timers::{self, Slow};
 use answer::Form;
 use read::{Next, Partial, Reader};
 use write::{Linger, Writing};
@@ -67,9 +65,10 @@ enum State {
 /// A wait for the next request.
 #[derive(Clone, Copy)]
 struct Idle {
+    /// When it began, give or take 50 ms.
     since: Instant,
-    /// When a connection that has not been asked anything ends, once the drain has begun.
-    last_call: Option<Instant>,
+    /// The drain has begun since, and `since` is when.
+    last_call: bool,
 }
 
 /// One client connection, served to its end. Dropping it cuts the connection, and ends its request
@@ -82,10 +81,11 @@ pub(super) struct Connection {
     fresh: bool,
     /// TCP watches the client. Quick answers cost no system call for it.
     watched: bool,
-    /// While a request is held: the time in which most are answered.
-    young: Option<Young>,
+    /// The tick of the timers in which the last request was handed on.
+    held_since: u32,
     early: Early,
-    alarm: Option<Box<Alarm>>,
+    /// What wakes it in each of its waits. It may ring too early, see [`Slow::poll_until`].
+    alarm: Slow,
     state: State,
 }
 
@@ -98,9 +98,9 @@ impl Connection {
             peer,
             fresh: true,
             watched: false,
-            young: None,
+            held_since: 0,
             early: Early::default(),
-            alarm: None,
+            alarm: Slow::default(),
             state: State::Idle(None),
         }
     }
@@ -114,7 +114,7 @@ impl Connection {
             State::Idle(_) | State::Reading(_) => self.poll_request(context),
             State::Held(..) => self.poll_held(context),
             State::Writing(writing) => {
-                let alarm = self.alarm.get_or_insert_default();
+                let alarm = &mut self.alarm;
                 let stall = self.listener.downstream().settings.timeouts.write_stall;
                 let closes = ready!(writing.poll(&mut self.io, alarm, stall, context));
                 let State::Writing(writing) = self.take_state() else {
@@ -124,7 +124,7 @@ impl Connection {
                 Poll::Ready(closes.map_or(State::Over, |closes| self.behind(closes)))
             }
             State::Lingering(linger) => {
-                let alarm = self.alarm.get_or_insert_default();
+                let alarm = &mut self.alarm;
                 ready!(linger.poll(&mut self.io, alarm, context));
                 Poll::Ready(State::Over)
             }
@@ -206,7 +206,7 @@ impl Connection {
             Next::Read(partial) => State::Reading(Box::new(partial)),
             Next::Answer(response, form) => self.answer(response, &form, context),
             Next::Hold(exchange, form) => {
-                self.young = Some(Young::default());
+                self.held_since = timers::present_tick();
                 State::Held(exchange, form)
             }
             Next::Over => State::Over,
@@ -221,37 +221,35 @@ impl Connection {
         let State::Reading(partial) = &self.state else {
             return Poll::Ready(State::Over);
         };
-        let alarm = self.alarm.get_or_insert_default();
-        ready!(alarm.poll_until(partial.deadline, context));
+        ready!(self.alarm.poll_until(partial.deadline, context));
         let next = self.reader().too_late(partial);
         Poll::Ready(self.follow(next, context))
     }
 
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<State> {
         let downstream = self.listener.downstream();
-        let alarm = self.alarm.get_or_insert_default();
-        alarm.listen(&downstream.drain, context);
+        downstream.drain.attend();
         let State::Idle(idle) = &mut self.state else {
             return Poll::Ready(State::Over);
         };
         let idle = idle.get_or_insert_with(|| Idle {
-            since: Instant::now(),
-            last_call: None,
+            since: timers::coarse_now(),
+            last_call: false,
         });
         let mut until = idle.since + downstream.settings.timeouts.idle;
         if downstream.drain.is_closing() {
             if !self.fresh {
                 return Poll::Ready(State::Over);
             }
-            let last_call = idle
-                .last_call
-                .get_or_insert_with(|| Instant::now() + FIRST_REQUEST);
-            until = until.min(*last_call);
+            if !std::mem::replace(&mut idle.last_call, true) {
+                idle.since = Instant::now();
+            }
+            until = until.min(idle.since + FIRST_REQUEST);
         } else if downstream.load_shedding.gives_up(idle.since) {
             downstream.proxy.metrics.connections_given_up.inc();
             return Poll::Ready(State::Over);
         }
-        ready!(alarm.poll_until(until, context));
+        ready!(self.alarm.poll_until_called(until, context));
         Poll::Ready(State::Over)
     }
 
@@ -273,21 +271,16 @@ impl Connection {
         {
             return Poll::Ready(State::Over);
         }
-        if let Some(young) = &mut self.young {
-            ready!(Pin::new(young).poll(context));
-            self.young = None;
-            // An idle connection makes them anew.
-            self.alarm = None;
-            if !std::mem::replace(&mut self.watched, true) {
-                self.io.watch();
-            }
+        // The exchange wakes this task when it takes longer than most.
+        if !self.watched && timers::present_tick() != self.held_since {
+            self.watched = true;
+            self.io.watch();
         }
         Poll::Pending
     }
 
     /// Writes an answer as far as the client takes it at once.
     fn answer(&mut self, response: Response, form: &Form, context: &mut Context<'_>) -> State {
-        self.young = None;
         let downstream = self.listener.downstream();
         match Writing::begin(&mut self.io, response, form, downstream, context) {
             write::FirstWrite::Whole { closes } => self.behind(closes),

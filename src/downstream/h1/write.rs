@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::super::Downstream;
 use super::super::handler::Response;
 use super::super::io::Io;
-use super::alarm::Alarm;
 use super::answer::Form;
 use crate::proxy::{Delivered, Delivery};
+use crate::timers::Slow;
 
 /// The slowest that a client may read, in bytes a second. A mobile network at its worst does better.
 const SLOWEST: u64 = 1024;
@@ -106,7 +106,7 @@ impl Writing {
     pub(super) fn poll(
         &mut self,
         io: &mut Io,
-        alarm: &mut Alarm,
+        alarm: &mut Slow,
         stall: Duration,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<bool>> {
@@ -170,7 +170,7 @@ impl Linger {
     pub(super) fn poll(
         &mut self,
         io: &mut Io,
-        alarm: &mut Alarm,
+        alarm: &mut Slow,
         context: &mut Context<'_>,
     ) -> Poll<()> {
         if !self.shut && io.poll_shutdown(context).is_ready() {
@@ -215,7 +215,7 @@ mod tests {
             }
         });
         let mut io = Io::Plain(near.into());
-        let mut alarm = Alarm::default();
+        let mut alarm = Slow::default();
         let at_once = vec![b'x'; 64 * 1024];
         let taken = poll_fn(|context| io.poll_write(context, &at_once)).await;
         assert_eq!(taken.unwrap(), at_once.len());

@@ -79,7 +79,8 @@ impl SessionRequest {
 }
 
 /// Ready when the node of a request has lost it. It looks at nothing the first time, since most answers
-/// come at once: as with the deadline of an exchange, a later poll is sure to come (`attempt`).
+/// come at once. A later poll is sure to come: the deadline of its try wakes the task when the request is
+/// held.
 pub(super) struct Lost<'a> {
     request: &'a SessionRequest,
     fresh: bool,

@@ -21,7 +21,9 @@ impl SessionRequest {
         state: &mut RetryState,
     ) -> bool {
         state.repeated = false;
-        state.unreachable_since = None;
+        if let Some(moves) = &mut state.moves {
+            moves.unreachable_since = None;
+        }
         if self.session.node() != from {
             return true;
         }
@@ -33,14 +35,15 @@ impl SessionRequest {
             let _ = timeout_at(until, cluster.until_serves(from)).await;
             return true;
         }
-        if !state.tried.contains(&from) {
-            state.tried.push(from);
+        let moves = state.moves();
+        if !moves.tried.contains(&from) {
+            moves.tried.push(from);
         }
         // A node that the session moved to may fail before it answers. Then the node that knew the
         // session is the better choice, if it is back.
         let owner = self.session.owner().filter(|owner| *owner != from);
         let owner = owner.filter(|owner| cluster.node(*owner).serves());
-        if let Some(to) = owner.or_else(|| cluster.place(pending.client, &state.tried)) {
+        if let Some(to) = owner.or_else(|| cluster.place(pending.client, &moves.tried)) {
             if self.proxy.sessions.reassign(&self.session, from, to)
                 && let Some(addresses) = &self.proxy.addresses
             {
@@ -48,13 +51,13 @@ impl SessionRequest {
             }
             return true;
         }
-        state.tried.clear();
+        moves.tried.clear();
         let mut patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
         if self.session.is_provisional() {
             // Its terms are long because they are not known.
             patience = patience.min(PROVISIONAL_PATIENCE);
         }
-        let until = state
+        let until = moves
             .homeless_until
             .get_or_insert_with(|| Instant::now() + patience);
         self.proxy.await_node(*until).await

@@ -189,19 +189,9 @@ async fn a_connection_is_prompt_and_watched_once_it_waits_for_long() {
     };
     let prompt = SockRef::from(connection.stream.socket().unwrap()).tcp_nodelay();
     assert!(prompt.unwrap());
-    let control = WaitControl::default();
-    {
-        let mut receive =
-            Box::pin(connection.receive_controlled(MAX, LONG, &control, |_| Poll::Pending));
-        assert!(is_pending(&mut receive).await);
-    }
+    assert!(is_pending(&mut Box::pin(connection.receive(MAX, LONG))).await);
     assert!(!watched(&connection), "it has not waited for long");
-    control.watch();
-    {
-        let mut receive =
-            Box::pin(connection.receive_controlled(MAX, LONG, &control, |_| Poll::Pending));
-        assert!(is_pending(&mut receive).await);
-    }
+    connection.watch();
     assert!(watched(&connection));
     let socket = SockRef::from(connection.stream.socket().unwrap());
     #[cfg(target_os = "linux")]
