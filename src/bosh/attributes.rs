@@ -22,6 +22,15 @@ pub(super) struct QualifiedName<'a> {
     pub(super) local: &'a str,
 }
 
+impl QualifiedName<'_> {
+    /// The name as it is written at the start of `tag`.
+    pub(super) fn written<'t>(&self, tag: &'t str) -> &'t str {
+        let colon = usize::from(!self.prefix.is_empty());
+        let length = self.prefix.len() + colon + self.local.len();
+        tag.get(..length).unwrap_or_default()
+    }
+}
+
 /// One attribute: its references are known to be good, but not decoded yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attribute<'a> {

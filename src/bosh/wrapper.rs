@@ -35,9 +35,12 @@ pub const MAX_CHILD_ATTRIBUTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Wrapper<'a, 's> {
     text: &'a str,
-    /// Where the root starts; quick-xml counts from there.
+    /// Where the root starts.
     start: usize,
-    reader: Reader<&'a [u8]>,
+    /// Where the part that is read so far ends.
+    position: usize,
+    /// The root's name as it is written, and its end tag has to be.
+    name: &'a str,
     scopes: Scopes<'a>,
     /// Lent, since it is large and a wrapper is moved.
     attributes: &'s mut Attributes<'a>,
@@ -56,22 +59,21 @@ impl<'a, 's> Wrapper<'a, 's> {
         let start = root_start(text)?;
         let root = text.get(start..).unwrap_or_default();
         refuse_declarations(root)?;
+        let end = start.saturating_add(tag_end(root)?);
+        let tag = text.get(start..end).unwrap_or_default();
         let mut wrapper = Self {
             text,
             start,
-            reader: Reader::from_str(root),
+            position: end,
+            name: "",
             scopes: Scopes::default(),
             attributes,
             depth: 0,
-            closed: false,
-        };
-        wrapper.closed = match wrapper.reader.read_event().map_err(|error| cause(&error))? {
-            Event::Start(_) => false,
-            Event::Empty(_) => true,
-            _ => return Err(Malformed::NotXml),
+            closed: tag.ends_with("/>"),
         };
         let name = wrapper.element(start, wrapper.closed, MAX_ATTRIBUTES)?;
         wrapper.check_root(name)?;
+        wrapper.name = name.written(&tag[1..]);
         Ok(wrapper)
     }
 
@@ -92,9 +94,7 @@ impl<'a, 's> Wrapper<'a, 's> {
 
     /// Where the part that is read so far ends, in bytes.
     pub(super) fn position(&self) -> usize {
-        // No overflow: what was read lies in memory.
-        let read = usize::try_from(self.reader.buffer_position()).unwrap_or(usize::MAX);
-        self.start.saturating_add(read)
+        self.position
     }
 
     /// Reads to the end of the document; says whether the root has no payload, which means neither
@@ -103,11 +103,19 @@ impl<'a, 's> Wrapper<'a, 's> {
         if self.closed {
             self.leave();
         }
+        let mut reader = Content::behind(self.text, self.position);
         let mut empty = true;
+        if !self.closed {
+            // A byte order mark is text here, and the reader would pass over it.
+            empty = reader.from == self.position;
+            self.position = reader.from;
+        }
         while self.depth > 0 {
             let from = self.position();
             refuse_declarations(self.text.get(from..).unwrap_or_default())?;
-            let blank = match self.reader.read_event().map_err(|error| cause(&error))? {
+            let event = reader.next().map_err(|error| cause(&error))?;
+            self.position = reader.position();
+            let blank = match event {
                 Event::Start(_) => {
                     self.child(from, false)?;
                     false
@@ -117,7 +125,11 @@ impl<'a, 's> Wrapper<'a, 's> {
                     self.leave();
                     false
                 }
-                Event::End(_) => {
+                Event::End(end) => {
+                    // quick-xml has seen the start tags of all others.
+                    if self.depth == 1 && end.name().as_ref() != self.name {
+                        return Err(Malformed::MismatchedTag);
+                    }
                     self.leave();
                     true
                 }
@@ -194,6 +206,66 @@ impl<'a, 's> Wrapper<'a, 's> {
         };
         right.then_some(()).ok_or(Malformed::WrongNamespace)
     }
+}
+
+/// What stands behind the root's start tag, read by quick-xml. The root's own tag is not read by it: it
+/// would take memory for the name of each tag that it opens, and answers and polls have no other.
+struct Content<'a> {
+    reader: Reader<&'a [u8]>,
+    /// Where it began, in bytes of the text.
+    from: usize,
+}
+
+impl<'a> Content<'a> {
+    /// Reads on `from` the end of the root's start tag, or from behind the byte order marks there.
+    fn behind(text: &'a str, from: usize) -> Self {
+        let rest = text.get(from..).unwrap_or_default();
+        let rest = rest.trim_start_matches('\u{FEFF}');
+        let mut reader = Reader::from_str(rest);
+        // The root's, whose name is compared here.
+        reader.config_mut().allow_unmatched_ends = true;
+        Self {
+            reader,
+            from: text.len() - rest.len(),
+        }
+    }
+
+    fn next(&mut self) -> Result<Event<'a>, Error> {
+        self.reader.read_event()
+    }
+
+    fn position(&self) -> usize {
+        // No overflow: what was read lies in memory.
+        let read = usize::try_from(self.reader.buffer_position()).unwrap_or(usize::MAX);
+        self.from.saturating_add(read)
+    }
+}
+
+/// The length of the start tag with which `root` begins, up to and with its `>`. Quotes hide a `>`.
+fn tag_end(root: &str) -> Result<usize, Malformed> {
+    // An end tag, or a section: what else begins with `<!` was refused.
+    for (begin, end, refused) in [
+        ("</", ">", Malformed::MismatchedTag),
+        ("<!", "]]>", Malformed::NotXml),
+    ] {
+        if root.starts_with(begin) {
+            return Err(if root.contains(end) {
+                refused
+            } else {
+                Malformed::Truncated
+            });
+        }
+    }
+    let mut quote = None;
+    for at in memchr::memchr3_iter(b'>', b'\'', b'"', root.as_bytes()) {
+        match (quote, root.as_bytes().get(at)) {
+            (None, Some(b'>')) => return Ok(at + 1),
+            (None, mark) => quote = mark,
+            (Some(begun), mark) if mark == Some(begun) => quote = None,
+            (Some(_), _) => {}
+        }
+    }
+    Err(Malformed::Truncated)
 }
 
 /// Where the root's `<` is: after a byte order mark, an XML declaration and white space.

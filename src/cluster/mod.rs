@@ -7,6 +7,7 @@ mod addresses;
 mod client;
 mod count;
 mod node;
+mod node_id;
 mod operator;
 mod placed;
 mod placement;
@@ -29,7 +30,8 @@ use tracing::{info, warn};
 
 pub use client::{ClientKey, client_key};
 pub use count::Count;
-pub use node::{LastFailure, Node, NodeId, Passed, Penalty, Share};
+pub use node::{LastFailure, Node, Passed, Penalty};
+pub use node_id::{NodeId, Share};
 pub use operator::{LastNode, OperatorState};
 pub use placed::Placed;
 pub use registry::TooManyNodes;
@@ -257,10 +259,10 @@ impl Cluster {
             .filter(|until| now < *until)
     }
 
-    /// Wakes every request that waits for a node, so that it looks around: the process stops.
-    pub fn wake_requests(&self) {
+    /// Wakes every request that a node holds: the process stops.
+    pub fn wake_held(&self) {
         for node in self.registry.iter() {
-            node.went_down.notify_waiters();
+            node.end_held.notify_waiters();
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::addresses::Addresses;
 use super::count::Count;
+use super::node_id::{NodeId, Share};
 use super::operator::OperatorState;
 use super::restart_detector::RestartDetector;
 use super::verdict::Verdict;
@@ -22,32 +23,6 @@ use crate::upstream::{Candidates, ConnectLimiter, Heard};
 /// Requests of sids without a pin that may wait for a connection to one node, or open one, at the
 /// same time.
 const UNKNOWN_SIDS: usize = 64;
-
-/// A node's number: the same for a name as long as the process lives. Small, so that a pin can hold
-/// it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub u16);
-
-impl NodeId {
-    /// The number, as an index.
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// How much of its weight a node has: all of it, or less for a while after it came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share(pub u16);
-
-impl Share {
-    /// All of its weight.
-    pub const WHOLE: Self = Self(1000);
-
-    /// As a part of the whole.
-    pub fn as_part(self) -> f64 {
-        f64::from(self.0) / f64::from(Self::WHOLE.0)
-    }
-}
 
 /// The last thing that went wrong at a node.
 #[derive(Debug, Clone)]
@@ -101,6 +76,9 @@ pub struct Node {
     pub probe_now: Notify,
     /// Wakes everything that waits at the node when it goes down, or into `maint`.
     pub went_down: Notify,
+    /// The same for requests that it holds. The stop of the process wakes them as well, so that each has one
+    /// registration for both.
+    pub end_held: Notify,
     /// Wakes the creations that wait at the node when it takes no new sessions any more.
     pub left_up: Notify,
     /// Whether it still knows its sessions.
@@ -158,6 +136,7 @@ impl Node {
             unknown_sid_permits: Semaphore::new(UNKNOWN_SIDS),
             probe_now: Notify::new(),
             went_down: Notify::new(),
+            end_held: Notify::new(),
             left_up: Notify::new(),
             restart_detector: RestartDetector::default(),
             probed: watch::Sender::new(false),
@@ -266,7 +245,7 @@ impl Node {
     /// requests that wait for it when there is no hope any more.
     pub fn set_gone(&self, gone: bool) {
         if self.gone.swap(gone, Ordering::Relaxed) != gone && gone {
-            self.went_down.notify_waiters();
+            self.tell_down();
         }
     }
 
@@ -467,7 +446,7 @@ impl Node {
             self.left_up.notify_waiters();
         }
         if verdict == Verdict::Down {
-            self.went_down.notify_waiters();
+            self.tell_down();
         }
     }
 
@@ -478,8 +457,14 @@ impl Node {
         self.metrics.set_state(state as usize);
         if state == OperatorState::Maint {
             self.left_up.notify_waiters();
-            self.went_down.notify_waiters();
+            self.tell_down();
         }
+    }
+
+    /// Wakes those who wait for it: there is no hope any more.
+    fn tell_down(&self) {
+        self.went_down.notify_waiters();
+        self.end_held.notify_waiters();
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::node::{Node, NodeId};
+use super::node::Node;
+use super::node_id::NodeId;
 
 /// Nodes in one chunk.
 const CHUNK: usize = 256;

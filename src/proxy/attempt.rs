@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::deadline::{AttemptTimes, Deadline, Due};
 use super::release::Manner;
+use super::request::PendingRequest;
 use super::shared::Proxy;
 use crate::cluster::{Epoch, Node};
 use crate::metrics::NodeMetrics;
@@ -47,9 +48,8 @@ pub(super) enum AttemptEnd {
 pub(super) struct Attempt<'a> {
     pub(super) node: &'a Node,
     pub(super) connection: &'a mut Connection,
-    /// The bytes for the node, head and body.
-    pub(super) request: &'a [u8],
-    pub(super) times: &'a AttemptTimes,
+    pub(super) request: &'a PendingRequest,
+    pub(super) times: AttemptTimes,
 }
 
 /// A request counted as held at its node, until dropped.
@@ -104,6 +104,7 @@ impl Proxy {
             sent: Some(sent),
             lost,
             phase: ExchangePhase::Begin,
+            length: 0,
             deadline: Deadline::new(),
             changes: None,
             attempt,
@@ -120,6 +121,8 @@ struct AttemptFuture<'a, S, L> {
     sent: Option<S>,
     lost: L,
     phase: ExchangePhase,
+    /// The length of the request as it was sent, in bytes.
+    length: usize,
     deadline: Deadline,
     /// Once the request is held: changes of its node, and the beginning of the stop.
     changes: Option<Pin<Box<Notified<'a>>>>,
@@ -143,7 +146,7 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
                 self.attempt.node.metrics.exchange_failures.inc();
                 return Poll::Ready(AttemptEnd::NodeDown);
             }
-            let times = self.attempt.times;
+            let times = &self.attempt.times;
             let release = &self.proxy.release;
             match ready!(self.deadline.poll(times, release, context)) {
                 Due::Held => {
@@ -186,7 +189,10 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
                     self.phase = ExchangePhase::Sending(connection.begin_send());
                 }
                 ExchangePhase::Sending(sending) => {
-                    let sent = connection.poll_send(context, sending, request, SEND_LIMIT);
+                    let sent = request.with_bytes(|bytes| {
+                        self.length = bytes.len();
+                        connection.poll_send(context, sending, bytes, SEND_LIMIT)
+                    });
                     if let Err(error) = ready!(sent) {
                         self.held.broke();
                         return Poll::Ready(AttemptEnd::Failed(error));
@@ -208,7 +214,7 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
                     };
                     return Poll::Ready(match response {
                         Ok(response) => {
-                            count(&node.metrics, request, &response);
+                            count(&node.metrics, self.length, &response);
                             AttemptEnd::Answered(response)
                         }
                         Err(error) if receiving.is_silent() && gave_way(&error, times) => {
@@ -232,9 +238,13 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
         };
         // Registered before the look: a change in between still wakes us.
         while changes.as_mut().poll(context).is_ready() {
+            if !self.proxy.release.has_begun() {
+                // The node was down. It may be up again, but has most likely lost the request.
+                return Poll::Ready(());
+            }
             changes.set(notify.notified());
         }
-        if stays(self.attempt.node, self.attempt.times) {
+        if stays(self.attempt.node, &self.attempt.times) {
             Poll::Pending
         } else {
             Poll::Ready(())
@@ -247,7 +257,7 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
         if self.attempt.times.creation {
             &node.left_up
         } else {
-            &node.went_down
+            &node.end_held
         }
     }
 
@@ -277,11 +287,11 @@ fn gave_way(error: &Error, times: &AttemptTimes) -> bool {
 }
 
 /// Counts an answer, and the bytes that went both ways for it.
-fn count(metrics: &NodeMetrics, request: &[u8], answer: &Response) {
-    let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(0);
+fn count(metrics: &NodeMetrics, sent: usize, answer: &Response) {
+    let bytes = |length: usize| u64::try_from(length).unwrap_or(0);
     metrics.answers.inc();
-    metrics.sent_bytes.inc_by(length(request));
-    metrics.received_bytes.inc_by(length(&answer.body));
+    metrics.sent_bytes.inc_by(bytes(sent));
+    metrics.received_bytes.inc_by(bytes(answer.body.len()));
 }
 
 /// Notes what went wrong at `node`, and asks for a probe at once.

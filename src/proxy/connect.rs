@@ -122,14 +122,7 @@ async fn await_permit<'a>(
         tokio::select! {
             biased;
             permit = permit.as_mut() => return permit.ok_or(Error::Queue),
-            () = down.as_mut() => {
-                // It wakes also when the process stops.
-                down.set(node.went_down.notified());
-                down.as_mut().enable();
-                if !node.serves() {
-                    return Err(Error::ConnectTimeout);
-                }
-            }
+            () = down.as_mut() => return Err(Error::ConnectTimeout),
             () = forgot.as_mut() => {}
             () = sleep_until(give_up) => return Err(Error::Queue),
         }

@@ -92,8 +92,8 @@ impl Proxy {
         let tied = self
             .addresses
             .as_ref()
-            .and_then(|addresses| addresses.find(request.client, self.now()));
-        self.cluster.place_new(request.client, tied, tried)
+            .and_then(|addresses| addresses.find(request.client(), self.now()));
+        self.cluster.place_new(request.client(), tied, tried)
     }
 
     /// Waits until a node may be tried (again). False when it is too late.
@@ -120,18 +120,18 @@ impl Proxy {
                 }
                 Err(_) => return Try::Untouched,
             };
-        let stay = request.record.at_node();
+        let stay = request.record.at_node(Instant::now());
         let times = AttemptTimes::new(stay.begun(), patience).of_creation(NUDGE_AFTER);
         let mut written = false;
         let sent = || written = true;
         let attempt = Attempt {
             node,
             connection: &mut connection,
-            request: &request.bytes,
-            times: &times,
+            request,
+            times,
         };
         let ended = self.exchange(attempt, sent, pending()).await;
-        let took = stay.end();
+        let took = stay.end(Instant::now());
         match ended {
             AttemptEnd::Answered(answer) => {
                 node.metrics.answer_seconds.observe(took);
@@ -204,7 +204,7 @@ impl Proxy {
                 Insert::Full => return Try::Done(Answer::reject(Cause::Full, request.legacy)),
             }
             if let Some(addresses) = &self.addresses {
-                addresses.tie(request.client, id, self.now());
+                addresses.tie(request.client(), id, self.now());
             }
         }
         let (host, accept) = (wrapper.host, wrapper.accept);

@@ -63,8 +63,6 @@ fn millis(span: Duration) -> u32 {
 pub(super) struct Deadline {
     wait: Slow,
     stage: Stage,
-    /// The stop has been seen.
-    released: bool,
 }
 
 /// What a [`Deadline`] waits for.
@@ -76,6 +74,8 @@ enum Stage {
     Overdue,
     /// The end of a release, at this time.
     Release(Instant),
+    /// The same as `Overdue`, after a release.
+    LastOverdue,
 }
 
 /// What a [`Deadline`] rings for.
@@ -99,7 +99,6 @@ impl Deadline {
         Self {
             wait: Slow::default(),
             stage: Stage::Young,
-            released: false,
         }
     }
 
@@ -116,27 +115,27 @@ impl Deadline {
             self.stage = times.nudge.map_or(Stage::Overdue, |_| Stage::Nudge);
             return Poll::Ready(Due::Held);
         }
-        if !self.released
+        if matches!(self.stage, Stage::Nudge | Stage::Overdue)
             && let Some(manner) = times.release
             && release.has_begun()
         {
             ready!(self.poll_until(times.begun + manner.patience(), context));
-            self.released = true;
             self.stage = Stage::Release(Instant::now() + release::WITHIN);
             return Poll::Ready(Due::Release);
         }
         let until = match self.stage {
             Stage::Nudge => times.after(times.nudge.unwrap_or(0)),
-            Stage::Young | Stage::Overdue => times.after(times.patience),
+            Stage::Young | Stage::Overdue | Stage::LastOverdue => times.after(times.patience),
             Stage::Release(until) => until,
         };
         ready!(self.poll_until(until, context));
-        let stage = std::mem::replace(&mut self.stage, Stage::Overdue);
-        Poll::Ready(match stage {
-            Stage::Nudge => Due::Nudge,
-            Stage::Release(_) => Due::Released,
-            Stage::Young | Stage::Overdue => Due::Overdue,
-        })
+        let (next, due) = match self.stage {
+            Stage::Nudge => (Stage::Overdue, Due::Nudge),
+            Stage::Release(_) => (Stage::LastOverdue, Due::Released),
+            stage @ (Stage::Young | Stage::Overdue | Stage::LastOverdue) => (stage, Due::Overdue),
+        };
+        self.stage = next;
+        Poll::Ready(due)
     }
 
     fn poll_until(&mut self, until: Instant, context: &Context<'_>) -> Poll<()> {

@@ -67,7 +67,7 @@ impl Proxy {
         for _ in 0..3 {
             let session = match self.sessions.find(sid) {
                 Some(session) => session,
-                None => self.provisional(sid, request.client)?,
+                None => self.provisional(sid, request.client())?,
             };
             if let Some(joined) = self.join(session, request)? {
                 return Ok(joined);
@@ -90,7 +90,7 @@ impl Proxy {
             Ok(begun) => {
                 let owing = begun
                     .provisional
-                    .then(|| self.clients.client(request.client));
+                    .then(|| self.clients.client(request.client()));
                 Ok(Some(SessionRequest {
                     proxy: Arc::clone(self),
                     session,

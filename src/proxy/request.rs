@@ -1,6 +1,7 @@
 //! One request: as `downstream` hands it in, and as it is kept until it is answered.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::bosh;
 use crate::config::CreationFrom;
 use crate::metrics::Kind;
 use crate::traces::Parent;
-use crate::upstream::{self, Authority, Path, Proto, RequestHead};
+use crate::upstream::{self, Authority, Path, Proto, RequestHead, StoredRequest};
 
 /// What `downstream` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
 /// out.
@@ -32,6 +33,16 @@ pub struct BoshRequest<'a> {
     pub body: &'a [u8],
 }
 
+impl BoshRequest<'_> {
+    const fn proto(&self) -> Proto {
+        if self.secure {
+            Proto::Https
+        } else {
+            Proto::Http
+        }
+    }
+}
+
 impl fmt::Debug for BoshRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoshRequest")
@@ -43,11 +54,17 @@ impl fmt::Debug for BoshRequest<'_> {
     }
 }
 
+/// The memory that a thread keeps for the next request, in bytes.
+const KEPT: usize = 64 * 1024;
+
+thread_local! {
+    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// What one request needs until it is answered. It holds a sid: never to be shown.
 pub(super) struct PendingRequest {
-    /// The bytes for the node, head and body; the same for every node.
-    pub(super) bytes: Box<[u8]>,
-    pub(super) client: IpAddr,
+    /// What goes to the node; the same for every node.
+    stored: StoredRequest,
     pub(super) rid: u64,
     /// The pause that was asked for, in seconds.
     pub(super) pause: Option<u32>,
@@ -56,6 +73,25 @@ pub(super) struct PendingRequest {
     pub(super) terminate: bool,
     pub(super) legacy: bool,
     pub(super) record: RequestRecord,
+}
+
+impl PendingRequest {
+    /// Its client's address.
+    pub(super) fn client(&self) -> IpAddr {
+        self.record.client()
+    }
+
+    /// Hands the bytes for a node to `take`, in memory of this thread that is used again.
+    pub(super) fn with_bytes<T>(&self, take: impl FnOnce(&[u8]) -> T) -> T {
+        let mut bytes = OUT.take();
+        self.stored.write(self.client(), &mut bytes);
+        let taken = take(&bytes);
+        if bytes.capacity() <= KEPT {
+            bytes.clear();
+            OUT.set(bytes);
+        }
+        taken
+    }
 }
 
 impl Proxy {
@@ -74,8 +110,7 @@ impl Proxy {
         record.enters(Phase::Queue);
         let body = self.for_node(request.body, wrapper);
         PendingRequest {
-            bytes: request_for_node(request, &body),
-            client: request.client,
+            stored: StoredRequest::new(request.path, request.host, request.proto(), &body),
             rid: wrapper.rid,
             pause: wrapper.pause,
             wait: seconds(wrapper.wait.unwrap_or(60)),
@@ -110,11 +145,7 @@ const fn request_head<'a>(request: &BoshRequest<'a>) -> RequestHead<'a> {
         path: request.path,
         host: request.host,
         forwarded_for: request.client,
-        forwarded_proto: if request.secure {
-            Proto::Https
-        } else {
-            Proto::Http
-        },
+        forwarded_proto: request.proto(),
         forwarded_host: Some(request.host),
     }
 }

@@ -57,16 +57,16 @@ impl Stay<'_> {
         self.begun
     }
 
-    /// Ends it, and says how long it was.
-    pub(super) fn end(self) -> Duration {
-        let took = self.note_time();
+    /// Ends it at `now`, and says how long it was.
+    pub(super) fn end(self, now: Instant) -> Duration {
+        let took = self.note_time(now);
         // Noted once.
         std::mem::forget(self);
         took
     }
 
-    fn note_time(&self) -> Duration {
-        let took = self.begun.elapsed();
+    fn note_time(&self, now: Instant) -> Duration {
+        let took = now - self.begun;
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.record.at_nodes.fetch_add(nanos, Ordering::Relaxed);
         took
@@ -75,7 +75,7 @@ impl Stay<'_> {
 
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        self.note_time();
+        self.note_time(Instant::now());
     }
 }
 
@@ -175,6 +175,11 @@ impl RequestRecord {
         self.begun
     }
 
+    /// Its client's address.
+    pub(super) const fn client(&self) -> IpAddr {
+        self.client
+    }
+
     /// What the request is.
     pub const fn kind(&self) -> Kind {
         self.kind
@@ -208,12 +213,12 @@ impl RequestRecord {
         self.tries.store(tries, Ordering::Relaxed);
     }
 
-    /// The request is at its node from now on.
-    pub(super) fn at_node(&self) -> Stay<'_> {
+    /// The request is at its node from `now` on.
+    pub(super) fn at_node(&self, now: Instant) -> Stay<'_> {
         self.enters(Phase::Node);
         Stay {
             record: self,
-            begun: Instant::now(),
+            begun: now,
         }
     }
 

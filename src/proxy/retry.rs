@@ -127,18 +127,11 @@ impl SessionRequest {
         // Those with higher rids wait meanwhile.
         self.session.again(&self.place);
         let node = self.proxy.cluster.node(id);
-        let down = async {
-            let mut changed = std::pin::pin!(node.went_down.notified());
-            loop {
-                // Enabled before the look: a change in between still wakes us.
-                changed.as_mut().enable();
-                if !node.serves() {
-                    return;
-                }
-                changed.as_mut().await;
-                changed.set(node.went_down.notified());
-            }
-        };
+        let mut down = std::pin::pin!(node.went_down.notified());
+        down.as_mut().enable();
+        if !node.serves() {
+            return Step::Reassign;
+        }
         let gone = tokio::select! {
             biased;
             () = down => true,

@@ -9,6 +9,7 @@ mod order;
 mod reassign;
 mod response;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use crate::bosh::{self, Condition};
 use crate::cluster::{Node, NodeId};
 use crate::limits::Client;
 use crate::metrics::Kind;
-use crate::sessions::{Place, Session};
+use crate::sessions::{Place, Session, Time};
 use crate::upstream::{Connection, Priority};
 
 /// A request of a session, counted as under way there until dropped.
@@ -135,66 +136,30 @@ pub(super) fn run(
 ) -> impl Future<Output = Reply> + Send {
     let manner = release::Manner::of(pending.record.kind());
     async move {
-        let request = &request;
-        let release = &request.proxy.release;
         // A poll waits for no lower rid any more once the process stops: its node must see its rid.
         let turn = request.turn();
-        let _ = release.unless(manner, turn).await;
+        let _ = request.proxy.release.unless(manner, turn).await;
         let mut state = RetryState {
             home: Some(request.session.node()),
             ..RetryState::default()
         };
         let answer = loop {
             let id = request.session.node();
-            let mut step = if !state.writes.may(id, request.owes().is_none()) {
+            let step = if !state.writes.may(id, request.owes().is_none()) {
                 request.give_up(&pending)
             } else if request.proxy.cluster.node(id).serves() {
                 request.attempt(id, &pending, &mut state).await
             } else {
                 Step::Reassign
             };
-            if let Step::Doubt = step {
-                let doubt = Box::pin(request.doubt(id, &pending, &state));
-                let Some(next) = release.unless(manner, doubt).await else {
-                    break request.released(&pending);
-                };
-                step = next;
-            }
             match step {
                 Step::Done(answer) => break answer,
-                Step::Again => {
-                    pending.record.enters(Phase::Queue);
-                    request.turn_again().await;
-                }
-                Step::Lost => {
-                    pending.record.enters(Phase::Queue);
-                    request.session.resend(&request.place);
-                    state.renew = true;
-                }
-                Step::Later(pause) => {
-                    pending.record.enters(Phase::Queue);
-                    request.session.again(&request.place);
-                    if release
-                        .unless(manner, Box::pin(sleep(pause)))
-                        .await
-                        .is_none()
-                    {
-                        break request.released(&pending);
-                    }
-                    request.turn_again().await;
-                }
-                Step::Reassign | Step::Doubt => {
-                    pending.record.enters(Phase::Queue);
-                    request.session.again(&request.place);
-                    let moved = Box::pin(request.reassign(id, &pending, &mut state));
-                    match release.unless(manner, moved).await {
-                        Some(true) => {}
-                        Some(false) => break request.lost(Cause::SessionLost),
-                        None => break request.released(&pending),
-                    }
-                    request.turn_again().await;
-                }
                 Step::Rejected(cause) => break request.lost(cause),
+                // Boxed with what it needs: few requests come to it.
+                step => match Box::pin(request.go_on(id, step, &pending, &mut state)).await {
+                    ControlFlow::Continue(()) => {}
+                    ControlFlow::Break(answer) => break answer,
+                },
             }
         };
         pending.record.answer(answer)
@@ -202,79 +167,148 @@ pub(super) fn run(
 }
 
 impl SessionRequest {
-    /// One try at the session's node.
-    async fn attempt(&self, id: NodeId, pending: &PendingRequest, state: &mut RetryState) -> Step {
-        let node = self.proxy.cluster.node(id);
+    /// What follows a try at the node `id` that did not end the request: nothing, once it may be tried
+    /// again, or an answer.
+    async fn go_on(
+        &self,
+        id: NodeId,
+        mut step: Step,
+        pending: &PendingRequest,
+        state: &mut RetryState,
+    ) -> ControlFlow<Answer> {
+        let release = &self.proxy.release;
+        let manner = release::Manner::of(pending.record.kind());
+        if let Step::Doubt = step {
+            let doubt = Box::pin(self.doubt(id, pending, state));
+            let Some(next) = release.unless(manner, doubt).await else {
+                return ControlFlow::Break(self.released(pending));
+            };
+            step = next;
+        }
+        match step {
+            Step::Done(answer) => return ControlFlow::Break(answer),
+            Step::Rejected(cause) => return ControlFlow::Break(self.lost(cause)),
+            Step::Again => {
+                pending.record.enters(Phase::Queue);
+                self.turn_again().await;
+            }
+            Step::Lost => {
+                pending.record.enters(Phase::Queue);
+                self.session.resend(&self.place);
+                state.renew = true;
+            }
+            Step::Later(pause) => {
+                pending.record.enters(Phase::Queue);
+                self.session.again(&self.place);
+                if release.unless(manner, sleep(pause)).await.is_none() {
+                    return ControlFlow::Break(self.released(pending));
+                }
+                self.turn_again().await;
+            }
+            Step::Reassign | Step::Doubt => {
+                pending.record.enters(Phase::Queue);
+                self.session.again(&self.place);
+                let moved = Box::pin(self.reassign(id, pending, state));
+                match release.unless(manner, moved).await {
+                    Some(true) => {}
+                    Some(false) => return ControlFlow::Break(self.lost(Cause::SessionLost)),
+                    None => return ControlFlow::Break(self.released(pending)),
+                }
+                self.turn_again().await;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// One try at the session's node. Like [`run`] it has room for its arguments once.
+    fn attempt<'a>(
+        &'a self,
+        id: NodeId,
+        pending: &'a PendingRequest,
+        state: &'a mut RetryState,
+    ) -> impl Future<Output = Step> + Send + 'a {
         pending.record.goes_to(id);
-        let idle = if std::mem::take(&mut state.renew) || state.repeated {
+        async move {
+            let node = self.proxy.cluster.node(id);
+            let mut connection = match self.idle_connection(state) {
+                Some(connection) => connection,
+                None => match self.connection(node, pending, state).await {
+                    Ok(connection) => connection,
+                    Err(step) => return step,
+                },
+            };
+            let stay = pending.record.at_node(self.distance(&pending.record).await);
+            let mut written = false;
+            let began = self.proxy.time_of(stay.begun());
+            let sent = || {
+                written = true;
+                self.written(pending, began);
+            };
+            let times = AttemptTimes::new(stay.begun(), self.patience())
+                .released(release::Manner::of(pending.record.kind()));
+            let attempt = Attempt {
+                node,
+                connection: &mut connection,
+                request: pending,
+                times,
+            };
+            let ended = self.proxy.exchange(attempt, sent, Lost::watch(self)).await;
+            let took = stay.end(Instant::now());
+            // A request that its node does not answer hurts no node.
+            let was_lost = matches!(ended, AttemptEnd::Lost);
+            let left = matches!(&ended, AttemptEnd::Failed(error) if error.request_left());
+            if !was_lost && (written || left) {
+                state.writes.add(id);
+            }
+            match ended {
+                AttemptEnd::Answered(response) => {
+                    pending.record.enters(Phase::Answer);
+                    self.learn(id, pending, response, connection, state)
+                }
+                AttemptEnd::Failed(error) => {
+                    let reused = connection.is_reused();
+                    let broken = Broken {
+                        error,
+                        reused,
+                        took,
+                    };
+                    self.failed(id, &broken, pending, state)
+                }
+                AttemptEnd::Overdue => {
+                    attempt::overdue(node);
+                    self.overdue(pending, state)
+                }
+                AttemptEnd::NodeDown => {
+                    // It had a node until now.
+                    if let Some(moves) = &mut state.moves {
+                        moves.homeless_until = None;
+                    }
+                    Step::Reassign
+                }
+                AttemptEnd::Lost => {
+                    node.metrics.resent_unanswered.inc();
+                    Step::Lost
+                }
+                AttemptEnd::Released => Step::Done(self.released(pending)),
+            }
+        }
+    }
+
+    /// A connection to the node that has nothing to do.
+    fn idle_connection(&self, state: &mut RetryState) -> Option<Box<Connection>> {
+        if std::mem::take(&mut state.renew) || state.repeated {
             None
         } else {
             self.session.take_idle()
-        };
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => match self.connection(node, pending, state).await {
-                Ok(connection) => connection,
-                Err(step) => return step,
-            },
-        };
-        self.distance(&pending.record).await;
-        let asks = pending.record.kind() == Kind::Send;
-        let mut written = false;
-        let sent = || {
-            written = true;
-            self.session.sent(&self.place, asks, self.proxy.now());
-            if pending.terminate {
-                self.session.leave();
-            }
-        };
-        let stay = pending.record.at_node();
-        let times = AttemptTimes::new(stay.begun(), self.patience())
-            .released(release::Manner::of(pending.record.kind()));
-        let attempt = Attempt {
-            node,
-            connection: &mut connection,
-            request: &pending.bytes,
-            times: &times,
-        };
-        let ended = self.proxy.exchange(attempt, sent, Lost::watch(self)).await;
-        let took = stay.end();
-        // A request that its node does not answer hurts no node.
-        let was_lost = matches!(ended, AttemptEnd::Lost);
-        let left = matches!(&ended, AttemptEnd::Failed(error) if error.request_left());
-        if !was_lost && (written || left) {
-            state.writes.add(id);
         }
-        match ended {
-            AttemptEnd::Answered(response) => {
-                pending.record.enters(Phase::Answer);
-                self.learn(id, pending, response, connection, state)
-            }
-            AttemptEnd::Failed(error) => {
-                let reused = connection.is_reused();
-                let broken = Broken {
-                    error,
-                    reused,
-                    took,
-                };
-                self.failed(id, &broken, pending, state)
-            }
-            AttemptEnd::Overdue => {
-                attempt::overdue(node);
-                self.overdue(pending, state)
-            }
-            AttemptEnd::NodeDown => {
-                // It had a node until now.
-                if let Some(moves) = &mut state.moves {
-                    moves.homeless_until = None;
-                }
-                Step::Reassign
-            }
-            AttemptEnd::Lost => {
-                node.metrics.resent_unanswered.inc();
-                Step::Lost
-            }
-            AttemptEnd::Released => Step::Done(self.released(pending)),
+    }
+
+    /// Notes that the request has been written to the node at `now`.
+    fn written(&self, pending: &PendingRequest, now: Time) {
+        let asks = pending.record.kind() == Kind::Send;
+        self.session.sent(&self.place, asks, now);
+        if pending.terminate {
+            self.session.leave();
         }
     }
 

@@ -137,7 +137,7 @@ impl Proxy {
     /// Releases the requests that nodes hold, from now on: their clients are to ask the next process.
     pub fn release(&self) {
         self.release.begin();
-        self.cluster.wake_requests();
+        self.cluster.wake_held();
     }
 
     /// How many requests were released without an answer of their nodes.

@@ -107,44 +107,111 @@ pub struct RequestHead<'a> {
     pub forwarded_host: Option<Authority<'a>>,
 }
 
-/// Writes a whole POST request, head and body, into memory of exactly its size.
+/// Writes a whole POST request, head and body.
 ///
 /// The fields: `Host`, `Content-Type: text/xml; charset=utf-8`, `Content-Length`,
 /// `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`. No `Connection`: HTTP/1.1 keeps
 /// connections open (RFC 9112 §9.3). No `Accept-Encoding`, so that answers come uncoded.
 pub fn write_request(head: &RequestHead<'_>, body: &[u8]) -> Box<[u8]> {
-    let client = Small::of(head.forwarded_for.to_canonical());
-    let mut length = itoa::Buffer::new();
-    let (host_name, host) = match head.forwarded_host {
-        Some(host) => ("\r\nX-Forwarded-Host: ", host.as_str()),
-        None => ("", ""),
-    };
-    let parts: [&[u8]; 15] = [
-        b"POST ",
-        head.path.as_str().as_bytes(),
-        b" HTTP/1.1\r\nHost: ",
-        head.host.as_str().as_bytes(),
-        b"\r\nContent-Type: text/xml; charset=utf-8",
-        b"\r\nContent-Length: ",
-        length.format(body.len()).as_bytes(),
-        b"\r\nX-Forwarded-For: ",
-        client.as_bytes(),
-        b"\r\nX-Forwarded-Proto: ",
-        head.forwarded_proto.as_str().as_bytes(),
-        host_name.as_bytes(),
-        host.as_bytes(),
-        b"\r\n\r\n",
+    let mut request = Vec::with_capacity(MOST_FIXED + head.path.0.len() + body.len());
+    let parts = Parts {
+        path: head.path.0.as_bytes(),
+        host: head.host.0.as_bytes(),
+        client: head.forwarded_for,
+        proto: head.forwarded_proto,
+        forwarded_host: head.forwarded_host.map(|host| host.0.as_bytes()),
         body,
-    ];
-    // `concat` adds the lengths up first, so this is one allocation of the exact size.
-    let request = parts.concat().into_boxed_slice();
-    debug_assert!(
-        request[..request.len() - body.len()]
-            .iter()
-            .all(|byte| byte.is_ascii() && !b"<>&".contains(byte)),
-        "a head is ASCII without markup, for its parts are"
-    );
-    request
+    };
+    parts.write(&mut request);
+    request.into_boxed_slice()
+}
+
+/// About what a head takes beside its path.
+const MOST_FIXED: usize = 320;
+
+/// A request as it is kept until it is answered: its body and what varies in its head. A held poll has
+/// one in memory, so the head is written each time that the request is sent. Its body holds a sid: never
+/// to be shown.
+pub struct StoredRequest {
+    /// Path, host and body.
+    text: Box<[u8]>,
+    path: u16,
+    host: u8,
+    proto: Proto,
+}
+
+impl StoredRequest {
+    /// A request that names its own host in `X-Forwarded-Host`.
+    pub fn new(path: Path<'_>, host: Authority<'_>, proto: Proto, body: &[u8]) -> Self {
+        Self {
+            text: [path.0.as_bytes(), host.0.as_bytes(), body].concat().into(),
+            // A path has 2048 bytes at most, a host 255.
+            path: u16::try_from(path.0.len()).unwrap_or_default(),
+            host: u8::try_from(host.0.len()).unwrap_or_default(),
+            proto,
+        }
+    }
+
+    /// Writes it for a node, behind what is in `out`. `client` is the client's address.
+    pub fn write(&self, client: IpAddr, out: &mut Vec<u8>) {
+        let (path, rest) = self.text.split_at(self.path.into());
+        let (host, body) = rest.split_at(self.host.into());
+        let parts = Parts {
+            path,
+            host,
+            client,
+            proto: self.proto,
+            forwarded_host: Some(host),
+            body,
+        };
+        parts.write(out);
+    }
+}
+
+/// The parts of a request, all of them checked.
+struct Parts<'a> {
+    path: &'a [u8],
+    host: &'a [u8],
+    client: IpAddr,
+    proto: Proto,
+    forwarded_host: Option<&'a [u8]>,
+    body: &'a [u8],
+}
+
+impl Parts<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        let client = Small::of(self.client.to_canonical());
+        let mut length = itoa::Buffer::new();
+        let (host_name, host): (&[u8], _) = match self.forwarded_host {
+            Some(host) => (b"\r\nX-Forwarded-Host: ", host),
+            None => (b"", &b""[..]),
+        };
+        let begin = out.len();
+        for part in [
+            b"POST ",
+            self.path,
+            b" HTTP/1.1\r\nHost: ",
+            self.host,
+            b"\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: ",
+            length.format(self.body.len()).as_bytes(),
+            b"\r\nX-Forwarded-For: ",
+            client.as_bytes(),
+            b"\r\nX-Forwarded-Proto: ",
+            self.proto.as_str().as_bytes(),
+            host_name,
+            host,
+            b"\r\n\r\n",
+        ] {
+            out.extend_from_slice(part);
+        }
+        debug_assert!(
+            out[begin..]
+                .iter()
+                .all(|byte| byte.is_ascii() && !b"<>&".contains(byte)),
+            "a head is ASCII without markup, for its parts are"
+        );
+        out.extend_from_slice(self.body);
+    }
 }
 
 /// The text of an address, without taking memory for it.
@@ -219,6 +286,20 @@ mod tests {
              \r\n\
              <body/>"
         );
+    }
+
+    #[test]
+    fn a_stored_request_is_written_as_it_would_have_been_at_once() {
+        let head = RequestHead {
+            forwarded_host: Authority::new("t1.example.com:5280"),
+            ..head("2001:db8::1")
+        };
+        let stored = StoredRequest::new(head.path, head.host, head.forwarded_proto, b"<body/>");
+        for _ in 0..2 {
+            let mut written = b"before".to_vec();
+            stored.write(head.forwarded_for, &mut written);
+            assert_eq!(written[6..], write_request(&head, b"<body/>")[..]);
+        }
     }
 
     #[test]

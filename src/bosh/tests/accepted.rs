@@ -239,6 +239,19 @@ fn payload() {
 }
 
 #[test]
+fn a_byte_order_mark_in_the_root_is_text() {
+    check(&[
+        ("<body {N} rid='1'>\u{FEFF}</body>", |r| r.empty = false),
+        ("<body {N} rid='1'>\u{FEFF}\u{FEFF}<a/></body >", |r| {
+            r.empty = false
+        }),
+        ("<body {N} rid='1'>\u{FEFF}&amp;x</body>", |r| {
+            r.empty = false
+        }),
+    ]);
+}
+
+#[test]
 fn before_the_root() {
     check(&[
         ("\n <body {N} rid='1'/>", |r| r.start = 2),

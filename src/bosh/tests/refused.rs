@@ -20,6 +20,8 @@ fn no_wrapper_at_all() {
         ("hello", NotXml),
         ("{\"sid\":1}", NotXml),
         ("</body>", MismatchedTag),
+        ("</body", Truncated),
+        ("<![CDATA[x", Truncated),
         ("<", Truncated),
         ("<>", BadName),
         ("< body {N} rid='1'/>", BadName),

@@ -7,6 +7,7 @@ use super::super::Downstream;
 use super::super::cors::Allowed;
 use super::super::handler::{Extra, Response};
 use crate::http1::{AnswerHead, Method, RequestHead, Version};
+use crate::timers;
 
 const XML: &[u8] = b"text/xml; charset=utf-8";
 
@@ -93,20 +94,31 @@ impl Form {
     }
 }
 
-/// The `Date` of now (RFC 9110 §6.6.1), made once a second on each thread.
+/// The `Date` of now (RFC 9110 §6.6.1). The clock is looked at once in each tick of the timers, so it
+/// may be 50 ms late.
 fn date() -> [u8; 29] {
     thread_local! {
-        static LAST: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
+        /// The tick, the second, and its text.
+        static LAST: Cell<Option<(u32, u64, [u8; 29])>> = const { Cell::new(None) };
+    }
+    let tick = timers::present_tick();
+    let last = LAST.get();
+    if let Some((last_tick, _, text)) = last
+        && last_tick == tick
+    {
+        return text;
     }
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = since.unwrap_or(Duration::ZERO).as_secs();
-    let (second, text) = LAST.get();
-    if second == now && now > 0 {
-        return text;
-    }
-    let written = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(now));
-    let text = written.as_bytes().try_into().unwrap_or([b' '; 29]);
-    LAST.set((now, text));
+    let text = match last {
+        Some((_, second, text)) if second == now => text,
+        _ => {
+            let written =
+                httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(now));
+            written.as_bytes().try_into().unwrap_or([b' '; 29])
+        }
+    };
+    LAST.set(Some((tick, now, text)));
     text
 }
 

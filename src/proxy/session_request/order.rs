@@ -61,13 +61,14 @@ impl SessionRequest {
 
     /// Waits until the request may be written to the connection that it has: at a distance from the
     /// session's others (design §5), and behind a lower rid that came while the connection was opened.
-    /// A poll waits for no lower rid any more once the process stops.
-    pub(super) async fn distance(&self, record: &RequestRecord) {
-        let go = |_| self.session.go(&self.place, self.proxy.now());
-        let turn = match go(true) {
-            Turn::Now => return,
+    /// A poll waits for no lower rid any more once the process stops. Says when it may.
+    pub(super) async fn distance(&self, record: &RequestRecord) -> Instant {
+        let now = Instant::now();
+        let turn = match self.session.go(&self.place, self.proxy.time_of(now)) {
+            Turn::Now => return now,
             turn => turn,
         };
+        let go = |_| self.session.go(&self.place, self.proxy.now());
         record.enters(Phase::Queue);
         let manner = release::Manner::of(record.kind());
         let ordered = Box::pin(self.await_turn(turn, go));
@@ -75,6 +76,7 @@ impl SessionRequest {
             let go = |_| self.session.go_regardless(self.proxy.now());
             Box::pin(self.await_turn(go(true), go)).await;
         }
+        Instant::now()
     }
 }
 

@@ -43,11 +43,11 @@ impl SessionRequest {
         // session is the better choice, if it is back.
         let owner = self.session.owner().filter(|owner| *owner != from);
         let owner = owner.filter(|owner| cluster.node(*owner).serves());
-        if let Some(to) = owner.or_else(|| cluster.place(pending.client, &moves.tried)) {
+        if let Some(to) = owner.or_else(|| cluster.place(pending.client(), &moves.tried)) {
             if self.proxy.sessions.reassign(&self.session, from, to)
                 && let Some(addresses) = &self.proxy.addresses
             {
-                addresses.tie(pending.client, to, self.proxy.now());
+                addresses.tie(pending.client(), to, self.proxy.now());
             }
             return true;
         }

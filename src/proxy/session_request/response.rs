@@ -108,7 +108,7 @@ impl SessionRequest {
             return;
         };
         let node = proxy.cluster.node(id);
-        let (client, held) = (client_key(pending.client), node.held.get());
+        let (client, held) = (client_key(pending.client()), node.held.get());
         if let Some(epoch) = node
             .restart_detector
             .lacks(made, client, held, Instant::now())
