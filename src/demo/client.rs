@@ -1,4 +1,5 @@
-//! A small BOSH client over plain TCP, for the demo, the tests and the benchmarks.
+//! A small BOSH client, for the demo, the tests and the benchmarks. It connects through TCP, or
+//! through the network in memory of its thread.
 //!
 //! It keeps at most two connections and lends one to each request, so that a poll can be held while
 //! something is sent. It speaks its own minimal HTTP/1.1, never resends by itself, and bounds every
@@ -16,9 +17,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::transport::{self, ConnectError, Stream};
 pub use reply::Reply;
 use reply::read_reply;
 
@@ -64,6 +65,14 @@ impl std::error::Error for Error {
     }
 }
 
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::NoSocket(error) | ConnectError::Failed(error) => Self::Io(error),
+        }
+    }
+}
+
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -73,7 +82,7 @@ impl From<io::Error> for Error {
 /// The connections that a client has, lent to its requests.
 #[derive(Debug)]
 struct Pool {
-    idle: Vec<TcpStream>,
+    idle: Vec<Stream>,
     lent: usize,
 }
 
@@ -82,7 +91,7 @@ type Shared = Arc<Mutex<Pool>>;
 /// A lent connection; counts as free again when it is dropped.
 struct Loan {
     pool: Shared,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
 }
 
 impl Loan {
@@ -400,9 +409,8 @@ impl Client {
         };
         if loan.stream.is_none() {
             let until = Instant::now() + self.deadline;
-            let connect = timeout_at(until, TcpStream::connect(self.address)).await;
+            let connect = timeout_at(until, transport::connect(self.address)).await;
             let stream = connect.map_err(|_| Error::Deadline)??;
-            stream.set_nodelay(true)?;
             loan.stream = Some(stream);
         }
         Ok(loan)
@@ -410,8 +418,11 @@ impl Client {
 }
 
 /// Whether an idle connection was closed, or has bytes that nobody asked for.
-fn is_stale(stream: &TcpStream) -> bool {
-    let mut byte = [MaybeUninit::uninit()];
-    let peeked = SockRef::from(stream).peek(&mut byte);
+fn is_stale(stream: &Stream) -> bool {
+    // The kernel is asked: what tokio knows may be older.
+    let peeked = match stream.socket() {
+        Some(socket) => SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]),
+        None => stream.peek(),
+    };
     !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

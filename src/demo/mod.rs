@@ -6,5 +6,7 @@ pub mod client;
 mod crowd;
 pub mod node;
 mod show;
+#[cfg(test)]
+mod tests;
 
 pub use show::{Key, Keys, Show, Summary};

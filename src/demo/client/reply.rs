@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use quick_xml::events::{BytesStart, Event};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 use super::Error;
+use crate::transport::Stream;
 
 /// The longest answer that is read.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -105,7 +105,7 @@ struct Head {
 }
 
 /// Reads one answer, informational ones skipped; and whether the connection can be used again.
-pub(super) async fn read_reply(stream: &mut TcpStream) -> Result<(Reply, bool), Error> {
+pub(super) async fn read_reply(stream: &mut Stream) -> Result<(Reply, bool), Error> {
     let mut buffer = BytesMut::new();
     let mut head = loop {
         match parse_head(&buffer)? {
@@ -136,7 +136,7 @@ pub(super) async fn read_reply(stream: &mut TcpStream) -> Result<(Reply, bool), 
     Ok((head.reply, head.keeps && buffer.is_empty()))
 }
 
-async fn more(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<(), Error> {
+async fn more(stream: &mut Stream, buffer: &mut BytesMut) -> Result<(), Error> {
     if buffer.len() > LONGEST {
         return Err(Error::Malformed(buffer.split().freeze()));
     }
@@ -187,7 +187,7 @@ fn parse_head(buffer: &BytesMut) -> Result<Option<Head>, Error> {
     }))
 }
 
-async fn read_chunks(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Bytes, Error> {
+async fn read_chunks(stream: &mut Stream, buffer: &mut BytesMut) -> Result<Bytes, Error> {
     let mut body = BytesMut::new();
     loop {
         let (skip, size) = match httparse::parse_chunk_size(buffer) {

@@ -54,6 +54,7 @@ impl Clock {
             match next {
                 None => self.earlier.notified().await,
                 Some(next) => tokio::select! {
+                    biased;
                     () = sleep_until(next) => {}
                     () = self.earlier.notified() => {}
                 },

@@ -3,13 +3,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -19,6 +15,7 @@ use super::http::Requests;
 use super::profile::Software;
 use super::server::Server;
 use super::session::Line;
+use super::socket::Socket;
 use super::xml::Scanner;
 
 /// One connection, as the hub and its task share it.
@@ -26,7 +23,7 @@ pub(super) struct Connection {
     pub(super) line: Line,
     pub(super) node: u32,
     pub(super) voice: Arc<Voice>,
-    stream: TcpStream,
+    socket: Socket,
     outbox: Mutex<VecDeque<Out>>,
     wake: Notify,
     asked: AtomicU64,
@@ -35,12 +32,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(line: Line, node: u32, voice: Arc<Voice>, stream: TcpStream) -> Self {
+    pub(super) fn new(line: Line, node: u32, voice: Arc<Voice>, socket: Socket) -> Self {
         Self {
             line,
             node,
             voice,
-            stream,
+            socket,
             outbox: Mutex::default(),
             wake: Notify::new(),
             asked: AtomicU64::new(0),
@@ -78,8 +75,7 @@ impl Connection {
 
     /// Makes the end of the connection, when it comes, a reset.
     pub(super) fn reset_at_end(&self) {
-        // Fails only where the socket is gone already.
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        self.socket.reset_at_end();
     }
 
     /// Counts a request; how many there were before.
@@ -120,16 +116,16 @@ impl Connection {
                 return Ok(true);
             };
             match out {
-                Out::Bytes(bytes) => self.write(&bytes).await?,
+                Out::Bytes(bytes) => self.socket.write(&bytes).await?,
                 Out::Bytewise(bytes) => {
                     for byte in &bytes {
-                        self.write(std::slice::from_ref(byte)).await?;
+                        self.socket.write(std::slice::from_ref(byte)).await?;
                         tokio::task::yield_now().await;
                     }
                 }
                 Out::Pause(pause) => sleep(pause).await,
                 Out::End(Ending::Eof) => {
-                    SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
+                    self.socket.end().await?;
                     return Ok(false);
                 }
                 Out::End(Ending::Reset) => {
@@ -140,22 +136,10 @@ impl Connection {
         }
     }
 
-    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            self.stream.writable().await?;
-            match self.stream.try_write(bytes) {
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Reads what has come; how much, and `None` where it was a false alarm.
     fn read(&self, reader: &mut Reader) -> io::Result<Option<usize>> {
         let mut buffer = [0; 16 * 1024];
-        match self.stream.try_read(&mut buffer) {
+        match self.socket.try_read(&mut buffer) {
             Ok(count) => {
                 reader.feed(&buffer[..count]);
                 Ok(Some(count))
@@ -256,8 +240,10 @@ async fn converse(connection: &Connection, server: &Server) -> io::Result<()> {
         let idle = idle.map(|limit| Instant::now() + limit);
         let listening = open && !server.is_deaf();
         tokio::select! {
+            // In memory the same events come in the same order each time.
+            biased;
             () = connection.wake.notified() => {}
-            ready = connection.stream.readable(), if listening => {
+            ready = connection.socket.readable(), if listening => {
                 ready?;
                 server.thawed().await;
                 match connection.read(&mut reader)? {

@@ -3,10 +3,9 @@
 //! One lock, never held over an await. Sessions say what is to be done; the hub does it, by putting
 //! bytes into the outboxes of connections and stanzas into other sessions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ahash::AHashMap;
 use tokio::time::Instant;
 
 use super::answer::{Answer, Out};
@@ -24,9 +23,9 @@ pub struct Hub(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    sessions: AHashMap<Arc<str>, Entry>,
-    names: AHashMap<String, Arc<str>>,
-    lines: AHashMap<Line, Arc<Connection>>,
+    sessions: BTreeMap<Arc<str>, Entry>,
+    names: BTreeMap<String, Arc<str>>,
+    lines: BTreeMap<Line, Arc<Connection>>,
     last_line: Line,
     last_node: u32,
     undelivered: usize,

@@ -1,9 +1,10 @@
-//! A simulated BOSH node on a real TCP socket: scripted by behaviour, and it keeps a record.
+//! A simulated BOSH node: scripted by behaviour, and it keeps a record. It listens at a real TCP
+//! port, or in the network in memory of its thread ([`Profile::in_memory`]).
 //!
 //! It speaks as Tigase, Prosody or ejabberd do on the wire ([`Profile`]), misbehaves on demand
 //! ([`Fault`]), can be killed, frozen and revived on the same port, and shares messages or whole
 //! sessions with the other nodes of its [`Hub`]. It reads requests by means of its own: nothing of
-//! the balancer is used here, so that one cannot hide the other's errors.
+//! the balancer but its transport of bytes is used here, so that one cannot hide the other's errors.
 //!
 //! A connection is one small task that holds no buffer while a poll waits. Everything stops when the
 //! [`Node`] is dropped.
@@ -18,6 +19,7 @@ mod profile;
 mod record;
 mod server;
 mod session;
+mod socket;
 mod words;
 mod xml;
 
@@ -27,7 +29,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -35,14 +36,13 @@ pub use fault::{Ending, Fault, Manner, Reaction};
 pub use hub::Hub;
 pub use profile::{Profile, Software};
 pub use record::{Fate, Kind, Seen};
-use server::{Door, Server};
+use server::{Entrance, Server};
+use socket::Place;
 
 /// How long [`Node::wait_until`] waits.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a Tigase node still accepts after SIGTERM.
 const LAST_ACCEPTS: Duration = Duration::from_millis(600);
-/// As many connections as may wait to be accepted.
-const BACKLOG: u32 = 1024;
 
 /// A condition that did not come true in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +59,7 @@ impl std::error::Error for TooLate {}
 /// A simulated node.
 pub struct Node {
     server: Arc<Server>,
-    address: SocketAddr,
-    /// Bound and never listening: keeps the port while the node is down.
-    _place: TcpSocket,
+    place: Place,
     accepting: Mutex<Option<JoinHandle<()>>>,
     keeping_time: Mutex<Option<JoinHandle<()>>>,
     dying: Mutex<Option<JoinHandle<()>>>,
@@ -73,13 +71,11 @@ impl Node {
     /// # Errors
     /// Where its address cannot be bound.
     pub async fn start(profile: Profile) -> io::Result<Self> {
-        let place = socket(profile.address)?;
-        let address = place.local_addr()?;
+        let place = Place::take(profile.address, profile.in_memory)?;
         let refusing = profile.refusing;
         let node = Self {
             server: Arc::new(Server::new(profile)),
-            address,
-            _place: place,
+            place,
             accepting: Mutex::default(),
             keeping_time: Mutex::default(),
             dying: Mutex::default(),
@@ -94,7 +90,7 @@ impl Node {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.place.address
     }
 
     /// Its name.
@@ -203,9 +199,8 @@ impl Node {
     /// Where the address cannot be listened at.
     pub async fn listen(&self) -> io::Result<()> {
         stop(&self.accepting).await;
-        let listener = socket(self.address)?.listen(BACKLOG)?;
-        let door = Door::new(listener, &self.server);
-        let task = tokio::spawn(Arc::clone(&self.server).accept(door));
+        let entrance = Entrance::new(self.place.listen()?, &self.server);
+        let task = tokio::spawn(Arc::clone(&self.server).accept(entrance));
         *self
             .accepting
             .lock()
@@ -339,16 +334,4 @@ impl Drop for Aborting {
             task.abort();
         }
     }
-}
-
-/// A bound socket; the address may be in use by one that does not listen.
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
 }

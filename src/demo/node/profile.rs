@@ -110,6 +110,7 @@ pub struct Profile {
     pub(super) shares: bool,
     pub(super) outlive: bool,
     pub(super) address: SocketAddr,
+    pub(super) in_memory: bool,
     pub(super) refusing: bool,
     pub(super) recording: bool,
     pub(super) seed: Option<u64>,
@@ -127,6 +128,7 @@ impl Profile {
             shares: false,
             outlive: false,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            in_memory: false,
             refusing: false,
             recording: true,
             seed: None,
@@ -170,6 +172,14 @@ impl Profile {
     pub fn at(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
+    }
+
+    /// In the network in memory of the thread that starts it, at this address. Start, use and drop
+    /// such a node on one thread.
+    #[must_use]
+    pub fn in_memory(mut self, address: SocketAddr) -> Self {
+        self.in_memory = true;
+        self.at(address)
     }
 
     /// Serving this domain rather than `example.com`.

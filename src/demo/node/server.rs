@@ -3,13 +3,12 @@
 
 mod hearing;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ahash::AHashMap;
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -22,6 +21,7 @@ use super::hub::{Asker, Hub};
 use super::profile::{Profile, Software};
 use super::record::{Fate, Seen};
 use super::session::{Line, Request};
+use super::socket::{Listener, Socket};
 use super::xml::Element;
 use hearing::Heard;
 
@@ -44,22 +44,22 @@ pub(super) struct Server {
     life: Mutex<Life>,
     faults: Mutex<Vec<Fault>>,
     record: Mutex<Vec<Seen>>,
-    counts: Mutex<AHashMap<String, usize>>,
-    tasks: Mutex<AHashMap<Line, JoinHandle<()>>>,
+    counts: Mutex<BTreeMap<String, usize>>,
+    tasks: Mutex<BTreeMap<Line, JoinHandle<()>>>,
     frozen: watch::Sender<bool>,
     deaf: AtomicBool,
     listening: AtomicBool,
 }
 
 /// A listener that the node knows of until it is closed.
-pub(super) struct Door {
-    listener: Option<TcpListener>,
+pub(super) struct Entrance {
+    listener: Option<Listener>,
     server: Arc<Server>,
 }
 
-impl Door {
+impl Entrance {
     /// Opens it.
-    pub(super) fn new(listener: TcpListener, server: &Arc<Server>) -> Self {
+    pub(super) fn new(listener: Listener, server: &Arc<Server>) -> Self {
         server.listening.store(true, Ordering::Relaxed);
         Self {
             listener: Some(listener),
@@ -68,7 +68,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for Entrance {
     fn drop(&mut self) {
         drop(self.listener.take());
         self.server.listening.store(false, Ordering::Relaxed);
@@ -200,13 +200,15 @@ impl Server {
     }
 
     /// How many requests came for each sid.
-    pub(super) fn counts(&self) -> MutexGuard<'_, AHashMap<String, usize>> {
+    pub(super) fn counts(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
         guard(&self.counts)
     }
 
     /// The tasks of all connections, to be ended.
     pub(super) fn take_tasks(&self) -> Vec<JoinHandle<()>> {
-        guard(&self.tasks).drain().map(|(_, task)| task).collect()
+        std::mem::take(&mut *guard(&self.tasks))
+            .into_values()
+            .collect()
     }
 
     /// Closes every connection without a byte.
@@ -226,27 +228,25 @@ impl Server {
     }
 
     /// Accepts until it is aborted.
-    pub(super) async fn accept(self: Arc<Self>, door: Door) {
-        while let Some(listener) = &door.listener {
+    pub(super) async fn accept(self: Arc<Self>, mut entrance: Entrance) {
+        while let Some(listener) = &mut entrance.listener {
             self.thawed().await;
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok(socket) => {
                     // Frozen between the wake-up and here: the connection is the kernel's until thaw.
                     self.thawed().await;
-                    self.admit(stream);
+                    self.admit(socket);
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }
         }
     }
 
-    fn admit(self: &Arc<Self>, stream: TcpStream) {
-        // Without it only the timing of small writes changes.
-        let _ = stream.set_nodelay(true);
+    fn admit(self: &Arc<Self>, socket: Socket) {
         let voice = self.life().voice;
         let connection = self
             .hub
-            .connect(|line| Connection::new(line, self.number, voice, stream));
+            .connect(|line| Connection::new(line, self.number, voice, socket));
         if self.spend(|effect| matches!(effect, Effect::ResetAtAccept)) {
             connection.put([Out::End(Ending::Reset)]);
         }
