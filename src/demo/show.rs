@@ -121,6 +121,14 @@ impl Show {
             nodes.push(Node::start(profile).await.map_err(StartError::Worker)?);
         }
         let server = start_balancer(&nodes)?;
+        // Without this the first clients could all get their sessions from the first node that is up.
+        let probed = async {
+            while !server.proxy().cluster.ready() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // A node that takes longer gets its share later.
+        let _ = timeout(BACK_WITHIN, probed).await;
         let crowd = Crowd::start(CLIENTS, server.addresses()[0]);
         Ok(Self {
             nodes,
