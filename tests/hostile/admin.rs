@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::client::DEADLINE;
 use crate::node::Node;
+use crate::support::folder::Folder;
 use crate::world::{World, settings};
 
 const TOKEN: &str = "a-token-of-thirty-two-characters";
@@ -23,18 +24,8 @@ async fn world(token_file: Option<PathBuf>) -> (World, SocketAddr) {
     admin.token_file = token_file;
     admin.hosts = vec!["admin.example.com".to_owned()];
     let world = World::with(nodes, &settings).await;
-    let address = world.server.admin_address().unwrap();
+    let address = world.balancer.server.admin_address().unwrap();
     (world, address)
-}
-
-/// A file with the token, that only its owner can read.
-fn token_file() -> PathBuf {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let file = std::env::temp_dir().join(format!("bowline-token-{:x}", fastrand::u64(..)));
-    let mut options = std::fs::OpenOptions::new();
-    let open = options.write(true).create_new(true).mode(0o600).open(&file);
-    std::io::Write::write_all(&mut open.unwrap(), TOKEN.as_bytes()).unwrap();
-    file
 }
 
 async fn raw(address: SocketAddr, request: &str) -> String {
@@ -48,7 +39,7 @@ async fn raw(address: SocketAddr, request: &str) -> String {
 }
 
 fn is_unchanged(world: &World) -> bool {
-    let nodes = world.server.proxy().cluster.nodes();
+    let nodes = world.balancer.proxy().cluster.nodes();
     nodes
         .iter()
         .all(|node| node.state() == OperatorState::Ready)
@@ -56,9 +47,10 @@ fn is_unchanged(world: &World) -> bool {
 
 #[tokio::test]
 async fn admin_without_the_token_nothing_is_told_or_changed() {
-    let file = token_file();
-    let (world, address) = world(Some(file.clone())).await;
-    std::fs::remove_file(file).unwrap();
+    let folder = Folder::new("token").unwrap();
+    let file = folder.write("token", TOKEN).unwrap();
+    let (world, address) = world(Some(file)).await;
+    drop(folder);
     let wrong = TOKEN.replace('a', "b");
     for (what, line, fields) in [
         ("none", "GET /health", String::new()),

@@ -2,88 +2,22 @@
 //! have a live sid in it, whatever happens to the session.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::client::{DEADLINE, Wire};
+use crate::client::Wire;
 use crate::corpus::{NAMESPACE, Words, creation, poll};
 use crate::node::Node;
 use crate::nodes::Misbehaviour;
+use crate::support::log::Line;
+use crate::support::process::{Process, Start};
 use crate::world::create;
 
 /// As much of a sid as may be told by chance.
 const PART: usize = 12;
-
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<String>>);
-
-impl Output {
-    fn text(&self) -> String {
-        self.0.lock().unwrap().clone()
-    }
-
-    fn collect(&self, from: impl AsyncRead + Unpin + Send + 'static) {
-        let output = self.clone();
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(from).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                output.0.lock().unwrap().push_str(&format!("{line}\n"));
-            }
-        });
-    }
-
-    /// The address of a listener, once a line with `message` tells it.
-    async fn address(&self, message: &str) -> SocketAddr {
-        let found = timeout(DEADLINE, async {
-            loop {
-                let text = self.text();
-                let line = text.lines().find(|line| line.contains(message));
-                if let Some((_, from)) = line.and_then(|line| line.split_once("127.0.0.1:")) {
-                    let end = from.find(|c: char| !c.is_ascii_digit());
-                    let port = from[..end.unwrap_or(from.len())].parse().unwrap();
-                    return SocketAddr::from(([127, 0, 0, 1], port));
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        found.await.unwrap()
-    }
-}
-
-fn start(nodes: &[Node], format: &str) -> (Child, Output) {
-    let nodes: String = nodes
-        .iter()
-        .enumerate()
-        .map(|(at, node)| format!("  - {{ name: t{at}, address: '{}' }}\n", node.address))
-        .collect();
-    let config = format!(
-        "listen:\n  - address: 127.0.0.1:0\nplacement: round-robin\nnodes:\n{nodes}\
-         admin: {{ address: 127.0.0.1:0 }}\nlog: {{ format: {format} }}\n"
-    );
-    let file = std::env::temp_dir().join(format!("bowline-leaks-{:x}.yaml", fastrand::u64(..)));
-    std::fs::write(&file, config).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
-        .args(["run", "--config"])
-        .arg(&file)
-        .env("RUST_LOG", "trace")
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let output = Output::default();
-    output.collect(child.stdout.take().unwrap());
-    output.collect(child.stderr.take().unwrap());
-    (child, output)
-}
 
 /// Sessions to which everything happens that a log line could be written of; their sids, and what
 /// was told of the nodes meanwhile: the next failure takes the place of the last one.
@@ -178,16 +112,6 @@ async fn told(admin: SocketAddr, path: &str) -> String {
     told
 }
 
-/// Waits until new sessions are taken.
-async fn ready(admin: SocketAddr) {
-    let ready = async {
-        while !told(admin, "/ready").await.starts_with("HTTP/1.1 200 ") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(DEADLINE, ready).await.unwrap();
-}
-
 fn assert_tells_none(what: &str, text: &str, sids: &[String]) {
     for sid in sids {
         for part in sid.as_bytes().windows(PART) {
@@ -202,14 +126,20 @@ fn assert_tells_none(what: &str, text: &str, sids: &[String]) {
 async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
     for format in ["text", "json"] {
         let nodes = [Node::start().await, Node::start().await];
-        let (child, output) = start(&nodes, format);
-        let (listening, admin_listening) = match format {
-            "text" => (": listening ", ": admin listening "),
-            _ => ("\"listening\"", "\"admin listening\""),
+        let places = nodes.iter().enumerate();
+        let places: Vec<_> = places
+            .map(|(at, node)| (format!("t{at}"), node.address))
+            .collect();
+        let more = format!("log: {{ format: {format} }}\nplacement: round-robin\nthreads: 2");
+        let start = Start {
+            more: &more,
+            filter: Some("trace"),
+            ..Start::default()
         };
-        let client = output.address(listening).await;
-        let admin = output.address(admin_listening).await;
-        ready(admin).await;
+        let process = Process::launch(&places, &start, None).await.unwrap();
+        let (client, admin) = (process.address, process.admin);
+        let up = |line: &Line| line.says("node is up");
+        process.log.find("a verdict", up).await.unwrap();
         let (sids, health) = traffic(&nodes, client, admin).await;
         assert!(health.contains("without a wrapper"), "{health}");
         assert_tells_none("/health", &health, &sids);
@@ -228,7 +158,7 @@ async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
         ] {
             assert_tells_none(path, &told(admin, path).await, &sids);
         }
-        let log = output.text();
+        let log = process.log.text();
         assert!(
             log.contains("sid_conflict") && log.contains("malformed wrapper"),
             "{log}"
@@ -240,7 +170,6 @@ async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
             .lines()
             .find(|line| !line.starts_with(begins) || line.contains(char::is_control));
         assert!(foreign.is_none(), "{foreign:?}");
-        drop(child);
     }
 }
 

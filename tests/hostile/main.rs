@@ -24,5 +24,7 @@ mod node;
 mod nodes;
 mod parsers;
 mod readers;
+#[path = "../support/mod.rs"]
+mod support;
 mod threats;
 mod world;

@@ -301,7 +301,7 @@ async fn run_one(case: &Case, world: &mut World) -> Result<(), String> {
     }
     let canary = world.canary(None, &mut Expected::default()).await;
     canary.map_err(|fault| format!("canary: {fault}"))?;
-    if !world.server.proxy().cluster.nodes()[home].is_up() {
+    if !world.balancer.proxy().cluster.nodes()[home].is_up() {
         return Err("one client has had the node called down".to_owned());
     }
     Ok(())

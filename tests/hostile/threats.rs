@@ -11,7 +11,8 @@ use crate::corpus::{NAMESPACE, Words, creation, poll};
 use crate::invariants::Expected;
 use crate::node::Node;
 use crate::nodes::Misbehaviour;
-use crate::world::{World, create, eventually, is_reject, settings};
+use crate::support::waiting::eventually;
+use crate::world::{World, create, is_reject, settings};
 
 fn words(world: &World) -> Words {
     Words {
@@ -47,7 +48,9 @@ async fn pin_theft_a_second_node_that_offers_a_sid_is_refused_and_counted() {
         }
     }
     assert_eq!(refused, 2, "each second creation went to the thief");
-    let conflicts = world.metric("bowline_rejects_total{cause=\"sid_conflict\"}");
+    let conflicts = world
+        .balancer
+        .metric("bowline_rejects_total{cause=\"sid_conflict\"}");
     assert_eq!(conflicts, 2);
     for _ in 0..3 {
         world.canary(None, &mut Expected::default()).await.unwrap();
@@ -68,7 +71,9 @@ async fn pin_theft_a_node_that_gives_one_sid_to_two_clients_is_refused_and_count
     assert_eq!(answer.attribute("sid"), None);
     is_reject(&answer, 200).unwrap();
     world.nodes[0].misbehave(None);
-    let conflicts = world.metric("bowline_rejects_total{cause=\"sid_conflict\"}");
+    let conflicts = world
+        .balancer
+        .metric("bowline_rejects_total{cause=\"sid_conflict\"}");
     assert_eq!(conflicts, 1);
     for _ in 0..3 {
         world.canary(None, &mut Expected::default()).await.unwrap();
@@ -78,7 +83,7 @@ async fn pin_theft_a_node_that_gives_one_sid_to_two_clients_is_refused_and_count
 #[tokio::test]
 async fn pin_poisoning_nothing_but_a_creation_makes_a_pin() {
     let mut world = in_turn().await;
-    let before = world.server.proxy().sessions.len();
+    let before = world.balancer.proxy().sessions.len();
     // What a client says: sids that nobody made.
     let mut wire = Wire::to(world.address()).await;
     for rid in 1..50 {
@@ -111,16 +116,16 @@ async fn pin_poisoning_nothing_but_a_creation_makes_a_pin() {
     for node in &world.nodes {
         node.misbehave(None);
     }
-    assert!(world.server.proxy().sessions.find("planted").is_none());
+    assert!(world.balancer.proxy().sessions.find("planted").is_none());
     // The session of this test is left, as a pin or as what is left of one.
-    assert!(world.server.proxy().sessions.len() <= before + 1);
+    assert!(world.balancer.proxy().sessions.len() <= before + 1);
     world.canary(None, &mut Expected::default()).await.unwrap();
 }
 
 #[tokio::test]
 async fn ejection_one_client_cannot_have_a_node_called_down() {
     let mut world = World::new(1).await;
-    let up = || world.server.proxy().cluster.nodes()[0].is_up();
+    let up = || world.balancer.proxy().cluster.nodes()[0].is_up();
     for _ in 0..50 {
         let (session, mut wire) = world.session().await.unwrap();
         let sid = Some(session.sid.clone());
@@ -131,7 +136,12 @@ async fn ejection_one_client_cannot_have_a_node_called_down() {
         world.nodes[0].misbehave(None);
         assert!(up());
     }
-    let probed = || world.metric("bowline_probe_seconds_count{node=\"t1\"}") > 1;
+    let probed = || {
+        world
+            .balancer
+            .metric("bowline_probe_seconds_count{node=\"t1\"}")
+            > 1
+    };
     eventually("the signals have led to probes", probed).await;
     assert!(up());
     world.canary(None, &mut Expected::default()).await.unwrap();

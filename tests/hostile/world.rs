@@ -1,20 +1,18 @@
-//! A balancer before recording nodes, and the session of somebody else, who must never notice.
-
-use std::net::SocketAddr;
-use std::time::Duration;
+//! A balancer in front of recording nodes, and the session of another client, which must never
+//! notice anything: the canary.
 
 use bowline::config::{Settings, parse};
-use bowline::server::Server;
-use tokio::time::{Instant, sleep};
+use std::net::SocketAddr;
 
 use crate::client::{Answer, Wire};
 use crate::corpus::{creation, poll};
 use crate::invariants::Expected;
 use crate::node::{Node, mark};
+use crate::support::balancer::Balancer;
 
 /// A balancer, its nodes, and the canary.
 pub(crate) struct World {
-    pub(crate) server: Server,
+    pub(crate) balancer: Balancer,
     pub(crate) nodes: Vec<Node>,
     pub(crate) canary: Session,
     canary_wire: Wire,
@@ -52,16 +50,11 @@ impl World {
     }
 
     pub(crate) async fn with(nodes: Vec<Node>, settings: &Settings) -> Self {
-        let server = Server::start(settings).unwrap();
-        let address = server.addresses()[0];
-        eventually("every node has a verdict", || {
-            server.proxy().cluster.ready()
-        })
-        .await;
-        let mut canary_wire = Wire::to(address).await;
+        let balancer = Balancer::start(settings).await;
+        let mut canary_wire = Wire::to(balancer.address()).await;
         let canary = create(&mut canary_wire).await.unwrap();
         Self {
-            server,
+            balancer,
             nodes,
             canary,
             canary_wire,
@@ -69,7 +62,7 @@ impl World {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.server.addresses()[0]
+        self.balancer.address()
     }
 
     /// A new session, over a connection of its own.
@@ -111,18 +104,6 @@ impl World {
             return Err("judged with one node".to_owned());
         };
         expected.judge(node.address, &node.news())
-    }
-}
-
-impl World {
-    /// The sum of the series that begin with `series`.
-    pub(crate) fn metric(&self, series: &str) -> u64 {
-        self.server.proxy().measure();
-        let text = self.server.proxy().metrics.exposition();
-        let lines = text.lines().filter(|line| line.starts_with(series));
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
     }
 }
 
@@ -173,14 +154,5 @@ pub(crate) fn is_reject(answer: &Answer, status: u16) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("no reject with {status}: {answer:?}"))
-    }
-}
-
-/// Waits until `condition` holds.
-pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < give_up, "not in time: {what}");
-        sleep(Duration::from_millis(2)).await;
     }
 }

@@ -1,10 +1,8 @@
 //! One line for each request: what stands in it, each end state, and that a log that nobody takes
 //! holds up nothing.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use bowline::demo::client::Client;
 use bowline::demo::node::{Ending, Fault, Kind, Node, Profile, Seen};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::balancer::{PATIENCE, tigase_nodes};
-use crate::process::{self, Process, Start, ask, metric};
+use crate::process::{Process, Start, full};
+use crate::support::metrics;
 
 /// Probes once and never again, so that nothing but the request path acts.
 const QUIET: &str = "health: { interval: 24h, timeout: 1s, rise: 1 }\n\
@@ -251,15 +250,15 @@ async fn a_client_that_goes_away_has_a_line_that_says_where_its_request_was() {
     let sid = client.sid().to_owned();
     client.adopt(&sid, client.rid() + 1);
     let received = "bowline_client_received_bytes_total";
-    let before = metric_of(&process, received).await;
+    let before = process.metric(received).await;
     let early = client.begin_poll().await.unwrap();
-    while metric_of(&process, received).await == before {}
+    while process.metric(received).await == before {}
     drop(early);
     assert_eq!(text(&process.ended("CQ").await, "kind"), "poll");
 
     // It waits for its connection: one in a second is allowed.
     let mut others = Vec::new();
-    while metric_of(&process, "bowline_upstream_connects_waiting").await == 0 {
+    while process.metric("bowline_upstream_connects_waiting").await == 0 {
         others.push(process.client().begin_post(CREATION).await.unwrap());
     }
     drop(others);
@@ -270,7 +269,7 @@ async fn a_client_that_goes_away_has_a_line_that_says_where_its_request_was() {
     );
     let page = process.admin("/metrics").await;
     let gone = "bowline_requests_total{kind=\"other\",outcome=\"client_gone\"}";
-    assert_eq!(metric(page.text(), gone), 1);
+    assert_eq!(metrics::sum::<u64>(page.text(), gone), 1);
 }
 
 /// What the client did not get is not an ordinary end, and is never sampled away.
@@ -318,10 +317,6 @@ async fn an_answer_that_did_not_arrive_has_a_line_that_says_so() {
 
 const CREATION: &str = "<body xmlns='http://jabber.org/protocol/httpbind' to='example.com' rid='9' \
     wait='1' hold='1' ver='1.6'/>";
-
-async fn metric_of(process: &Process, series: &str) -> u64 {
-    metric(process.admin("/metrics").await.text(), series)
-}
 
 #[tokio::test]
 async fn nodes_that_fail() {
@@ -449,7 +444,7 @@ async fn what_the_end_cuts_has_its_line() {
     client.adopt(&sid, client.rid() + 1);
     let early = client.begin_poll().await.unwrap();
     let mut others = Vec::new();
-    while metric_of(&process, "bowline_upstream_connects_waiting").await == 0 {
+    while process.metric("bowline_upstream_connects_waiting").await == 0 {
         others.push(process.client().begin_post(CREATION).await.unwrap());
     }
     process.terminate();
@@ -491,78 +486,38 @@ async fn answers(stream: &mut TcpStream, count: usize) {
     }
 }
 
-/// A free address. Nobody else is likely to take it until the balancer does.
-fn free() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
-/// Starts a balancer whose log cannot be read, and waits until it serves.
-async fn mute(
-    nodes: &[Node],
-    stderr: impl Into<std::process::Stdio>,
-) -> (tokio::process::Child, SocketAddr, SocketAddr) {
-    let (listen, admin) = (free(), free());
-    let start = Start::default();
-    let file = process::file(&process::configuration(nodes, (listen, admin), start.more));
-    let child = process::command(&file, &start, stderr).spawn().unwrap();
-    let ready = async {
-        loop {
-            if TcpStream::connect(admin).await.is_ok() && ask(admin, "/ready").await.status == 200 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PATIENCE, ready).await.expect("it serves");
-    std::fs::remove_file(&file).unwrap();
-    (child, listen, admin)
-}
-
-async fn end(mut child: tokio::process::Child) {
-    let id = child.id().unwrap().to_string();
-    let kill = std::process::Command::new("kill").arg(id).status();
-    assert!(kill.unwrap().success());
-    let status = timeout(PATIENCE, child.wait()).await.expect("it ends");
-    assert!(status.unwrap().success());
-}
-
 #[tokio::test]
 async fn a_full_disk_stops_nothing() {
     let nodes = tigase_nodes(1).await;
-    let (child, listen, admin) = mute(&nodes, process::full()).await;
-    let mut client = Client::to(listen).deadline(PATIENCE);
+    let mut process = Process::mute(&nodes, &Start::default(), full()).await;
+    let mut client = process.client();
     client.create().await.unwrap();
     client.ping("1").await.unwrap();
     client.terminate().await.unwrap();
     let dropped = async {
         // What the start says, and three requests.
-        while metric(
-            ask(admin, "/metrics").await.text(),
-            "bowline_log_dropped_lines_total",
-        ) < 6
-        {}
+        while process.metric("bowline_log_dropped_lines_total").await < 6 {}
     };
     timeout(PATIENCE, dropped).await.expect("lines are counted");
-    end(child).await;
+    process.terminate();
+    assert!(process.wait().await.success());
 }
 
 #[tokio::test]
 async fn a_pipe_that_nobody_reads_stops_nothing_and_the_log_says_what_it_lost() {
     let nodes = tigase_nodes(1).await;
     let (mut log, stderr) = std::io::pipe().unwrap();
-    let (child, listen, admin) = mute(&nodes, stderr).await;
-    let mut stream = TcpStream::connect(listen).await.unwrap();
-    let dropped = "bowline_log_dropped_lines_total";
+    let mut process = Process::mute(&nodes, &Start::default(), stderr).await;
+    let mut stream = TcpStream::connect(process.address).await.unwrap();
     let mut sent = 0;
-    while metric(ask(admin, "/metrics").await.text(), dropped) == 0 {
+    while process.metric("bowline_log_dropped_lines_total").await == 0 {
         // Some 170 bytes of log each, 4 MiB of which have room.
         stream.write_all(&preflights(500)).await.unwrap();
         answers(&mut stream, 500).await;
         sent += 500;
         assert!(sent < 100_000, "nothing is ever dropped");
     }
-    let mut client = Client::to(listen).deadline(PATIENCE);
+    let mut client = process.client();
     client.create().await.unwrap();
     client.ping("1").await.unwrap();
 
@@ -574,7 +529,8 @@ async fn a_pipe_that_nobody_reads_stops_nothing_and_the_log_says_what_it_lost() 
         let rest = lines.count();
         (told, rest)
     });
-    end(child).await;
+    process.terminate();
+    assert!(process.wait().await.success());
     let (told, _) = told.join().unwrap();
     let told: Value = serde_json::from_str(&told.unwrap().unwrap()).unwrap();
     assert!(told["lines"].as_u64().unwrap() > 0, "{told}");
@@ -585,12 +541,13 @@ async fn a_pipe_that_nobody_reads_stops_nothing_and_the_log_says_what_it_lost() 
 async fn a_pipe_that_nobody_reads_does_not_hold_up_the_end() {
     let nodes = tigase_nodes(1).await;
     let (log, stderr) = std::io::pipe().unwrap();
-    let (child, listen, _) = mute(&nodes, stderr).await;
-    let mut stream = TcpStream::connect(listen).await.unwrap();
+    let mut process = Process::mute(&nodes, &Start::default(), stderr).await;
+    let mut stream = TcpStream::connect(process.address).await.unwrap();
     // More than a pipe holds.
     stream.write_all(&preflights(1000)).await.unwrap();
     answers(&mut stream, 1000).await;
     drop(stream);
-    end(child).await;
+    process.terminate();
+    assert!(process.wait().await.success());
     drop(log);
 }

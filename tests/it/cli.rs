@@ -11,6 +11,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::balancer::{Balancer, PATIENCE, settings, tigase_nodes};
+use crate::support::folder::Folder;
+use crate::support::program::free_address;
 
 /// Runs the program with these arguments against the admin listener `url`.
 async fn bowline(url: &str, arguments: &[&str]) -> Output {
@@ -100,10 +102,7 @@ async fn what_cannot_be_written_is_no_panic() {
 
 #[tokio::test]
 async fn who_does_not_answer_or_refuses_has_a_code_of_its_own() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = free_address().unwrap();
     let nobody = bowline(&format!("http://{free}"), &["status"]).await;
     assert_eq!(code(&nobody), 69, "{}", text(&nobody.stderr));
     assert!(text(&nobody.stderr).starts_with("no answer from http://127.0.0.1:"));
@@ -111,8 +110,8 @@ async fn who_does_not_answer_or_refuses_has_a_code_of_its_own() {
 
     let nodes = tigase_nodes(1).await;
     let mut settings = settings(&nodes);
-    let file = std::env::temp_dir().join(format!("bowline-cli-token-{}", std::process::id()));
-    std::fs::write(&file, "correct-horse-battery\n").unwrap();
+    let folder = Folder::new("token").unwrap();
+    let file = folder.write("token", "correct-horse-battery\n").unwrap();
     settings.admin.as_mut().unwrap().token_file = Some(file.clone());
     let balancer = Balancer::start(&settings).await;
     let url = format!("http://{}", balancer.server.admin_address().unwrap());

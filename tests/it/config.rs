@@ -13,6 +13,9 @@ use bowline::config::{
     Placement, Probe, Settings,
 };
 
+use crate::support::folder::Folder;
+use crate::support::program::Program;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -326,12 +329,8 @@ fn run_refuses_what_check_refuses() {
 
 /// What `run` logs until it serves, with a token file of this mode.
 fn log_of_a_start(mode: u32) -> String {
-    let named = |what: &str| {
-        let name = format!("bowline-start-{}-{mode:o}.{what}", std::process::id());
-        std::env::temp_dir().join(name)
-    };
-    let (token, file) = (named("token"), named("yaml"));
-    fs::write(&token, "correct-horse-battery\n").unwrap();
+    let folder = Folder::new("start").unwrap();
+    let token = folder.write("token", "correct-horse-battery\n").unwrap();
     fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
     let listen = "listen: [{ address: '127.0.0.1:0' }]\n";
     let nodes = "nodes: [{ name: t1, address: '127.0.0.1:9' }]\n";
@@ -339,26 +338,19 @@ fn log_of_a_start(mode: u32) -> String {
         "admin: {{ address: '127.0.0.1:0', token_file: '{}' }}\n",
         token.display()
     );
-    fs::write(&file, format!("{listen}{nodes}{admin}")).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bowline"))
-        .args(["run", "--config"])
-        .arg(&file)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let text = format!("{listen}{nodes}{admin}");
+    let file = folder.write("bowline.yaml", &text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
+    command.args(["run", "--config"]).arg(&file);
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    let mut program = Program::start(command.stderr(Stdio::piped())).unwrap();
     let mut log = String::new();
-    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+    for line in BufReader::new(program.child.stderr.take().unwrap()).lines() {
         log = log + &line.unwrap() + "\n";
         if log.contains("admin listening") {
             break;
         }
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    fs::remove_file(token).unwrap();
-    fs::remove_file(file).unwrap();
     log
 }
 

@@ -1,8 +1,6 @@
 //! The queries of the dashboard and of the alerts, asked of a real Prometheus that scraped a
 //! balancer at work. Skipped aloud where it is not installed (Debian: `prometheus`).
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,41 +18,37 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::balancer::{Balancer, PATIENCE, eventually, settings, tigase_nodes};
 use crate::monitoring::{expressions, root};
+use crate::support::folder::Folder;
+use crate::support::program::free_address;
 
 /// Scrapes, one each half second, that lie between the first and the last question.
 const SCRAPES: f64 = 8.0;
 
-/// A Prometheus that scrapes one balancer, and its folder; both go when this is dropped.
+/// A Prometheus that scrapes one balancer.
 struct Prometheus {
     port: u16,
-    folder: PathBuf,
+    _folder: Folder,
     _process: Child,
 }
 
 impl Prometheus {
     /// None if it is not installed.
     fn start(target: &str) -> Option<Self> {
-        let folder =
-            std::env::temp_dir().join(format!("bowline-prometheus-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::new("prometheus").unwrap();
         let rules = root().join("deploy/prometheus/alerts.yaml");
         let text = format!(
             "global: {{ scrape_interval: 500ms, evaluation_interval: 500ms }}\n\
              rule_files: [{rules:?}]\n\
              scrape_configs:\n  - job_name: bowline\n    static_configs: [{{ targets: [{target:?}] }}]\n"
         );
-        let file = folder.join("prometheus.yml");
-        std::fs::write(&file, text).unwrap();
-        // It cannot say which port it took, so one is looked for first.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let file = folder.write("prometheus.yml", &text).unwrap();
+        let port = free_address().unwrap().port();
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", file.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
-                folder.join("data").display()
+                folder.path().join("data").display()
             ))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .arg("--log.level=error")
@@ -63,7 +57,7 @@ impl Prometheus {
         match command.spawn() {
             Ok(process) => Some(Self {
                 port,
-                folder,
+                _folder: folder,
                 _process: process,
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -104,17 +98,6 @@ impl Prometheus {
         };
         Ok(samples.iter().filter_map(value).collect())
     }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // What is left lies in the folder for what is temporary.
-        let _ = remove(&self.folder);
-    }
-}
-
-fn remove(folder: &Path) -> std::io::Result<()> {
-    std::fs::remove_dir_all(folder)
 }
 
 /// A little of everything, for ever: sessions that come, talk and go, some that are unknown, and

@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::balancer::PATIENCE;
-use crate::process::ask;
+use crate::support::admin::ask;
 
 /// A demo on a terminal of its own; what it shows comes through a pipe.
 struct Demo {

@@ -7,7 +7,6 @@
 
 mod accesslog;
 mod attributes;
-mod balancer;
 mod blame;
 mod cli;
 mod clients;
@@ -31,13 +30,16 @@ mod node_list;
 mod operator;
 mod order;
 mod probing;
-mod process;
 mod reconnect_storm;
 mod restarts;
 mod routing;
 mod silence;
 mod simulator;
 mod supply;
+#[path = "../support/mod.rs"]
+mod support;
 #[cfg(feature = "otlp")]
 mod traces;
 mod vanished;
+
+use support::{balancer, process};

@@ -14,6 +14,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::balancer::*;
+use crate::support::folder::Folder;
 
 const HOST_META: &str = "/.well-known/host-meta";
 const HOST_META_JSON: &str = "/.well-known/host-meta.json";
@@ -247,15 +248,6 @@ fn documented_client() -> String {
     script.to_owned()
 }
 
-/// A folder that goes when this is dropped.
-struct Folder(std::path::PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The documented client, run by Node.js against a list.
 struct Script {
     lines: tokio::io::Lines<BufReader<ChildStdout>>,
@@ -265,18 +257,16 @@ struct Script {
 
 impl Script {
     fn start(balancer: &Balancer) -> Self {
-        let name = format!("bowline-client-{}", std::process::id());
-        let folder = Folder(std::env::temp_dir().join(name));
-        std::fs::create_dir_all(&folder.0).unwrap();
-        std::fs::write(folder.0.join("client.mjs"), documented_client()).unwrap();
+        let folder = Folder::new("client").unwrap();
+        folder.write("client.mjs", &documented_client()).unwrap();
         let start = format!(
             "import {{ stayOnline }} from './client.mjs';\n\
              await stayOnline('http://{}/nodes.json', 'example.com', (event) => console.log(event));\n",
             balancer.address()
         );
-        std::fs::write(folder.0.join("start.mjs"), start).unwrap();
+        let start = folder.write("start.mjs", &start).unwrap();
         let mut child = Command::new("node")
-            .arg(folder.0.join("start.mjs"))
+            .arg(start)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

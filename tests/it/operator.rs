@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bowline::cluster::Verdict;
 use bowline::config::Placement;
-use bowline::demo::client::{Client, Reply};
+use bowline::demo::client::Reply;
 use bowline::demo::node::{Ending, Node};
 use serde_json::Value;
 
@@ -12,14 +12,12 @@ use crate::balancer::{
     Balancer, PATIENCE, assert_goes_on, assert_item_not_found, eventually, owner, settings,
     tigase_nodes,
 };
+use crate::support::admin::request;
 
 /// Asks the admin listener.
 pub(crate) async fn admin(balancer: &Balancer, method: &str, target: &str) -> Reply {
-    let client = Client::to(balancer.server.admin_address().unwrap()).deadline(PATIENCE);
-    let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nX-Bowline: 1\r\nConnection: close\r\n\r\n"
-    );
-    client.post_raw(request.as_bytes()).await.unwrap()
+    let address = balancer.server.admin_address().unwrap();
+    request(address, method, target).await.unwrap()
 }
 
 async fn set(balancer: &Balancer, node: usize, state: &str) {

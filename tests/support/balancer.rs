@@ -1,18 +1,16 @@
-//! A balancer before simulated nodes, in this process, on free ports.
+//! A balancer in this process, in front of simulated nodes, on free ports.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::metrics;
+pub(crate) use super::waiting::{PATIENCE, eventually};
 use bowline::config::{NodeSettings, Settings};
 use bowline::demo::client::{Client, Reply};
 use bowline::demo::node::{Node, Profile, Seen};
 use bowline::proxy::Proxy;
 use bowline::server::Server;
-use tokio::time::{Instant, sleep};
-
-/// How long a condition may take to come true.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running balancer.
 pub(crate) struct Balancer {
@@ -100,11 +98,7 @@ impl Balancer {
 
     /// The sum of the series that begin with `series`.
     pub(crate) fn metric(&self, series: &str) -> u64 {
-        let text = self.metrics();
-        let lines = text.lines().filter(|line| line.starts_with(series));
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
+        metrics::sum(&self.metrics(), series)
     }
 
     /// Requests under way at nodes.
@@ -115,15 +109,6 @@ impl Balancer {
             .iter()
             .map(|node| node.held.get())
             .sum()
-    }
-}
-
-/// Waits until `condition` holds.
-pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < give_up, "not in time: {what}");
-        sleep(Duration::from_millis(2)).await;
     }
 }
 
