@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -14,7 +14,8 @@ use crate::Result;
 use crate::client::Client;
 use crate::nodes::Nodes;
 use crate::options::Run;
-use crate::process::Process;
+use crate::support::folder::Folder;
+use crate::support::program::{Program, Usage, free_address};
 
 /// How long a balancer may take to serve its first session.
 const START: Duration = Duration::from_secs(15);
@@ -134,42 +135,40 @@ pub(crate) struct Launch {
 /// A running balancer; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
-    child: Option<Child>,
-    log: PathBuf,
-    directory: PathBuf,
+    program: Option<Program>,
+    folder: Option<Folder>,
     /// Where it serves.
     pub(crate) target: SocketAddr,
 }
 
 impl Running {
-    /// Starts what `launch` says before `nodes` and waits until it serves a session.
+    /// Starts what `launch` says in front of `nodes` and waits until it serves a session.
     pub(crate) async fn start(launch: &Launch, nodes: &Nodes) -> Result<Self> {
         let target = free_address()?;
-        let name = format!("bowline-bench-{}-{}", std::process::id(), target.port());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir(&directory)?;
+        let folder = Folder::new("bench")?;
+        let directory = folder.path().to_owned();
         let mut running = Self {
-            child: None,
-            log: directory.join("log"),
-            directory,
+            program: None,
+            folder: Some(folder),
             target,
         };
         let text = fs::read_to_string(&launch.template)?;
-        let file = running.directory.join("configuration");
-        let text = running.fill(&text, nodes, launch.threads);
+        let text = running.fill(&text, nodes, launch.threads, &directory);
+        let file = directory.join("configuration");
         fs::write(&file, text + launch.more)?;
         let mut words = launch.prefix.iter().map(OsStr::new).collect::<Vec<_>>();
         words.push(launch.program.as_os_str());
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(launch.arguments);
         if launch.arguments.contains(&"-p") {
-            command.arg(&running.directory).arg("-c");
+            command.arg(&directory).arg("-c");
         }
         command
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        running.child = Some(command.stderr(File::create(&running.log)?).spawn()?);
+        command.stderr(File::create(directory.join("log"))?);
+        running.program = Some(Program::start(&mut command)?);
         running.serves().await?;
         Ok(running)
     }
@@ -177,38 +176,43 @@ impl Running {
     /// No balancer: straight to the first node.
     pub(crate) fn direct(nodes: &Nodes) -> Self {
         Self {
-            child: None,
-            log: PathBuf::new(),
-            directory: PathBuf::new(),
+            program: None,
+            folder: None,
             target: nodes.addresses[0],
         }
     }
 
     /// A template with what it leaves open.
-    fn fill(&self, template: &str, nodes: &Nodes, threads: usize) -> String {
+    fn fill(&self, template: &str, nodes: &Nodes, threads: usize, directory: &Path) -> String {
         template
             .replace("@LISTEN@", &self.target.to_string())
             .replace("@NODE1@", &nodes.addresses[0].to_string())
             .replace("@NODE2@", &nodes.addresses[1].to_string())
             .replace("@THREADS@", &threads.to_string())
-            .replace("@DIRECTORY@", &self.directory.display().to_string())
+            .replace("@DIRECTORY@", &directory.display().to_string())
     }
 
     /// Asks it to end, and waits until it has.
     pub(crate) fn end(&mut self) -> Result<()> {
-        let child = self.child.as_mut().ok_or("nothing runs")?;
-        let asked = Command::new("kill").arg(child.id().to_string()).status()?;
-        let status = child.wait()?;
-        if asked.success() && status.success() {
+        let program = self.program.as_mut().ok_or("nothing runs")?;
+        program.signal("TERM")?;
+        let status = program.child.wait()?;
+        if status.success() {
             return Ok(());
         }
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        Err(format!("it did not end well: {status}\n{log}").into())
+        Err(format!("it did not end well: {status}\n{}", self.log()).into())
+    }
+
+    /// What it has written.
+    fn log(&self) -> String {
+        let file = self.folder.as_ref().map(|folder| folder.path().join("log"));
+        let text = file.and_then(|file| fs::read_to_string(file).ok());
+        text.unwrap_or_default()
     }
 
     /// Its process; none for [`Balancer::Direct`].
-    pub(crate) fn process(&self) -> Option<Process> {
-        self.child.as_ref().map(|child| Process(child.id()))
+    pub(crate) fn process(&self) -> Option<Usage> {
+        self.program.as_ref().map(Program::usage)
     }
 
     /// Waits until a session can be made through it.
@@ -222,9 +226,9 @@ impl Running {
             let Err(failure) = tried else {
                 return Ok(());
             };
-            let ended = self.child.as_mut().map(Child::try_wait).transpose()?;
-            if begun.elapsed() > START || ended.flatten().is_some() {
-                let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let runs = self.program.as_mut().is_none_or(Program::runs);
+            if begun.elapsed() > START || !runs {
+                let log = self.log();
                 return Err(format!("a balancer does not serve: {failure}\n{log}").into());
             }
             sleep(Duration::from_millis(10)).await;
@@ -233,7 +237,7 @@ impl Running {
 
     /// The lines of its log that tell of something wrong. Only Bowline logs while it is measured.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         log.lines()
             // Benchmarks may be run so.
             .filter(|line| !line.contains("running as root"))
@@ -245,22 +249,4 @@ impl Running {
             .map(str::to_owned)
             .collect()
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Whatever cannot be cleaned up is left to the operating system.
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if !self.directory.as_os_str().is_empty() {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
-    }
-}
-
-/// An address that nobody listens at. Somebody may be faster; then the start fails and says so.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

@@ -10,15 +10,17 @@ mod figures;
 mod growth;
 mod instructions;
 mod load;
+mod machine;
 mod memory;
 mod metrics;
 mod nodes;
 mod options;
 mod pins;
 mod plot;
-mod process;
 mod report;
 mod stub;
+#[path = "../support/mod.rs"]
+mod support;
 mod wire;
 
 use std::process::ExitCode;
@@ -26,9 +28,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use options::{Command, Options};
-
-/// What may go wrong; the benchmark only says it and ends.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use support::Result;
 
 fn main() -> ExitCode {
     let options = Options::parse();

@@ -2,6 +2,9 @@
 //!
 //! Every answer is checked: its status, its kind, and that a payload that was sent came back to
 //! the byte. The rid is part of the payload, so an answer that belongs to another request is seen.
+//!
+//! The other suites use `bowline::demo::client`. This one keeps its buffers and reads nothing twice,
+//! since what it takes is missing from the load.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

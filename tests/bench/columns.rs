@@ -8,10 +8,10 @@ use crate::Result;
 use crate::balancer::{Balancer, Running};
 use crate::figures::{Fault, Table};
 use crate::load::{self, Outcome, Plan};
+use crate::machine::calm;
 use crate::memory::{self, Stay};
 use crate::nodes::{Nodes, Seen};
 use crate::options::Run;
-use crate::process::calm;
 use crate::{plot, report};
 
 /// One measurement.

@@ -16,7 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::Result;
 use crate::client::{Client, Failure};
-use crate::process::{Machine, Process};
+use crate::machine::Machine;
+use crate::support::program::Usage;
 
 /// Requests go out in the groups of one tick.
 const TICK: Duration = Duration::from_millis(1);
@@ -117,14 +118,14 @@ impl Tally {
 }
 
 /// Puts load on the balancer whose process is `balancer`.
-pub(crate) async fn run(plan: Plan, balancer: Option<Process>) -> Result<Outcome> {
+pub(crate) async fn run(plan: Plan, balancer: Option<Usage>) -> Result<Outcome> {
     let tally = Rc::new(Tally::default());
     LocalSet::new()
         .run_until(measure(plan, balancer, tally))
         .await
 }
 
-async fn measure(plan: Plan, balancer: Option<Process>, tally: Rc<Tally>) -> Result<Outcome> {
+async fn measure(plan: Plan, balancer: Option<Usage>, tally: Rc<Tally>) -> Result<Outcome> {
     let mut workers = JoinSet::new();
     match plan.rate {
         None => {

@@ -64,7 +64,7 @@ pub(crate) async fn grow(
         failed.push("a connection that should stay was closed or told something".into());
     }
     Ok(Growth {
-        each: (after.saturating_sub(before)) as f64 / clients.len().max(1) as f64,
+        each: after.saturating_sub(before) as f64 / 1024.0 / clients.len().max(1) as f64,
         failures: failed.len() as u64,
         first_failure: failed.into_iter().next(),
     })

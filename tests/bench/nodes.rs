@@ -2,17 +2,18 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Result;
+use crate::support::program::Program;
 
 /// The running nodes; they end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    child: Child,
+    _program: Program,
     /// Where they are.
     pub(crate) addresses: Vec<SocketAddr>,
 }
@@ -31,12 +32,15 @@ pub(crate) struct Seen {
 impl Nodes {
     /// Starts `count` nodes. They inherit the core of this process.
     pub(crate) fn start(count: usize) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["nodes", "--count", &count.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().ok_or("the nodes have no stdout")?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["nodes", "--count", &count.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut program = Program::start(&mut command)?;
+        let stdout = program
+            .child
+            .stdout
+            .take()
+            .ok_or("the nodes have no stdout")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let addresses = line
@@ -46,7 +50,10 @@ impl Nodes {
         if addresses.len() != count {
             return Err("the nodes did not start".into());
         }
-        Ok(Self { child, addresses })
+        Ok(Self {
+            _program: program,
+            addresses,
+        })
     }
 
     /// Asks what they have seen.
@@ -68,13 +75,5 @@ impl Nodes {
             misrouted,
             shared,
         })
-    }
-}
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        // It may have ended by itself; nothing is left to do then.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

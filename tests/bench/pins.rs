@@ -12,7 +12,7 @@ use bowline::sessions::{Insert, Sessions, Terms, Time};
 use tokio::time::Instant;
 
 use crate::Result;
-use crate::process::Process;
+use crate::support::program::Usage;
 
 /// How long look-ups go on, with sweeps and without.
 const LEAST: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ struct Finds {
 /// Makes `count` pins and prints one row of the table.
 pub(crate) fn measure(count: usize) -> Result<()> {
     let sessions = table(count);
-    let process = Process(std::process::id());
+    let process = Usage(std::process::id());
     let empty = process.resident()?;
     let now = Time::after(Duration::from_secs(1));
     for number in 0..count {
@@ -75,7 +75,7 @@ pub(crate) fn measure(count: usize) -> Result<()> {
     if sessions.len() != count {
         return Err("a sweep took a pin that had not expired".into());
     }
-    let each = |kib: u64| (kib - empty) as f64 * 1024.0 / count as f64;
+    let each = |bytes: u64| (bytes - empty) as f64 / count as f64;
     println!(
         "| {count} | {:.0} | {:.0} | {:.2} | {:.1} / {:.0} | {:.1} / {:.0} | {:.0} |",
         each(made),

@@ -4,6 +4,9 @@
 //! held until its connection ends, a `terminate` is answered. A sid names the node that made it,
 //! so a request at the wrong node is seen (and answered as Tigase does, 404), and each connection
 //! remembers the session that it served first, so that shared connections are seen too.
+//!
+//! The other suites use `bowline::demo::node`. Here node and load share a core, and what they take is
+//! missing from the load: so this one has no record, no timers and no choice of behaviour.
 
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};

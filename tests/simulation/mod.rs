@@ -9,7 +9,7 @@
 //! world    one seed: its nodes, faults, clients, and the end of it all
 //! node     a simulated node: sessions, held requests, faults
 //! client   a simulated client: what it does, and what it holds of its answers
-//! trace     what happened, and the invariants (as in tests/chaos/invariants.rs)
+//! trace     what happened, and the invariants (as in tests/system/chaos/invariants.rs)
 //! ```
 //!
 //! `SIMULATION_SEEDS=A..B cargo test --lib simulation -- --nocapture` runs other seeds.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::folder::Folder;
 use super::log::{Line, Log};
-use super::program::{Program, bowline, free_address};
+use super::program::{Program, bowline, free_address, tethered};
 use super::waiting::{PATIENCE, eventually, until};
 use super::{Result, admin, metrics};
 
@@ -22,7 +22,7 @@ const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 pub(crate) struct Process {
     pub(crate) program: Program,
     pub(crate) log: Log,
-    folder: Folder,
+    _folder: Folder,
     cgroup: Option<Cgroup>,
     pub(crate) address: SocketAddr,
     /// Port 0 if there is no admin listener.
@@ -43,6 +43,12 @@ pub(crate) struct Start<'a> {
     pub(crate) admin: bool,
     /// The program; `cargo test` knows where it is.
     pub(crate) binary: Option<&'a Path>,
+    /// Variables of its environment.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// A file for a copy of its log.
+    pub(crate) copy: Option<&'a Path>,
+    /// Whether the kernel kills it when the thread that starts it ends.
+    pub(crate) tethered: bool,
 }
 
 impl Default for Start<'_> {
@@ -54,6 +60,9 @@ impl Default for Start<'_> {
             memory: None,
             admin: true,
             binary: None,
+            environment: &[],
+            copy: None,
+            tethered: false,
         }
     }
 }
@@ -133,7 +142,7 @@ impl Process {
         let mut process = Self {
             program: Program::start(&mut command)?,
             log: Log::default(),
-            folder,
+            _folder: folder,
             cgroup,
             address,
             admin,
@@ -143,8 +152,8 @@ impl Process {
             return Ok(process);
         }
         let stderr = process.program.child.stderr.take().ok_or("no stderr")?;
-        let copy = File::create(process.folder.path().join("log"))?;
-        process.log.read(stderr, Some(copy));
+        let copy = start.copy.map(File::create).transpose()?;
+        process.log.read(stderr, copy);
         process.address = process.log.address("listening").await?;
         if start.admin {
             process.admin = process.log.address("admin listening").await?;
@@ -162,7 +171,11 @@ impl Process {
             script += &format!("ulimit -n {files} && ");
         }
         script += "exec \"$0\" run --config \"$1\"";
-        let mut command = Command::new("sh");
+        let mut command = if start.tethered {
+            tethered("sh")
+        } else {
+            Command::new("sh")
+        };
         command
             .args(["-c", &script])
             .arg(bowline(start.binary)?)
@@ -170,6 +183,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .env("NO_COLOR", "1")
+            .envs(start.environment.iter().copied())
             .env_remove("RUST_LOG");
         if let Some(filter) = start.filter {
             command.env("RUST_LOG", filter);
@@ -178,7 +192,7 @@ impl Process {
     }
 
     /// Waits until it takes sessions.
-    async fn until_ready(&self) -> Result<()> {
+    pub(crate) async fn until_ready(&self) -> Result<()> {
         let ready = async || {
             let answer = admin::get(self.admin, "/ready").await;
             answer.is_ok_and(|answer| answer.status == 200)

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::Result;
 use super::waiting::{PATIENCE, until};
 
@@ -132,6 +134,25 @@ impl Usage {
     /// by what each core has not reported yet.
     pub(crate) fn resident(self) -> Result<u64> {
         self.kibibytes("smaps_rollup", "Rss:")
+    }
+
+    /// Memory in use, in bytes, once that has stayed the same for half a second; after ten seconds
+    /// in any case.
+    pub(crate) async fn settled(self) -> Result<u64> {
+        const SAME: u32 = 10;
+        const MOST: u32 = 200;
+        let mut last = self.resident()?;
+        let mut same = 0;
+        for _ in 0..MOST {
+            sleep(Duration::from_millis(50)).await;
+            let now = self.resident()?;
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            if same == SAME {
+                break;
+            }
+        }
+        Ok(last)
     }
 
     /// The most memory that was in use since the start, in bytes.
