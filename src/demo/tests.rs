@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::{Client, Error};
-use super::node::{Ending, Fault, Hub, Node, Profile};
+use super::node::{Ending, Fault, Hub, Node, Profile, Reaction, Step};
 
 fn address(number: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, number], 5280))
@@ -107,6 +107,50 @@ async fn misbehaviours_are_the_same_in_memory() {
     node.misbehave(Fault::accepting_and_resetting().once());
     let ended = client.ping("p1").await;
     assert!(ended.is_err(), "{ended:?}");
+}
+
+/// What a node does before a request, after a part of one, and in place of an answer.
+#[tokio::test(start_paused = true)]
+async fn scripted_steps_are_done_when_their_time_comes() {
+    let node = node(1, Profile::prosody("t1").recording_bytes()).await;
+    let mut client = client(&node).await;
+    let end = vec![Step::End(Ending::Eof)];
+    for fault in [
+        Fault::at_part(end.clone()),
+        Fault::at_accept(end),
+        Fault::reacting("a part", Reaction::Steps(vec![Step::Stall])),
+    ] {
+        let name = format!("{fault:?}");
+        client.hang_up();
+        let before = node.record().len();
+        node.misbehave(fault.once());
+        let met = client.ping("p1").await;
+        assert!(met.is_err(), "{name}: {met:?}");
+        // Only the last of them was met by a whole request.
+        let whole = usize::from(name.contains("a part"));
+        assert_eq!(node.record().len() - before, whole, "{name}");
+    }
+    let parts: Vec<usize> = node.bytes().values().map(Vec::len).collect();
+    assert_eq!(parts[1], 16, "the part that was read");
+    let repeated = Step::Repeat {
+        bytes: "HTTP/1.1 100 Continue\r\n\r\n".into(),
+        times: 3,
+        pause: Duration::from_secs(2),
+    };
+    node.misbehave(
+        Fault::reacting(
+            "again",
+            Reaction::Steps(vec![repeated, Step::End(Ending::Eof)]),
+        )
+        .once(),
+    );
+    let begun = Instant::now();
+    let closed = client.poll().await;
+    assert!(
+        matches!(&closed, Err(Error::Closed(seen)) if seen.is_empty()),
+        "{closed:?}"
+    );
+    assert_eq!(begun.elapsed().as_secs(), 6);
 }
 
 /// A simulation repeats a seed only if the nodes do.

@@ -1,16 +1,13 @@
-//! A node that keeps every byte that reaches it, and answers so that everybody can tell whose
-//! answer it is: `for='SID/RID'`.
+//! A simulated node whose answers say whose they are, `for='SID/RID'`, and which keeps every byte that
+//! reaches it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use bowline::demo::node::{self, Ending, Fault, Profile, Reaction, Seen, Step};
 
-use crate::client::find;
 use crate::corpus::NAMESPACE;
 use crate::nodes::Misbehaviour;
 use crate::readers::first_request;
@@ -20,77 +17,58 @@ const HOLD: Duration = Duration::from_millis(60);
 
 /// A node; it ends when dropped.
 pub(crate) struct Node {
+    node: node::Node,
     pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
-    task: JoinHandle<()>,
 }
 
 #[derive(Default)]
 struct State {
-    connections: Vec<Recording>,
     sids: HashSet<String>,
+    /// The sessions that each connection was about.
+    carried: BTreeMap<u64, HashSet<String>>,
     misbehaviour: Option<Misbehaviour>,
     close_after_creations: bool,
+    /// How much of each connection has been judged.
+    judged: BTreeMap<u64, usize>,
 }
 
 /// What reached the node on one connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recording {
     pub(crate) bytes: Vec<u8>,
-    /// So much of it has been judged.
-    judged: usize,
     /// A request came before the one before it was answered.
     pub(crate) pipelined: bool,
     /// The sessions that it was about.
     pub(crate) sids: HashSet<String>,
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Node {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let state = Arc::<Mutex<State>>::default();
         let shared = Arc::clone(&state);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let number = {
-                    let mut state = lock(&shared);
-                    state.connections.push(Recording::default());
-                    state.connections.len() - 1
-                };
-                let link = Link {
-                    number,
-                    state: Arc::clone(&shared),
-                    stream,
-                };
-                tokio::spawn(link.serve());
-            }
-        });
+        let profile = Profile::prosody("t")
+            .recording_bytes()
+            .with_script(move |seen| lock(&shared).react(seen));
+        let node = node::Node::start(profile).await.unwrap();
         Self {
-            address,
+            address: node.address(),
+            node,
             state,
-            task,
         }
     }
 
     /// What came since the last look, one item for each connection on which something did.
     pub(crate) fn news(&self) -> Vec<Recording> {
         let mut news = Vec::new();
-        for connection in &mut lock(&self.state).connections {
-            let fresh = connection.bytes[connection.judged..].to_vec();
-            connection.judged = connection.bytes.len();
-            if !fresh.is_empty() {
-                news.push(Recording {
-                    bytes: fresh,
-                    pipelined: connection.pipelined,
-                    ..Recording::default()
-                });
+        for (connection, mut recording) in self.recordings() {
+            let mut state = lock(&self.state);
+            let judged = state.judged.entry(connection).or_default();
+            let fresh = recording.bytes.split_off(*judged);
+            *judged += fresh.len();
+            recording.bytes = fresh;
+            if !recording.bytes.is_empty() {
+                news.push(recording);
             }
         }
         news
@@ -98,7 +76,22 @@ impl Node {
 
     /// Everything that came, one item for each connection.
     pub(crate) fn everything(&self) -> Vec<Recording> {
-        lock(&self.state).connections.clone()
+        self.recordings().into_values().collect()
+    }
+
+    fn recordings(&self) -> BTreeMap<u64, Recording> {
+        let mut recordings = BTreeMap::<u64, Recording>::new();
+        for (connection, bytes) in self.node.bytes() {
+            recordings.entry(connection).or_default().bytes = bytes;
+        }
+        for seen in self.node.record() {
+            let recording = recordings.entry(seen.connection).or_default();
+            recording.pipelined |= seen.followed;
+        }
+        for (connection, sids) in &lock(&self.state).carried {
+            recordings.entry(*connection).or_default().sids = sids.clone();
+        }
+        recordings
     }
 
     pub(crate) fn knows(&self, sid: &str) -> bool {
@@ -107,13 +100,26 @@ impl Node {
 
     /// Whether a request of this session has come.
     pub(crate) fn was_asked_about(&self, sid: &str) -> bool {
-        let mut connections = self.everything().into_iter();
-        connections.any(|connection| connection.sids.contains(sid))
+        let state = lock(&self.state);
+        state.carried.values().any(|sids| sids.contains(sid))
     }
 
     /// From now on, until it has done so often enough, the node misbehaves.
     pub(crate) fn misbehave(&self, misbehaviour: Option<Misbehaviour>) {
-        lock(&self.state).misbehaviour = misbehaviour;
+        self.node.behave();
+        // Of a request that is not whole nothing is known.
+        let steps = |one: &Misbehaviour| one.steps(&Asked::read("").mark(), "");
+        match misbehaviour {
+            Some(early) if early.is_early() => {
+                let fault = Fault::at_accept(steps(&early));
+                self.node.misbehave(fault.times(early.left()));
+            }
+            Some(half) if half.is_half() => {
+                let fault = Fault::at_part(steps(&half));
+                self.node.misbehave(fault.times(half.left()));
+            }
+            other => lock(&self.state).misbehaviour = other,
+        }
     }
 
     /// From now on, or no more, creations are answered with `Connection: close`.
@@ -145,7 +151,7 @@ impl Asked {
     }
 
     /// The mark that its answer bears.
-    pub(crate) fn mark(&self) -> String {
+    fn mark(&self) -> String {
         mark(self.sid.as_deref(), &self.rid)
     }
 }
@@ -154,138 +160,59 @@ pub(crate) fn mark(sid: Option<&str>, rid: &str) -> String {
     format!("{}/{rid}", sid.unwrap_or("creation"))
 }
 
-/// One connection of a node.
-pub(crate) struct Link {
-    number: usize,
-    state: Arc<Mutex<State>>,
-    pub(crate) stream: TcpStream,
-}
-
-impl Link {
-    async fn serve(mut self) {
-        let mut pending = Vec::new();
-        if let Some(early) = self.take(|misbehaviour| misbehaviour.is_early()) {
-            let nobody = Asked::read("");
-            if early.act(&mut self, &nobody, "").await.is_break() {
-                return;
-            }
+impl State {
+    fn react(&mut self, seen: &Seen) -> Reaction {
+        let text = seen.text();
+        let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let asked = Asked::read(body);
+        let body = self.body(&asked, seen.connection);
+        let fits = |armed: &&mut Misbehaviour| armed.fits(&asked);
+        let armed = self.misbehaviour.as_mut().filter(fits);
+        if let Some(armed) = armed.and_then(Misbehaviour::take) {
+            let own = body.unwrap_or_default();
+            return Reaction::Steps(armed.steps(&asked.mark(), &own));
         }
-        loop {
-            while let Some((asked, length)) = whole(&pending) {
-                pending.drain(..length);
-                self.note(!pending.is_empty());
-                if self.answer(&asked).await.is_break() {
-                    return;
-                }
-            }
-            if let Some(half) = half(&pending)
-                && let Some(early) = self.take(|misbehaviour| misbehaviour.is_half())
-                && early.act(&mut self, &half, "").await.is_break()
-            {
-                return;
-            }
-            if !self.read(&mut pending).await {
-                return;
-            }
-        }
-    }
-
-    /// Reads on; false at the end.
-    pub(crate) async fn read(&mut self, into: &mut Vec<u8>) -> bool {
-        let mut buffer = vec![0; 16 * 1024];
-        match self.stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => false,
-            Ok(some) => {
-                into.extend_from_slice(&buffer[..some]);
-                let mut state = lock(&self.state);
-                state.connections[self.number]
-                    .bytes
-                    .extend_from_slice(&buffer[..some]);
-                true
-            }
-        }
-    }
-
-    fn note(&self, pipelined: bool) {
-        lock(&self.state).connections[self.number].pipelined |= pipelined;
-    }
-
-    fn take(&self, fits: impl Fn(&Misbehaviour) -> bool) -> Option<Misbehaviour> {
-        let mut state = lock(&self.state);
-        let armed = state.misbehaviour.as_mut().filter(|armed| fits(armed))?;
-        armed.take()
-    }
-
-    async fn answer(&mut self, asked: &Asked) -> std::ops::ControlFlow<()> {
-        let body = self.body(asked);
-        let misbehaviour = self.take(|misbehaviour| misbehaviour.fits(asked));
-        if let Some(misbehaviour) = misbehaviour {
-            let known = body.as_deref().unwrap_or_default().to_owned();
-            return misbehaviour.act(self, asked, &known).await;
-        }
-        if asked.hold {
-            tokio::time::sleep(HOLD).await;
-        }
-        let closes = asked.sid.is_none() && lock(&self.state).close_after_creations;
-        let (status, fields, body) = match body {
-            Some(body) if closes => ("200 OK", "Connection: close\r\n", body),
-            Some(body) => ("200 OK", "", body),
+        let closes = asked.sid.is_none() && self.close_after_creations;
+        let (status, body) = match body {
+            Some(body) => ("200 OK", body),
             None => (
                 "404 Invalid SID",
-                "Connection: close\r\n",
                 format!("<body {NAMESPACE} type='terminate' condition='item-not-found'/>"),
             ),
         };
+        let closes = closes || status != "200 OK";
+        let field = if closes { "Connection: close\r\n" } else { "" };
         let length = body.len();
         let answer = format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/xml; charset=utf-8\r\n\
-             Content-Length: {length}\r\n{fields}\r\n{body}"
+             Content-Length: {length}\r\n{field}\r\n{body}"
         );
-        match self.stream.write_all(answer.as_bytes()).await {
-            Ok(()) if fields.is_empty() => std::ops::ControlFlow::Continue(()),
-            _ => std::ops::ControlFlow::Break(()),
+        let mut steps = vec![Step::Bytes(answer.into())];
+        if asked.hold {
+            steps.insert(0, Step::Pause(HOLD));
         }
-    }
-
-    fn knows(&self, sid: &str) {
-        let sids = &mut lock(&self.state).connections[self.number].sids;
-        sids.insert(sid.to_owned());
+        if closes {
+            steps.push(Step::End(Ending::Eof));
+        }
+        Reaction::Steps(steps)
     }
 
     /// The right answer's body; none for a session that the node does not know.
-    fn body(&self, asked: &Asked) -> Option<String> {
+    fn body(&mut self, asked: &Asked, connection: u64) -> Option<String> {
         let mark = asked.mark();
+        let carried = self.carried.entry(connection).or_default();
         let Some(sid) = &asked.sid else {
             let sid = format!("{:032x}", fastrand::u128(..));
             let body = format!(
                 "<body {NAMESPACE} sid='{sid}' wait='1' requests='2' hold='1' inactivity='30' \
                  ver='1.6' for='{mark}'/>"
             );
-            self.knows(&sid);
-            lock(&self.state).sids.insert(sid);
+            carried.insert(sid.clone());
+            self.sids.insert(sid);
             return Some(body);
         };
-        self.knows(sid);
-        let known = lock(&self.state).sids.contains(sid);
+        carried.insert(sid.clone());
+        let known = self.sids.contains(sid);
         known.then(|| format!("<body {NAMESPACE} for='{mark}'/>"))
     }
-}
-
-/// The request at the start of `pending` and its length, once it is there.
-fn whole(pending: &[u8]) -> Option<(Asked, usize)> {
-    let head = find(pending, b"\r\n\r\n")? + 4;
-    let text = String::from_utf8_lossy(&pending[..head]);
-    let length = text
-        .split_once("Content-Length: ")
-        .map_or("0", |(_, rest)| {
-            rest.split("\r\n").next().unwrap_or_default()
-        });
-    let end = head.checked_add(length.parse().ok()?)?;
-    let body = String::from_utf8_lossy(pending.get(head..end)?);
-    Some((Asked::read(&body), end))
-}
-
-/// What is known of a request of which a part is there.
-fn half(pending: &[u8]) -> Option<Asked> {
-    (!pending.is_empty()).then(|| Asked::read(&String::from_utf8_lossy(pending)))
 }

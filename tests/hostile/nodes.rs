@@ -1,17 +1,16 @@
 //! Nodes that misbehave: runs `nodes.txt`.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use bowline::demo::node::{self, Ending};
+use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::client::{Answer, Wire};
 use crate::corpus::{Words, closing, creation, poll};
 use crate::invariants::{Expected, none_of};
-use crate::node::{Asked, Link};
+use crate::node::Asked;
 use crate::world::{Session, World, is_for, settings};
 
 const NODES: &str = include_str!("nodes.txt");
@@ -88,48 +87,39 @@ impl Misbehaviour {
         Some(self.clone())
     }
 
-    /// Does it; `own` is the right answer's body.
-    pub(crate) async fn act(&self, link: &mut Link, asked: &Asked, own: &str) -> ControlFlow<()> {
-        for step in &self.steps {
-            let bytes = |text: &str| {
-                let text = text.replace("{own}", own).replace("{mark}", &asked.mark());
-                self.words.bytes(&text)
-            };
-            match step {
-                Step::Early | Step::Half => {}
-                Step::Text(text) => {
-                    if link.stream.write_all(&bytes(text)).await.is_err() {
-                        return ControlFlow::Break(());
-                    }
-                }
-                Step::Pause => tokio::time::sleep(Duration::from_millis(30)).await,
-                Step::Close => return ControlFlow::Break(()),
-                Step::Reset => {
-                    let _ = SockRef::from(&link.stream).set_linger(Some(Duration::ZERO));
-                    return ControlFlow::Break(());
-                }
-                Step::Stall => {
-                    let mut away = Vec::new();
-                    while link.read(&mut away).await {}
-                    return ControlFlow::Break(());
-                }
-                Step::Endless(text) => {
-                    let piece = bytes(text).repeat(1 + 16 * 1024 / text.len());
-                    for _ in 0..ENDLESS / piece.len() {
-                        if link.stream.write_all(&piece).await.is_err() {
-                            return ControlFlow::Break(());
-                        }
-                    }
-                }
-                Step::Trickle(text) => {
-                    while link.stream.write_all(&bytes(text)).await.is_ok() {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                    return ControlFlow::Break(());
-                }
+    /// How often the node is to do it from now on.
+    pub(crate) fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// What the node does; `own` is the right answer's body, `mark` tells it from others.
+    pub(crate) fn steps(&self, mark: &str, own: &str) -> Vec<node::Step> {
+        let bytes = |text: &str| {
+            let text = text.replace("{own}", own).replace("{mark}", mark);
+            Bytes::from(self.words.bytes(&text))
+        };
+        let step = |step: &Step| match step {
+            Step::Early | Step::Half => None,
+            Step::Text(text) => Some(node::Step::Bytes(bytes(text))),
+            Step::Pause => Some(node::Step::Pause(Duration::from_millis(30))),
+            Step::Close => Some(node::Step::End(Ending::Eof)),
+            Step::Reset => Some(node::Step::End(Ending::Reset)),
+            Step::Stall => Some(node::Step::Stall),
+            Step::Endless(text) => {
+                let piece = bytes(text).repeat(1 + 16 * 1024 / text.len());
+                Some(node::Step::Repeat {
+                    times: ENDLESS / piece.len(),
+                    bytes: piece.into(),
+                    pause: Duration::ZERO,
+                })
             }
-        }
-        ControlFlow::Continue(())
+            Step::Trickle(text) => Some(node::Step::Repeat {
+                bytes: bytes(text),
+                times: usize::MAX,
+                pause: Duration::from_millis(50),
+            }),
+        };
+        self.steps.iter().filter_map(step).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::demo::client::Reply;
-use bowline::demo::node::{Ending, Fate, Fault, Kind, Node, Profile, Reaction, Seen};
+use bowline::demo::node::{Ending, Fate, Fault, Kind, Node, Profile, Reaction, Seen, Step};
 use tokio::time::Instant;
 
 use crate::balancer::*;
@@ -352,10 +352,8 @@ async fn stale_bytes_on_an_idle_connection_are_not_taken_for_an_answer() {
     let balancer = Balancer::start(&patient(&nodes)).await;
     let mut client = balancer.session().await;
     for bytes in ["<stream:error/>", "HTTP/1.1 2000 No\r\n\r\n"] {
-        let reaction = Reaction::Raw {
-            bytes: bytes.into(),
-            close: true,
-        };
+        let steps = vec![Step::Bytes(bytes.into()), Step::End(Ending::Eof)];
+        let reaction = Reaction::Steps(steps);
         let stale = Fault::reacting("stale", reaction);
         nodes[0].misbehave(stale.once());
         assert_goes_on(&client.ping("p").await.unwrap());

@@ -21,6 +21,11 @@ pub(super) enum Out {
     Bytes(Bytes),
     Bytewise(Bytes),
     Pause(Duration),
+    Repeat {
+        bytes: Bytes,
+        times: usize,
+        pause: Duration,
+    },
     End(Ending),
 }
 

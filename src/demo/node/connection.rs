@@ -10,13 +10,16 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answer::{Answer, Out, Voice};
-use super::fault::{Ending, Manner};
+use super::fault::{Ending, Manner, Step};
 use super::http::Requests;
 use super::profile::Software;
 use super::server::Server;
 use super::session::Line;
 use super::socket::Socket;
 use super::xml::Scanner;
+
+/// The bytes of a part of a request.
+const PART: usize = 16;
 
 /// One connection, as the hub and its task share it.
 pub(super) struct Connection {
@@ -124,6 +127,18 @@ impl Connection {
                     }
                 }
                 Out::Pause(pause) => sleep(pause).await,
+                Out::Repeat {
+                    bytes,
+                    times,
+                    pause,
+                } => {
+                    for _ in 0..times {
+                        self.socket.write(&bytes).await?;
+                        if !pause.is_zero() {
+                            sleep(pause).await;
+                        }
+                    }
+                }
                 Out::End(Ending::Eof) => {
                     self.socket.end().await?;
                     return Ok(false);
@@ -137,10 +152,17 @@ impl Connection {
     }
 
     /// Reads what has come; how much, and `None` where it was a false alarm.
-    fn read(&self, reader: &mut Reader) -> io::Result<Option<usize>> {
+    fn read(&self, reader: &mut Reader, server: &Server) -> io::Result<Option<usize>> {
         let mut buffer = [0; 16 * 1024];
-        match self.socket.try_read(&mut buffer) {
+        // No request is whole in this part.
+        let most = if server.meets_parts() {
+            PART
+        } else {
+            buffer.len()
+        };
+        match self.socket.try_read(&mut buffer[..most]) {
             Ok(count) => {
+                server.came(self.line, &buffer[..count]);
                 reader.feed(&buffer[..count]);
                 Ok(Some(count))
             }
@@ -175,7 +197,13 @@ impl Reader {
                 while !connection.is_busy()
                     && let Some(asked) = requests.next()
                 {
-                    server.hear_http(connection, read, asked);
+                    server.hear_http(connection, read, asked, requests.has_rest());
+                }
+                if !connection.is_busy()
+                    && requests.has_rest()
+                    && let Some(steps) = server.steps_at_part()
+                {
+                    connection.put(steps.into_iter().filter_map(Step::out));
                 }
             }
         }
@@ -246,7 +274,7 @@ async fn converse(connection: &Connection, server: &Server) -> io::Result<()> {
             ready = connection.socket.readable(), if listening => {
                 ready?;
                 server.thawed().await;
-                match connection.read(&mut reader)? {
+                match connection.read(&mut reader, server)? {
                     Some(0) if server.notices_gone() => {
                         // What was decided before it saw the end still goes out, as at a real node.
                         connection.flush(server).await?;

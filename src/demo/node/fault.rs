@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::answer::Out;
 use super::record::Seen;
 use super::words::STREAM_ERROR;
 
@@ -16,6 +17,48 @@ pub enum Ending {
     Eof,
     /// An RST.
     Reset,
+}
+
+/// A part of a scripted answer.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Writes these bytes.
+    Bytes(Bytes),
+    /// Does nothing for this time.
+    Pause(Duration),
+    /// Writes the same bytes again and again, until the client has closed.
+    Repeat {
+        /// The bytes of one write.
+        bytes: Bytes,
+        /// The highest number of writes, so that a client without bounds does not fill the memory.
+        times: usize,
+        /// The time after each write.
+        pause: Duration,
+    },
+    /// Ends the connection.
+    End(Ending),
+    /// Answers nothing more, and keeps the connection open.
+    Stall,
+}
+
+impl Step {
+    pub(super) fn out(self) -> Option<Out> {
+        Some(match self {
+            Self::Bytes(bytes) => Out::Bytes(bytes),
+            Self::Pause(pause) => Out::Pause(pause),
+            Self::Repeat {
+                bytes,
+                times,
+                pause,
+            } => Out::Repeat {
+                bytes,
+                times,
+                pause,
+            },
+            Self::End(ending) => Out::End(ending),
+            Self::Stall => return None,
+        })
+    }
 }
 
 /// What a node does with one request.
@@ -31,13 +74,8 @@ pub enum Reaction {
     LoseAnswer(Ending),
     /// Neither runs nor answers it; the connection stays open.
     Ignore,
-    /// Writes these bytes; the request is not run.
-    Raw {
-        /// What is written.
-        bytes: Bytes,
-        /// Whether the connection ends after it.
-        close: bool,
-    },
+    /// Does these steps; the request is not run.
+    Steps(Vec<Step>),
     /// Answers with this HTTP status and a short HTML page; the request is not run.
     Status(u16),
 }
@@ -140,7 +178,10 @@ impl Manner {
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
     React(Reaction),
-    ResetAtAccept,
+    /// Steps before any byte of a request is read.
+    AtAccept(Vec<Step>),
+    /// Steps after a part of a request is read.
+    AtPart(Vec<Step>),
     CloseWhenIdle(Duration),
 }
 
@@ -197,7 +238,21 @@ impl Fault {
     /// Accepts a connection and resets it at once.
     #[must_use]
     pub fn accepting_and_resetting() -> Self {
-        Self::new("accepting_and_resetting", Effect::ResetAtAccept)
+        let steps = vec![Step::End(Ending::Reset)];
+        Self::new("accepting_and_resetting", Effect::AtAccept(steps))
+    }
+
+    /// Does these steps as soon as it has accepted a connection; then it serves it.
+    #[must_use]
+    pub fn at_accept(steps: Vec<Step>) -> Self {
+        Self::new("at_accept", Effect::AtAccept(steps))
+    }
+
+    /// Reads a part of a request, does these steps, and then serves the rest. For servers with an
+    /// HTTP parser.
+    #[must_use]
+    pub fn at_part(steps: Vec<Step>) -> Self {
+        Self::new("at_part", Effect::AtPart(steps))
     }
 
     /// Closes a connection that has been idle for so long after an answer.
@@ -250,23 +305,15 @@ impl Fault {
     #[must_use]
     pub fn answering_stream_error() -> Self {
         let bytes = Bytes::from_static(STREAM_ERROR.as_bytes());
-        Self::reacting(
-            "answering_stream_error",
-            Reaction::Raw { bytes, close: true },
-        )
+        let steps = vec![Step::Bytes(bytes), Step::End(Ending::Eof)];
+        Self::reacting("answering_stream_error", Reaction::Steps(steps))
     }
 
     /// Writes bytes that are no HTTP and keeps the connection open.
     #[must_use]
     pub fn answering_rubbish(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        Self::reacting(
-            "answering_rubbish",
-            Reaction::Raw {
-                bytes,
-                close: false,
-            },
-        )
+        let steps = vec![Step::Bytes(bytes.into())];
+        Self::reacting("answering_rubbish", Reaction::Steps(steps))
     }
 
     /// Answers with this HTTP status and an HTML page.

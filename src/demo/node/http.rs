@@ -36,6 +36,11 @@ impl Requests {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether there are bytes that are not part of a request that was taken.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// The next request, if one is complete.
     pub(super) fn next(&mut self) -> Option<Asked> {
         if self.buffer.is_empty() {

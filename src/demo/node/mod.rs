@@ -23,6 +23,7 @@ mod socket;
 mod words;
 mod xml;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use fault::{Ending, Fault, Manner, Reaction};
+pub use fault::{Ending, Fault, Manner, Reaction, Step};
 pub use hub::Hub;
 pub use profile::{Profile, Software};
 pub use record::{Fate, Kind, Seen};
@@ -121,6 +122,13 @@ impl Node {
     #[must_use]
     pub fn record(&self) -> Vec<Seen> {
         self.server.record().clone()
+    }
+
+    /// Every byte so far, by the number of its connection. Empty unless the node was started
+    /// [with a record of bytes](Profile::recording_bytes).
+    #[must_use]
+    pub fn bytes(&self) -> BTreeMap<u64, Vec<u8>> {
+        self.server.bytes().clone()
     }
 
     /// How many requests so far the filter picks.

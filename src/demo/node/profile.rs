@@ -113,6 +113,7 @@ pub struct Profile {
     pub(super) in_memory: bool,
     pub(super) refusing: bool,
     pub(super) recording: bool,
+    pub(super) bytes: bool,
     pub(super) seed: Option<u64>,
     pub(super) faults: Vec<Fault>,
     pub(super) script: Option<Script>,
@@ -131,6 +132,7 @@ impl Profile {
             in_memory: false,
             refusing: false,
             recording: true,
+            bytes: false,
             seed: None,
             faults: Vec::new(),
             script: None,
@@ -268,6 +270,13 @@ impl Profile {
     #[must_use]
     pub fn without_record(mut self) -> Self {
         self.recording = false;
+        self
+    }
+
+    /// Keeping every byte that comes, requests or not.
+    #[must_use]
+    pub fn recording_bytes(mut self) -> Self {
+        self.bytes = true;
         self
     }
 

@@ -46,6 +46,8 @@ pub struct Seen {
     pub connection: u64,
     /// Whether an earlier request had come over the same connection.
     pub reused: bool,
+    /// Whether bytes of a further request came before this one was answered.
+    pub followed: bool,
     /// The sid that it named.
     pub sid: Option<String>,
     /// The rid that it named, where that is a number.

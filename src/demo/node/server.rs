@@ -2,6 +2,7 @@
 //! serving and misbehaving, keeps the record.
 
 mod hearing;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +14,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::answer::{Out, Voice};
+use super::answer::Voice;
 use super::clock::Clock;
 use super::connection::{Connection, Presence, serve};
-use super::fault::{Effect, Ending, Fault, Manner, Reaction};
+use super::fault::{Effect, Fault, Manner, Reaction, Step};
 use super::hub::{Asker, Hub};
 use super::profile::{Profile, Software};
 use super::record::{Fate, Seen};
@@ -24,6 +25,7 @@ use super::session::{Line, Request};
 use super::socket::{Listener, Socket};
 use super::xml::Element;
 use hearing::Heard;
+use steps::misbehave;
 
 /// How long a failing accept waits before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -45,6 +47,7 @@ pub(super) struct Server {
     faults: Mutex<Vec<Fault>>,
     record: Mutex<Vec<Seen>>,
     counts: Mutex<BTreeMap<String, usize>>,
+    bytes: Mutex<BTreeMap<Line, Vec<u8>>>,
     tasks: Mutex<BTreeMap<Line, JoinHandle<()>>>,
     frozen: watch::Sender<bool>,
     deaf: AtomicBool,
@@ -93,6 +96,7 @@ impl Server {
             faults: Mutex::new(profile.faults.clone()),
             record: Mutex::default(),
             counts: Mutex::default(),
+            bytes: Mutex::default(),
             tasks: Mutex::default(),
             frozen: watch::Sender::new(false),
             deaf: AtomicBool::new(false),
@@ -173,13 +177,28 @@ impl Server {
             .iter()
             .find_map(|fault| match fault.effect {
                 Effect::CloseWhenIdle(limit) => Some(limit),
-                Effect::React(_) | Effect::ResetAtAccept => None,
+                Effect::React(_) | Effect::AtAccept(_) | Effect::AtPart(_) => None,
             })
     }
 
     /// Counts one closing of an idle connection; false where that is not to be.
     pub(super) fn spend_idle(&self) -> bool {
         self.spend(|effect| matches!(effect, Effect::CloseWhenIdle(_)))
+    }
+
+    /// Keeps bytes that came.
+    pub(super) fn came(&self, line: Line, bytes: &[u8]) {
+        if self.profile.bytes {
+            self.bytes()
+                .entry(line)
+                .or_default()
+                .extend_from_slice(bytes);
+        }
+    }
+
+    /// Every byte so far, by connection.
+    pub(super) fn bytes(&self) -> MutexGuard<'_, BTreeMap<Line, Vec<u8>>> {
+        guard(&self.bytes)
     }
 
     fn spend(&self, wanted: impl Fn(&Effect) -> bool) -> bool {
@@ -247,8 +266,8 @@ impl Server {
         let connection = self
             .hub
             .connect(|line| Connection::new(line, self.number, voice, socket));
-        if self.spend(|effect| matches!(effect, Effect::ResetAtAccept)) {
-            connection.put([Out::End(Ending::Reset)]);
+        if let Some(steps) = self.steps_at_accept() {
+            connection.put(steps.into_iter().filter_map(Step::out));
         }
         let line = connection.line;
         let presence = Presence::new(connection, self);
@@ -272,7 +291,7 @@ impl Server {
         }
     }
 
-    fn hear(&self, connection: &Connection, read: u64, raw: Bytes, heard: Heard) {
+    fn hear(&self, connection: &Connection, read: u64, raw: Bytes, heard: Heard, followed: bool) {
         let before = connection.count_request();
         let now = Instant::now();
         let (kind, sid, rid) = heard.classify();
@@ -280,6 +299,7 @@ impl Server {
             when: now,
             connection: connection.line,
             reused: before > 0,
+            followed,
             sid,
             rid,
             kind,
@@ -434,22 +454,5 @@ impl Life {
             },
             voice,
         }
-    }
-}
-
-fn misbehave(connection: &Connection, reaction: Reaction) {
-    match reaction {
-        Reaction::Close(ending) => connection.put([Out::End(ending)]),
-        Reaction::Raw { bytes, close } => {
-            connection.answered_raw();
-            connection.put([Out::Bytes(bytes)]);
-            if close {
-                connection.end();
-            }
-        }
-        Reaction::Status(status) => {
-            connection.answer(&connection.voice.page(status), &Manner::default());
-        }
-        Reaction::Ignore | Reaction::Serve | Reaction::ServeAs(_) | Reaction::LoseAnswer(_) => {}
     }
 }

@@ -71,11 +71,17 @@ impl Server {
             Found::Malformed { raw } => (raw, Heard::Broken(error(STREAM_ERROR))),
             Found::Undecodable { raw } => (raw, Heard::Broken(vec![Out::End(Ending::Eof)])),
         };
-        self.hear(connection, read, raw, heard);
+        self.hear(connection, read, raw, heard, false);
     }
 
     /// Hears a request of an HTTP server.
-    pub(in super::super) fn hear_http(&self, connection: &Connection, read: u64, asked: Asked) {
+    pub(in super::super) fn hear_http(
+        &self,
+        connection: &Connection,
+        read: u64,
+        asked: Asked,
+        followed: bool,
+    ) {
         let voice = &connection.voice;
         let unreadable = || voice.write(&voice.unreadable(), &Manner::default()).into();
         let (raw, heard) = match asked {
@@ -113,6 +119,6 @@ impl Server {
             }
             Asked::Unreadable { raw } => (raw, Heard::Broken(unreadable())),
         };
-        self.hear(connection, read, raw, heard);
+        self.hear(connection, read, raw, heard, followed);
     }
 }
