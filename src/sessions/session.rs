@@ -46,7 +46,7 @@ pub enum Refusal {
 /// One live session. Its sid is a credential, so that `{:?}` leaves it out.
 ///
 /// It is made from a [`Pin`](super::Pin), and [`Self::pin`] gives that back. The fields of the pin that every request
-/// reads are here without a lock; the others are in [`State`].
+/// reads are here without a lock; the others are in `State`.
 pub struct Session {
     sid: Box<str>,
     terms: Terms,
