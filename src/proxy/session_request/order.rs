@@ -12,13 +12,13 @@ use super::super::request_record::RequestRecord;
 use super::super::termination_state::Phase;
 use super::SessionRequest;
 use crate::sessions::{Look, Proof, Turn};
-use crate::timers::{self, Coarse};
+use crate::timers;
 
 /// How long a request waits for one with a lower rid that has not been seen.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What has to be sent again waits so long for others of its session that meet the same trouble: their
-/// connections end at the same moment, and their tasks are woken one after the other.
+/// How long a request waits before it is sent again, so that other requests of its session can report the same
+/// failure: their connections end at the same moment, but their tasks wake one after the other.
 const REGROUP: Duration = Duration::from_millis(2);
 
 impl SessionRequest {
@@ -37,7 +37,7 @@ impl SessionRequest {
     pub(super) async fn turn_again(&self) {
         self.session.again(&self.place);
         if self.session.under_way() > 1 {
-            Coarse::after(REGROUP).await;
+            timers::exactly(Instant::now() + REGROUP).await;
         }
         self.turn().await;
     }
