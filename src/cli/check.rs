@@ -42,13 +42,7 @@ mod tests {
 
     #[test]
     fn the_verdict_counts_nodes_and_names_addresses() {
-        let node = |name: &str| NodeSettings {
-            name: name.to_owned(),
-            address: format!("{name}:5280"),
-            weight: 1,
-            max_sessions: 0,
-            public_url: None,
-        };
+        let node = |name: &str| NodeSettings::new(name.to_owned(), format!("{name}:5280"));
         let one = Settings::for_nodes(vec![node("t1")]);
         assert_eq!(verdict(&one), "ok (1 node, listening on 127.0.0.1:0)");
         let two = Settings::for_nodes(vec![node("t1"), node("t2")]);

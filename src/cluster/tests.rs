@@ -28,13 +28,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         cors: Cors::default(),
         node_list: None,
         nodes: (1..=nodes)
-            .map(|n| NodeSettings {
-                name: format!("t{n}"),
-                address: format!("192.0.2.{n}:5280"),
-                weight: 1,
-                max_sessions: 0,
-                public_url: None,
-            })
+            .map(|n| NodeSettings::new(format!("t{n}"), format!("192.0.2.{n}:5280")))
             .collect(),
         health: Health {
             probe: Probe::Tcp,

@@ -172,6 +172,19 @@ pub struct NodeSettings {
     pub public_url: Option<String>,
 }
 
+impl NodeSettings {
+    /// A node of weight 1, without a limit of sessions and without a public URL.
+    pub fn new(name: impl Into<String>, address: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            address: address.into(),
+            weight: 1,
+            max_sessions: 0,
+            public_url: None,
+        }
+    }
+}
+
 /// How nodes are probed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
@@ -306,7 +319,7 @@ pub struct Timeouts {
 pub struct Log {
     /// Text or JSON.
     pub format: LogFormat,
-    /// A filter as `RUST_LOG` takes it, known to parse; `RUST_LOG` goes before it.
+    /// A filter as `RUST_LOG` takes it, known to parse; `RUST_LOG` overrides it.
     pub filter: String,
     /// Which requests have a line; off by default.
     pub access: AccessLog,
@@ -323,7 +336,7 @@ pub enum AccessLog {
     On,
     /// Those that did not end as they should.
     Failures,
-    /// Those, and all of one session in so many; 2 to a million.
+    /// Those, and all of one session in this number; 2 to a million.
     Sample(NonZeroU32),
 }
 
@@ -332,7 +345,7 @@ pub enum AccessLog {
 pub struct Traces {
     /// The collector's URL for traces, `http://host:port/path`.
     pub endpoint: String,
-    /// Of requests that are no part of a trace already, one in so many begins one; 1 to a million,
+    /// Of requests that are no part of a trace already, one in this number begins one; 1 to a million,
     /// 1 by default.
     pub sample: u32,
 }

@@ -406,13 +406,9 @@ fn outcome(before: &Tally, after: &Tally, lost: usize, back: bool) -> String {
 }
 
 fn start_balancer(nodes: &[Node]) -> Result<Server, StartError> {
-    let nodes = nodes.iter().map(|node| NodeSettings {
-        name: node.name().to_owned(),
-        address: node.address().to_string(),
-        weight: 1,
-        max_sessions: 0,
-        public_url: None,
-    });
+    let nodes = nodes
+        .iter()
+        .map(|node| NodeSettings::new(node.name().to_owned(), node.address().to_string()));
     let mut settings = Settings::for_nodes(nodes.collect());
     // All clients have the same address here.
     settings.placement = Placement::LeastSessions;

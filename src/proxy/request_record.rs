@@ -208,7 +208,7 @@ impl RequestRecord {
     /// Notes that the request is to go to `node`.
     pub(super) fn goes_to(&self, node: NodeId) {
         self.node.store(node.0, Ordering::Relaxed);
-        // One task: nobody writes meanwhile. It stays at its most.
+        // Only this task writes it. It stays at its highest value.
         let tries = self.tries.load(Ordering::Relaxed).saturating_add(1);
         self.tries.store(tries, Ordering::Relaxed);
     }
@@ -376,7 +376,7 @@ fn address(address: IpAddr, place: &mut [u8; LONGEST_ADDRESS]) -> &str {
     std::str::from_utf8(&place[..end]).unwrap_or_default()
 }
 
-/// A request that nobody answers any more: its client went away, or the process ends.
+/// A request without an answer: its client went away, or the process ends.
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         if self.counted {
@@ -411,13 +411,7 @@ mod tests {
     /// A creation is tried at each node that is up and refuses: a thousand, where a whole hall fails.
     #[tokio::test]
     async fn tries_beyond_all_numbers_are_many() {
-        let settings = Settings::for_nodes(vec![NodeSettings {
-            name: "t1".to_owned(),
-            address: "127.0.0.1:9".to_owned(),
-            weight: 1,
-            max_sessions: 0,
-            public_url: None,
-        }]);
+        let settings = Settings::for_nodes(vec![NodeSettings::new("t1", "127.0.0.1:9")]);
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(&settings, &metrics));
         let proxy = Arc::new(Proxy::new(&settings, cluster, metrics).unwrap());

@@ -122,13 +122,7 @@ fn fastest(threads: usize, work: &(impl Fn() + Sync)) -> Result<f64> {
 fn scrapes(nodes: u16, count: usize) -> Result<()> {
     let settings = Settings::for_nodes(
         (1..=nodes)
-            .map(|number| NodeSettings {
-                name: format!("t{number}"),
-                address: format!("127.0.0.1:{number}"),
-                weight: 1,
-                max_sessions: 0,
-                public_url: None,
-            })
+            .map(|number| NodeSettings::new(format!("t{number}"), format!("127.0.0.1:{number}")))
             .collect(),
     );
     let metrics = Arc::new(Metrics::new());

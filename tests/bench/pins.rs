@@ -91,13 +91,7 @@ pub(crate) fn measure(count: usize) -> Result<()> {
 }
 
 fn table(limit: usize) -> Arc<Sessions> {
-    let node = |number: u16| NodeSettings {
-        name: format!("t{number}"),
-        address: format!("127.0.0.1:{number}"),
-        weight: 1,
-        max_sessions: 0,
-        public_url: None,
-    };
+    let node = |number: u16| NodeSettings::new(format!("t{number}"), format!("127.0.0.1:{number}"));
     let settings = Settings::for_nodes(vec![node(1), node(2)]);
     let metrics = Arc::new(Metrics::new());
     let cluster = Arc::new(Cluster::new(&settings, &metrics));

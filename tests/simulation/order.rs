@@ -141,13 +141,7 @@ impl World {
     }
 
     async fn without_session(terms: &str) -> Self {
-        let mut settings = Settings::for_nodes(vec![NodeSettings {
-            name: "t1".to_owned(),
-            address: NODE.to_string(),
-            weight: 1,
-            max_sessions: 0,
-            public_url: None,
-        }]);
+        let mut settings = Settings::for_nodes(vec![NodeSettings::new("t1", NODE.to_string())]);
         settings.timeouts.connect = Duration::from_secs(20);
         // The first verdict, and none that the tests do not ask for.
         settings.health.interval = Duration::from_secs(3600);

@@ -29,13 +29,9 @@ pub(crate) async fn tigase_nodes(count: usize) -> Vec<Node> {
 
 /// Settings for these nodes, with probes so quick that tests need not wait for them.
 pub(crate) fn settings(nodes: &[Node]) -> Settings {
-    let nodes = nodes.iter().map(|node| NodeSettings {
-        name: node.name().to_owned(),
-        address: node.address().to_string(),
-        weight: 1,
-        max_sessions: 0,
-        public_url: None,
-    });
+    let nodes = nodes
+        .iter()
+        .map(|node| NodeSettings::new(node.name().to_owned(), node.address().to_string()));
     let mut settings = Settings::for_nodes(nodes.collect());
     settings.threads = 1;
     settings.health.interval = Duration::from_millis(100);

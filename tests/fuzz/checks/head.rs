@@ -36,13 +36,7 @@ struct Served {
 }
 
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
-    let mut settings = Settings::for_nodes(vec![NodeSettings {
-        name: "t1".to_owned(),
-        address: "192.0.2.1:5280".to_owned(),
-        weight: 1,
-        max_sessions: 0,
-        public_url: None,
-    }]);
+    let mut settings = Settings::for_nodes(vec![NodeSettings::new("t1", "192.0.2.1:5280")]);
     settings.trusted_proxies = address::trusted();
     settings.bosh.max_body = 1024;
     settings
