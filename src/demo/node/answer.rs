@@ -2,11 +2,10 @@
 //! pieces in which a misbehaving node sends them. It decides nothing about sessions.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::fault::{Cut, Ending, Framing, Manner};
+use super::fault::{Cut, Ending, Framing, Manner, Step};
 use super::profile::{Rules, Software};
 use super::session::{REQUESTS, Reply, Session};
 use super::words::{CORS_OTHERS, CORS_TIGASE, GET_TEXT, SERVER_TIGASE};
@@ -14,20 +13,6 @@ use super::xml::push_attribute;
 
 const HTTPBIND: &str = "http://jabber.org/protocol/httpbind";
 const CONTENT_TYPE: &str = "text/xml; charset=utf-8";
-
-/// One thing for a connection to do.
-#[derive(Clone, Debug)]
-pub(super) enum Out {
-    Bytes(Bytes),
-    Bytewise(Bytes),
-    Pause(Duration),
-    Repeat {
-        bytes: Bytes,
-        times: usize,
-        pause: Duration,
-    },
-    End(Ending),
-}
 
 /// An HTTP answer before it is written.
 #[derive(Clone, Debug)]
@@ -181,7 +166,7 @@ impl Voice {
         out + "</body>"
     }
 
-    /// The answer to a sid that nobody knows here.
+    /// The answer to an unknown sid.
     pub(super) fn unknown_sid(&self) -> Answer {
         let body = ended("item-not-found");
         match self.software {
@@ -237,13 +222,13 @@ impl Voice {
     }
 
     /// Puts an answer into bytes, pauses and ends.
-    pub(super) fn write(&self, answer: &Answer, manner: &Manner) -> VecDeque<Out> {
+    pub(super) fn write(&self, answer: &Answer, manner: &Manner) -> VecDeque<Step> {
         let mut outs = VecDeque::new();
         if let Some(ending) = manner.lost {
-            return VecDeque::from([Out::End(ending)]);
+            return VecDeque::from([Step::End(ending)]);
         }
         if !manner.delay.is_zero() {
-            outs.push_back(Out::Pause(manner.delay));
+            outs.push_back(Step::Pause(manner.delay));
         }
         let mut bytes = Vec::new();
         if manner.continue_first {
@@ -265,9 +250,9 @@ impl Voice {
         }
         let bytes = Bytes::from(bytes);
         outs.push_back(if manner.bytewise {
-            Out::Bytewise(bytes)
+            Step::Bytewise(bytes)
         } else {
-            Out::Bytes(bytes)
+            Step::Bytes(bytes)
         });
         let stalls = manner.cut == Some(Cut::AfterHead);
         let ends = answer.ends
@@ -275,7 +260,7 @@ impl Voice {
             || manner.framing == Framing::Close
             || manner.cut == Some(Cut::InBody);
         if ends && !stalls {
-            outs.push_back(Out::End(Ending::Eof));
+            outs.push_back(Step::End(Ending::Eof));
         }
         outs
     }
@@ -356,7 +341,7 @@ mod tests {
         let outs = voice.write(&voice.unknown_sid(), &manner);
         assert!(matches!(
             outs.iter().collect::<Vec<_>>()[..],
-            [Out::End(Ending::Reset)]
+            [Step::End(Ending::Reset)]
         ));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::answer::{Answer, Out, Voice};
+use super::answer::{Answer, Voice};
 use super::fault::{Ending, Manner, Step};
 use super::http::Requests;
 use super::profile::Software;
@@ -27,7 +27,7 @@ pub(super) struct Connection {
     pub(super) node: u32,
     pub(super) voice: Arc<Voice>,
     socket: Socket,
-    outbox: Mutex<VecDeque<Out>>,
+    outbox: Mutex<VecDeque<Step>>,
     wake: Notify,
     asked: AtomicU64,
     answered: AtomicU64,
@@ -61,14 +61,14 @@ impl Connection {
     }
 
     /// Does these things, soon.
-    pub(super) fn put(&self, outs: impl IntoIterator<Item = Out>) {
+    pub(super) fn put(&self, outs: impl IntoIterator<Item = Step>) {
         self.outbox().extend(outs);
         self.wake.notify_one();
     }
 
     /// Ends with EOF once everything is written.
     pub(super) fn end(&self) {
-        self.put([Out::End(Ending::Eof)]);
+        self.put([Step::End(Ending::Eof)]);
     }
 
     /// Lets the task look around.
@@ -102,7 +102,7 @@ impl Connection {
             .clone()
     }
 
-    fn outbox(&self) -> MutexGuard<'_, VecDeque<Out>> {
+    fn outbox(&self) -> MutexGuard<'_, VecDeque<Step>> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -119,15 +119,16 @@ impl Connection {
                 return Ok(true);
             };
             match out {
-                Out::Bytes(bytes) => self.socket.write(&bytes).await?,
-                Out::Bytewise(bytes) => {
+                Step::Bytes(bytes) => self.socket.write(&bytes).await?,
+                Step::Bytewise(bytes) => {
                     for byte in &bytes {
                         self.socket.write(std::slice::from_ref(byte)).await?;
                         tokio::task::yield_now().await;
                     }
                 }
-                Out::Pause(pause) => sleep(pause).await,
-                Out::Repeat {
+                Step::Pause(pause) => sleep(pause).await,
+                Step::Stall => {}
+                Step::Repeat {
                     bytes,
                     times,
                     pause,
@@ -139,11 +140,11 @@ impl Connection {
                         }
                     }
                 }
-                Out::End(Ending::Eof) => {
+                Step::End(Ending::Eof) => {
                     self.socket.end().await?;
                     return Ok(false);
                 }
-                Out::End(Ending::Reset) => {
+                Step::End(Ending::Reset) => {
                     self.reset_at_end();
                     return Ok(false);
                 }
@@ -203,7 +204,7 @@ impl Reader {
                     && requests.has_rest()
                     && let Some(steps) = server.steps_at_part()
                 {
-                    connection.put(steps.into_iter().filter_map(Step::out));
+                    connection.put(steps);
                 }
             }
         }

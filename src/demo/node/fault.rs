@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::answer::Out;
 use super::record::Seen;
 use super::words::STREAM_ERROR;
 
@@ -19,11 +18,13 @@ pub enum Ending {
     Reset,
 }
 
-/// A part of a scripted answer.
+/// One thing for a connection to do.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Writes these bytes.
     Bytes(Bytes),
+    /// Writes these bytes, each by itself.
+    Bytewise(Bytes),
     /// Does nothing for this time.
     Pause(Duration),
     /// Writes the same bytes again and again, until the client has closed.
@@ -39,26 +40,6 @@ pub enum Step {
     End(Ending),
     /// Answers nothing more, and keeps the connection open.
     Stall,
-}
-
-impl Step {
-    pub(super) fn out(self) -> Option<Out> {
-        Some(match self {
-            Self::Bytes(bytes) => Out::Bytes(bytes),
-            Self::Pause(pause) => Out::Pause(pause),
-            Self::Repeat {
-                bytes,
-                times,
-                pause,
-            } => Out::Repeat {
-                bytes,
-                times,
-                pause,
-            },
-            Self::End(ending) => Out::End(ending),
-            Self::Stall => return None,
-        })
-    }
 }
 
 /// What a node does with one request.
@@ -379,7 +360,7 @@ impl Fault {
         Self::manner("connection_close", Manner::default().connection_close())
     }
 
-    /// Only so many times.
+    /// Only this many times.
     #[must_use]
     pub fn times(mut self, count: u32) -> Self {
         self.left = Some(count);

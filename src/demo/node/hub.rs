@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::answer::{Answer, Out};
+use super::answer::Answer;
 use super::clock::Clock;
 use super::connection::Connection;
-use super::fault::Manner;
+use super::fault::{Manner, Step};
 use super::profile::{Rules, Software};
 use super::record::Fate;
 use super::session::{Act, Line, Request, Session, Terms};
@@ -53,7 +53,7 @@ impl Hub {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many messages were sent to nobody.
+    /// How many messages had no addressee.
     #[must_use]
     pub fn undelivered(&self) -> usize {
         self.lock().undelivered
@@ -315,7 +315,7 @@ impl State {
                 Act::Close { line, delay } => {
                     if let Some(connection) = self.lines.get(&line) {
                         if !delay.is_zero() {
-                            connection.put([Out::Pause(delay)]);
+                            connection.put([Step::Pause(delay)]);
                         }
                         connection.end();
                     }

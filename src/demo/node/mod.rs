@@ -258,7 +258,7 @@ impl Node {
         self.server.changed.notify_waiters();
     }
 
-    /// Stops: the kernel still accepts connections and takes bytes, and nobody reads or answers.
+    /// Stops: the kernel still accepts connections and takes bytes, and the node reads and answers nothing.
     pub fn freeze(&self) {
         self.server.freeze(true);
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::answer::Voice;
 use super::clock::Clock;
 use super::connection::{Connection, Presence, serve};
-use super::fault::{Effect, Fault, Manner, Reaction, Step};
+use super::fault::{Effect, Fault, Manner, Reaction};
 use super::hub::{Asker, Hub};
 use super::profile::{Profile, Software};
 use super::record::{Fate, Seen};
@@ -267,7 +267,7 @@ impl Server {
             .hub
             .connect(|line| Connection::new(line, self.number, voice, socket));
         if let Some(steps) = self.steps_at_accept() {
-            connection.put(steps.into_iter().filter_map(Step::out));
+            connection.put(steps);
         }
         let line = connection.line;
         let presence = Presence::new(connection, self);

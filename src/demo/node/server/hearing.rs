@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::super::answer::Out;
 use super::super::connection::Connection;
-use super::super::fault::{Ending, Manner};
+use super::super::fault::{Ending, Manner, Step};
 use super::super::http::Asked;
 use super::super::profile::Software;
 use super::super::record::Kind;
@@ -20,7 +19,7 @@ pub(super) enum Heard {
     },
     Options,
     /// Nothing that a session could be asked; answered like this.
-    Broken(Vec<Out>),
+    Broken(Vec<Step>),
 }
 
 impl Heard {
@@ -53,8 +52,8 @@ impl Server {
     pub(in super::super) fn hear_xml(&self, connection: &Connection, read: u64, found: Found) {
         let error = |text: &'static str| {
             vec![
-                Out::Bytes(Bytes::from_static(text.as_bytes())),
-                Out::End(Ending::Eof),
+                Step::Bytes(Bytes::from_static(text.as_bytes())),
+                Step::End(Ending::Eof),
             ]
         };
         let (raw, heard) = match found {
@@ -69,7 +68,7 @@ impl Server {
             Found::Plain { raw } => (raw, Heard::Get { head_only: false }),
             Found::StreamOpened { raw } => (raw, Heard::Broken(error(STREAM_OPENED))),
             Found::Malformed { raw } => (raw, Heard::Broken(error(STREAM_ERROR))),
-            Found::Undecodable { raw } => (raw, Heard::Broken(vec![Out::End(Ending::Eof)])),
+            Found::Undecodable { raw } => (raw, Heard::Broken(vec![Step::End(Ending::Eof)])),
         };
         self.hear(connection, read, raw, heard, false);
     }
@@ -88,7 +87,7 @@ impl Server {
             Asked::Expecting => {
                 if voice.software == Software::Ejabberd {
                     let line = Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n");
-                    connection.put([Out::Bytes(line)]);
+                    connection.put([Step::Bytes(line)]);
                 }
                 return;
             }
@@ -113,8 +112,8 @@ impl Server {
                     Software::Ejabberd => voice.unreadable(),
                     Software::Tigase | Software::Prosody => voice.unknown_sid(),
                 };
-                let mut outs: Vec<Out> = voice.write(&answer, &Manner::default()).into();
-                outs.push(Out::End(Ending::Eof));
+                let mut outs: Vec<Step> = voice.write(&answer, &Manner::default()).into();
+                outs.push(Step::End(Ending::Eof));
                 (raw, Heard::Broken(outs))
             }
             Asked::Unreadable { raw } => (raw, Heard::Broken(unreadable())),

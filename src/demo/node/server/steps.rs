@@ -1,6 +1,5 @@
 //! Scripted steps: in place of an answer, before a request, and after a part of one.
 
-use super::super::answer::Out;
 use super::super::connection::Connection;
 use super::super::fault::{Effect, Manner, Reaction, Step};
 use super::{Server, guard};
@@ -46,12 +45,12 @@ fn at_part(effect: &Effect) -> Option<&Vec<Step>> {
 /// Does what a reaction says that does not run the request.
 pub(super) fn misbehave(connection: &Connection, reaction: Reaction) {
     match reaction {
-        Reaction::Close(ending) => connection.put([Out::End(ending)]),
+        Reaction::Close(ending) => connection.put([Step::End(ending)]),
         Reaction::Steps(steps) => {
             if !matches!(steps.last(), Some(Step::Stall)) {
                 connection.answered_raw();
             }
-            connection.put(steps.into_iter().filter_map(Step::out));
+            connection.put(steps);
         }
         Reaction::Status(status) => {
             connection.answer(&connection.voice.page(status), &Manner::default());
