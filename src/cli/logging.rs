@@ -1,7 +1,7 @@
 //! Starts the log: to stderr, as text or as JSON lines, filtered.
 //!
 //! Log lines go to stderr, as those of Envoy do: stdout belongs to results. The environment
-//! variable `RUST_LOG`, if it is set and not empty, goes before the file's filter. Whether requests
+//! variable `RUST_LOG`, if it is set and not empty, overrides the file's filter. Whether requests
 //! are logged is a setting of its own (`log.access`), unless the filter itself speaks of them.
 
 use std::env;
@@ -21,7 +21,7 @@ use crate::config::{AccessLog, Log, LogFormat};
 use crate::log::{self, Flush};
 use crate::proxy::TARGET;
 
-/// The variable whose filter goes before the file's.
+/// The variable whose filter overrides the file's.
 const VARIABLE: &str = "RUST_LOG";
 
 /// Why the log could not be started.

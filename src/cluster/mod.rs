@@ -324,8 +324,8 @@ impl Cluster {
         warn!(node = %node.name, pins, "node has lost its sessions, their pins are dropped");
     }
 
-    /// Whether some node is up that takes new sessions: one that the operator has taken out helps
-    /// nobody who has none.
+    /// Whether some node is up that takes new sessions: one that the operator has taken out
+    /// does not count.
     pub fn any_up(&self) -> bool {
         self.set
             .load()

@@ -1,6 +1,6 @@
 //! One node: its name, its address, its state. A fact has one writer: the node's probe task
-//! writes the verdict and the resolved addresses, the operator the state, whoever meets a failure
-//! writes that.
+//! writes the verdict and the resolved addresses, the operator the state. The task that meets a failure
+//! writes the last failure.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, Ordering};

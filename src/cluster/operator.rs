@@ -67,9 +67,9 @@ impl LastNode {
 }
 
 impl Cluster {
-    /// Sets what the operator decided about a node, and says what it was before. Whoever waits at
-    /// a node that goes into `maint` is woken and moves on; so is who waits for a node, when one
-    /// becomes ready.
+    /// Sets what the operator decided about a node, and says what it was before. Requests
+    /// that wait at a node that goes into `maint` are woken and move on. Requests that wait for any node
+    /// are woken when one becomes ready.
     ///
     /// # Errors
     /// Without `force`, if no node would be left for new sessions that has one now.

@@ -25,10 +25,10 @@ use tokio::time::Instant;
 
 use super::ClientKey;
 
-/// So many sessions that are unknown to their node make it one that has lost them all.
+/// This many sessions must be unknown to a node until it counts as restarted.
 const ENOUGH: usize = 3;
 
-/// They have to be told so within this time.
+/// Their item-not-found answers must come within this time.
 const SPAN: Duration = Duration::from_secs(10);
 
 /// No more of them are kept; the oldest goes.
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_whose_connections_broke_and_that_knows_nobody_has_lost_its_sessions() {
+    fn a_node_has_lost_its_sessions_when_connections_broke_and_it_knows_no_session() {
         let (detector, now) = (RestartDetector::default(), Instant::now());
         let before = detector.epoch();
         detector.broke(before, now);

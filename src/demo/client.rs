@@ -157,7 +157,7 @@ impl Client {
     /// A client of whatever listens there, with its first connection open.
     ///
     /// # Errors
-    /// Where nobody accepts.
+    /// If the connection is refused or takes too long.
     pub async fn connect(address: SocketAddr) -> Result<Self, Error> {
         let client = Self::to(address);
         let loan = client.lend().await?;
@@ -221,7 +221,7 @@ impl Client {
         self
     }
 
-    /// Keeping at most so many connections.
+    /// Sets how many connections it keeps at most.
     #[must_use]
     pub fn most(mut self, connections: usize) -> Self {
         self.most = connections;
@@ -417,7 +417,7 @@ impl Client {
     }
 }
 
-/// Whether an idle connection was closed, or has bytes that nobody asked for.
+/// Whether an idle connection was closed, or has bytes without a request.
 fn is_stale(stream: &Stream) -> bool {
     // The kernel is asked: what tokio knows may be older.
     let peeked = match stream.socket() {

@@ -24,7 +24,7 @@ pub(super) struct Share {
 pub(super) struct UsedUp;
 
 impl BodyBudget {
-    /// So many bytes.
+    /// The bytes that are reserved.
     pub(super) const fn new(most: usize) -> Self {
         Self {
             most,
@@ -42,7 +42,7 @@ impl BodyBudget {
 }
 
 impl Share {
-    /// Takes so many bytes more.
+    /// Reserves this many bytes more.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), UsedUp> {
         self.bytes += bytes;
         let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);

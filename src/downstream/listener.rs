@@ -32,7 +32,7 @@ const BLINK: Duration = Duration::from_millis(1);
 /// and `ENOBUFS`.
 const SHORTAGES: [i32; 4] = [12, 23, 24, 105];
 
-/// So many files before the reserve it is looked at each time whether there is one.
+/// This close to the reserve, each accept checks for a free descriptor.
 const NEAR: i32 = 32;
 
 /// One of the addresses that clients connect to, and how it serves them.

@@ -9,7 +9,7 @@ use crate::upstream;
 /// Why a probe failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The host name stands for no address, or nobody could say for which.
+    /// The host name has no address, or the name service failed.
     Unresolved(io::Error),
     /// The name service did not answer in time.
     ResolverSilent(Duration),

@@ -153,7 +153,7 @@ impl Watch {
                 Some(result) = asked.join_next() => {
                     let (result, sent) = result.unwrap_or_else(|error| match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
-                        Err(_) => unreachable!("nobody aborts a probe but its owner, at its end"),
+                        Err(_) => unreachable!("only the owner of a probe aborts it, at its end"),
                     });
                     let passed = self.take(result, sent);
                     if passed || self.judge.is_settled() || asked.is_empty() {

@@ -188,7 +188,7 @@ impl Question {
             forwarded_proto: Proto::Http,
             forwarded_host: None,
         };
-        let request = upstream::write_request(&head, wrapper_of_nobody().as_bytes());
+        let request = upstream::write_request(&head, wrapper_of_unknown_sid().as_bytes());
         connection.send(&request, self.timeout).await?;
         let answer = connection.receive(MAX_ANSWER, self.timeout).await?;
         match bosh::read_response(&answer.body) {
@@ -212,8 +212,8 @@ async fn ask_http(stream: Stream, host: &str, path: &str) -> Result<(), Failure>
     }
 }
 
-/// A wrapper with a sid that nobody made.
-fn wrapper_of_nobody() -> String {
+/// A wrapper with a sid that no node made.
+fn wrapper_of_unknown_sid() -> String {
     let rid = fastrand::u32(1_000_000..);
     format!(
         "<body rid='{rid}' sid='{}' xmlns='{}'/>",

@@ -7,7 +7,7 @@ use super::{Error, MAX_FIELDS};
 /// One field: its name, and its value without blanks around it.
 pub type Field<'a> = httparse::Header<'a>;
 
-/// Where httparse puts the fields of one head. It lies on the stack of whoever parses, and is not
+/// Where httparse puts the fields of one head. It lies on the stack of the caller, and is not
 /// initialised, so it costs nothing.
 #[derive(Debug)]
 pub struct Room<'a>(pub(super) [MaybeUninit<Field<'a>>; MAX_FIELDS]);

@@ -60,7 +60,7 @@ impl HeadEnd {
     ///
     /// # Errors
     /// `TooLarge` past [`MAX_HEAD`]; `Invalid` for a line that ends with LF alone. For an answer:
-    /// `NotHttp` at the first byte that is none of `HTTP/`, `Invalid` for a version other than 1.0 and
+    /// `NotHttp` at the first byte that differs from `HTTP/`. `Invalid` for a version other than 1.0 and
     /// 1.1. For a request: `NotHttp` at the first byte that no method has.
     pub fn find(&mut self, input: &[u8]) -> Result<Option<usize>, Error> {
         let mut at = self.usual_start(input);

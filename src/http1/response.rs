@@ -48,7 +48,7 @@ impl ResponseHead {
             return Err(Error::Invalid("a status outside 100 to 599"));
         }
         if status == 101 {
-            return Err(Error::Invalid("an upgrade that nobody asked for"));
+            return Err(Error::Invalid("an upgrade that was not requested"));
         }
         let fields = ResponseFields::read(response.headers)?;
         let is_1_1 = response.version == Some(1);
@@ -89,7 +89,7 @@ impl<'a> ResponseFields<'a> {
                 16 if is(field, "content-encoding")
                     && !field.value.eq_ignore_ascii_case(b"identity") =>
                 {
-                    return Err(Error::Invalid("a Content-Encoding that nobody asked for"));
+                    return Err(Error::Invalid("a Content-Encoding that was not requested"));
                 }
                 17 if is(field, "transfer-encoding") => {
                     if read.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {

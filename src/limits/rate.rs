@@ -25,7 +25,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// So many in a second in the long run, and so many at once; none if any number may.
+    /// The rate in a second in the long run, and the burst; none without a limit.
     pub(super) fn new(per_second: u32, burst: u32) -> Option<Self> {
         let each = (SECOND / u64::from(per_second).clamp(1, SECOND)).max(1);
         (per_second > 0).then(|| Self {
@@ -83,7 +83,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// So many in a second in the long run and so many at once, for each client; none if any
+    /// The rate in a second in the long run and the burst, for each client; none if any
     /// number may (`per_second` is 0).
     pub fn new(per_second: u32, burst: u32) -> Option<Self> {
         Some(Self {

@@ -51,7 +51,7 @@ pub struct AccessLogger {
     /// Whether there are lines at all.
     on: bool,
     keys: (u64, u64),
-    /// Of the sessions, one in so many has its ordinary requests logged; 0 is none.
+    /// Of the sessions, one in this many has its ordinary requests logged; 0: none.
     every: u32,
     /// The process ends, and cuts what is under way.
     cut: AtomicBool,
@@ -114,7 +114,7 @@ impl AccessLogger {
     }
 }
 
-/// A key that nobody knows, for one run of the process.
+/// A random key for one run of the process.
 fn random_key() -> u128 {
     let mut key = [0; 16];
     if getrandom::fill(&mut key).is_err() {

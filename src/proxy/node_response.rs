@@ -44,8 +44,8 @@ pub(super) fn no_wrapper(node: &Node, status: u16, malformed: Malformed) {
     node.suspect(what, SystemTime::now());
 }
 
-/// A node answers one session's request with the sid of another. Whoever mixes up its sessions may
-/// have mixed up their stanzas as well, so that nothing of the answer goes to the client.
+/// A node answers one session's request with the sid of another. It may have
+/// mixed up their stanzas as well, so nothing of the response goes to the client.
 pub(super) fn refuse_foreign(node: &Node) {
     const WHAT: &str = "answered with another session's sid";
     // Once, and not for each request, until something else goes wrong there.

@@ -104,7 +104,7 @@ impl Proxy {
         })
     }
 
-    /// The same, with so many open files.
+    /// The same, with this limit of open files.
     #[must_use]
     pub fn with_files(self, files: Files) -> Self {
         Self {

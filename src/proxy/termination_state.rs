@@ -68,7 +68,7 @@ pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> 
 /// the balancer ends (`cut`).
 pub(super) const fn given_up(phase: Phase, cut: bool) -> &'static str {
     match (phase, cut) {
-        // While it is being read it is nobody else's yet.
+        // Only the client can end a request that is being read.
         (Phase::Request, _) => "CR",
         (Phase::Queue, false) => "CQ",
         (Phase::Queue, true) => "KQ",

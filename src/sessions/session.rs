@@ -140,8 +140,8 @@ impl Session {
         NodeId(self.node.load(Ordering::Acquire))
     }
 
-    /// The epoch of its node in which it was made there; none if another node made it, or nobody
-    /// knows which.
+    /// The epoch of its node in which it was made there; none if another node made it, or if
+    /// that is not known.
     pub fn made_in(&self) -> Option<Epoch> {
         let made = self.made.load(Ordering::Relaxed);
         (made != 0).then(|| Epoch::of_number(made))
@@ -340,8 +340,8 @@ impl Session {
         }
     }
 
-    /// Moves the session from a failed node to a survivor; whoever comes second learns where the
-    /// first has moved it. Says whether it is a pin, if this call did it.
+    /// Moves the session from a failed node to a survivor. Returns whether it is a pin, or none if another
+    /// request has moved it already.
     pub(super) fn move_to(&self, from: NodeId, to: NodeId) -> Option<bool> {
         let mut state = self.state();
         if self.node() != from {

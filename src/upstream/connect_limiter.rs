@@ -35,8 +35,8 @@ pub enum Priority {
     Pinned,
     /// A new session.
     Creation,
-    /// A session at a node that most likely does not know it: it was moved there, or nobody knows
-    /// its node.
+    /// A session at a node that most likely does not know it: it was moved there, or its
+    /// node is not known.
     Moved,
 }
 
@@ -157,7 +157,7 @@ impl Line {
         None
     }
 
-    /// The class whose permit it is; none if nobody waits.
+    /// The class whose permit it is; none if no connect waits.
     fn next_class(&self) -> Option<usize> {
         let classes = || (0..self.waiting.len()).filter(|class| !self.waiting[*class].is_empty());
         let starved = classes().filter(|class| self.passed_over[*class] >= MOST_PASSED_OVER);
@@ -252,7 +252,7 @@ impl ConnectLimiter {
         }
     }
 
-    /// A permit, if there is one to be had at once and nobody waits for it.
+    /// A permit, if one is free and no connect waits for it.
     pub fn try_permit(&self, now: Instant) -> Option<ConnectPermit<'_>> {
         let mut line = self.line();
         let free = line.waiting() == 0 && line.take(now).unwrap_or(false);

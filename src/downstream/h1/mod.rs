@@ -146,7 +146,7 @@ impl Connection {
                         partial.interim = partial.interim.get(taken..).unwrap_or_default();
                     }
                     Poll::Ready(_) => return Poll::Ready(self.ended(true, context)),
-                    // A client that sends its body all the same is served.
+                    // A client may send its body without waiting for the 100. It is served.
                     Poll::Pending => break,
                 }
             }

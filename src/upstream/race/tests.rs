@@ -92,7 +92,7 @@ async fn a_refusal_says_more_than_silence_and_comes_soon_where_the_rest_has_fail
     let (outcome, took, notes) = connecting(&candidates(&[1, 2], 1)).await;
     assert_eq!((outcome, took), ("refused", 250));
     assert_eq!(notes, [(address(1), false), (address(2), false)]);
-    // One that works again is found all the same.
+    // One that works again is still found.
     let _node = open(2);
     let (outcome, took, _) = connecting(&candidates(&[1, 2], 1)).await;
     assert_eq!((outcome, took), ("ok", 0));

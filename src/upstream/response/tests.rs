@@ -246,7 +246,7 @@ fn interim_answers() {
         ("HTTP/1.1 100 Continue\r\n\r\n<body/>", "not_http"),
         (
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
-            "invalid: an upgrade that nobody asked for",
+            "invalid: an upgrade that was not requested",
         ),
     ]);
 }
@@ -342,11 +342,11 @@ fn doubtful_framing_is_refused() {
         ),
         (
             "Content-Encoding: gzip",
-            "invalid: a Content-Encoding that nobody asked for",
+            "invalid: a Content-Encoding that was not requested",
         ),
         (
             "Content-Encoding: identity, gzip",
-            "invalid: a Content-Encoding that nobody asked for",
+            "invalid: a Content-Encoding that was not requested",
         ),
     ] {
         let bytes = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
