@@ -8,7 +8,7 @@
 //! - no exchange that began before is still under way there;
 //! - since then none of the sessions that it had made before has been answered as one that lives;
 //! - [`ENOUGH`] of them, of two networks at least, were answered item-not-found within [`SPAN`],
-//!   none of which had stayed away for too long.
+//!   none of which had stayed away for too long. Gone are those that are as old as these.
 //!
 //! No client brings this about alone: it would have to end the exchanges of all others. No cluster
 //! that shares its sessions does: what lives elsewhere was not made here, and does not count.
@@ -62,6 +62,11 @@ impl Epoch {
         let apart = other.0.wrapping_sub(self.0);
         apart != 0 && apart <= u32::MAX / 2
     }
+
+    /// How many epochs it is before `present`.
+    const fn age(self, present: Self) -> u32 {
+        present.0.wrapping_sub(self.0)
+    }
 }
 
 /// What speaks for and against a node that its sessions are gone.
@@ -78,8 +83,16 @@ struct Suspicion {
     since: Option<Instant>,
     /// Exchanges under way that began during this suspicion.
     late: u32,
-    /// When a session was unknown, newest first, and whose it was.
-    unknown: Vec<(Instant, ClientKey)>,
+    /// The sessions that were unknown, the last one first.
+    unknown: Vec<Unknown>,
+}
+
+/// A session that its node ought to know, and does not.
+#[derive(Debug)]
+struct Unknown {
+    when: Instant,
+    client: ClientKey,
+    made: Epoch,
 }
 
 impl Default for RestartDetector {
@@ -146,22 +159,27 @@ impl RestartDetector {
     /// A session of `client` that the node made in the epoch `made`, and that it ought to know,
     /// was answered item-not-found; `held` requests are under way at the node. If the node has
     /// lost its sessions: those that it made before the returned epoch are gone.
+    ///
+    /// That is the epoch after the one in which the last [`ENOUGH`] of them were made. A session that the
+    /// node made since, after its restart, is not among them, though a connection may have broken after it.
     pub fn lacks(&self, made: Epoch, client: ClientKey, held: u64, now: Instant) -> Option<Epoch> {
         let mut suspicion = self.suspicion();
         let epoch = self.epoch();
         if !epoch.is_suspect() || !made.is_before(epoch) {
             return None;
         }
-        suspicion.unknown.retain(|(when, _)| now < *when + SPAN);
-        suspicion.unknown.truncate(MOST_KEPT);
-        suspicion.unknown.insert(0, (now, client));
-        let networks = suspicion.unknown.iter().any(|(_, other)| *other != client);
+        let unknown = &mut suspicion.unknown;
+        unknown.retain(|seen| now < seen.when + SPAN);
+        unknown.truncate(MOST_KEPT);
+        let when = now;
+        unknown.insert(0, Unknown { when, client, made });
+        let networks = unknown.iter().any(|other| other.client != client);
+        let mut ages: Vec<u32> = unknown.iter().map(|seen| seen.made.age(epoch)).collect();
+        ages.sort_unstable();
         let earlier = held > u64::from(suspicion.late);
-        if suspicion.unknown.len() < ENOUGH || !networks || earlier {
-            return None;
-        }
+        let gone = ages.get(ENOUGH - 1).filter(|_| networks && !earlier)?;
         self.end(&mut suspicion);
-        Some(epoch)
+        Some(Epoch(epoch.0.wrapping_sub(*gone).wrapping_add(1)))
     }
 
     /// Ends a suspicion, if there is one.
@@ -277,6 +295,37 @@ mod tests {
         let (detector, now) = (RestartDetector::default(), Instant::now());
         detector.broke(detector.epoch(), now);
         assert_eq!(three(&detector, detector.epoch(), 0, now), None);
+    }
+
+    /// A connection of an old session breaks after the restart, since its session has ended. That starts
+    /// another suspicion, but says nothing of the sessions that were made between.
+    #[test]
+    fn sessions_made_after_the_restart_stay_when_another_connection_breaks() {
+        let (detector, now) = (RestartDetector::default(), Instant::now());
+        let before = detector.epoch();
+        detector.broke(before, now);
+        let after = detector.epoch();
+        detector.broke(after, now);
+        let gone = three(&detector, before, 0, now).expect("old sessions are gone");
+        assert!(before.is_before(gone));
+        assert!(
+            !after.is_before(gone),
+            "those made after the restart are there"
+        );
+    }
+
+    /// The node restarted twice: sessions made between are gone as well, once as many of them show it.
+    #[test]
+    fn sessions_made_between_two_restarts_go_when_enough_of_them_are_unknown() {
+        let (detector, now) = (RestartDetector::default(), Instant::now());
+        let before = detector.epoch();
+        detector.broke(before, now);
+        let between = detector.epoch();
+        detector.broke(between, now);
+        assert_eq!(detector.lacks(between, client(1), 0, now), None);
+        assert_eq!(detector.lacks(between, client(2), 0, now), None);
+        let gone = detector.lacks(between, client(3), 0, now).expect("gone");
+        assert!(between.is_before(gone) && before.is_before(gone));
     }
 
     #[test]
