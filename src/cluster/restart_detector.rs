@@ -160,7 +160,7 @@ impl RestartDetector {
     /// was answered item-not-found; `held` requests are under way at the node. If the node has
     /// lost its sessions: those that it made before the returned epoch are gone.
     ///
-    /// That is the epoch after the one in which the last [`ENOUGH`] of them were made. A session that the
+    /// That is the epoch after the one in which the last three of them were made. A session that the
     /// node made since, after its restart, is not among them, though a connection may have broken after it.
     pub fn lacks(&self, made: Epoch, client: ClientKey, held: u64, now: Instant) -> Option<Epoch> {
         let mut suspicion = self.suspicion();
