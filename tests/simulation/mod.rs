@@ -1,22 +1,35 @@
 //! The balancer on virtual time: whole clusters in one thread, with faults, from a seed.
 //!
-//! Everything of Bowline is the real thing, from the client's bytes (`downstream`) through
-//! `proxy`, `sessions`, `cluster` and `health` to the bytes for the node; only the sockets are pipes in
-//! memory (`src/transport/pipe.rs`), and tokio's clock jumps to the next timer whenever nothing can
-//! run. So an hour of a cluster takes a moment, and a seed repeats it to the byte.
+//! Everything of Bowline is real, from the client's bytes (`downstream`) through `proxy`, `sessions`,
+//! `cluster` and `health` to the bytes for the node. Only the sockets are pipes in memory
+//! (`src/transport/pipe.rs`), and tokio's clock jumps to the next timer when nothing can run. A seed
+//! repeats its run to the byte.
 //!
 //! ```text
-//! world    one seed: its nodes, faults, clients, and the end of it all
-//! node     a simulated node: sessions, held requests, faults
-//! client   a simulated client: what it does, and what it holds of its answers
-//! trace     what happened, and the invariants (as in tests/system/chaos/invariants.rs)
+//! plan        what a seed draws: faults, habits of nodes, settings, clients
+//! world       runs a plan
+//! node        a simulated node
+//! client      a simulated client, which checks its answers
+//! wire        messages and stanzas from bytes
+//! history     what happened, and what a fault excuses
+//! invariants  what must hold
+//! stanzas     the checker: every stanza exactly once and in order
+//! trace       a digest of a run, and a line for each event
+//! shrink      the smallest part of a plan that breaks the same invariant
+//! order       one session on virtual time: rid order and requests that stay unanswered
 //! ```
 //!
-//! `SIMULATION_SEEDS=A..B cargo test --lib simulation -- --nocapture` runs other seeds.
+//! `tests/simulation/run` runs seeds; README.md says how.
 
 mod client;
+mod history;
+mod invariants;
 mod node;
 mod order;
+mod plan;
+mod shrink;
+mod stanzas;
 mod tests;
 mod trace;
+mod wire;
 mod world;

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::node::read_message;
+use super::wire::read_message;
 
 /// A condition that has not come true by then never will.
 const PATIENCE: Duration = Duration::from_secs(1_000);
@@ -87,7 +87,8 @@ impl Node {
     }
 
     async fn serve(self: Arc<Self>, number: usize, mut connection: Pipe) {
-        while let Some((body, _)) = read_message(&mut connection).await {
+        let mut bytes = Vec::new();
+        while let Some((body, _)) = read_message(&mut connection, &mut bytes).await {
             let request = bosh::read_request(&body).expect("Bowline sends good wrappers");
             let answer = match request.sid.as_deref() {
                 None => format!("<body sid='a' {} xmlns='{HTTPBIND}'/>", self.terms),
@@ -199,7 +200,7 @@ impl World {
         tokio::spawn(async move {
             let written = near.write_all(request.as_bytes()).await;
             written.expect("the balancer reads");
-            let answer = read_message(&mut near).await;
+            let answer = read_message(&mut near, &mut Vec::new()).await;
             let (body, _) = answer.expect("the balancer answers");
             String::from_utf8(body).expect("an answer in UTF-8")
         })
