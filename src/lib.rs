@@ -44,7 +44,7 @@ extern crate self as bowline;
 mod fuzz;
 // Whole clusters in memory, which only unit tests can have.
 #[cfg(test)]
-#[path = "../tests/simulation/mod.rs"]
+#[path = "../tests/sim/mod.rs"]
 mod simulation;
 
 pub mod admin;

@@ -19,7 +19,7 @@
 //! order       one session on virtual time: rid order and requests that stay unanswered
 //! ```
 //!
-//! `tests/simulation/run` runs seeds; README.md says how.
+//! `tests/sim/run` runs seeds; README.md says how.
 
 mod client;
 mod history;

@@ -66,7 +66,7 @@ fn report(plan: &Plan, outcome: &Outcome) -> String {
     findings(&mut text, &outcome);
     let _ = write!(
         text,
-        "  again: tests/simulation/run --seed {seed} --keep '{kept}' --trace"
+        "  again: tests/sim/run --seed {seed} --keep '{kept}' --trace"
     );
     text
 }
