@@ -43,13 +43,9 @@ struct World {
 }
 
 fn settings(plan: &Plan, nodes: &[Arc<Node>]) -> Settings {
-    let named = nodes.iter().map(|node| NodeSettings {
-        name: format!("t{}", node.index),
-        address: node.address().to_string(),
-        weight: 1,
-        max_sessions: 0,
-        public_url: None,
-    });
+    let named = nodes
+        .iter()
+        .map(|node| NodeSettings::new(format!("t{}", node.index), node.address().to_string()));
     let mut settings = Settings::for_nodes(named.collect());
     settings.placement = plan.placement;
     if plan.by_address {
