@@ -13,8 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, Node, NodeId};
-use crate::events::{Event, EventKind};
-use crate::metrics::Metrics;
+use crate::observe::events::{Event, EventKind};
+use crate::observe::metrics::Metrics;
 
 /// From one look at the counters to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use crate::cluster::tests::settings;
     use crate::config::Placement;
-    use crate::metrics::CAUSES;
+    use crate::observe::metrics::CAUSES;
 
     #[test]
     fn a_wave_of_moves_is_one_event() {

@@ -20,16 +20,13 @@
 //! 3  sessions   pins, turns, expiry
 //! 3  limits     rates of clients, unknown sids, connections, open files
 //! 2  cluster    nodes, their states, placement
-//! 2  traces     spans for an OpenTelemetry collector, with a cargo feature
+//! 1  observe    metrics, events, the log, and traces: shown, and never decided by
 //! 1  upstream   one HTTP/1.1 exchange with a node
 //! 0  http1      heads, framing and chunks of HTTP/1.1, as bytes
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
-//! 0  metrics    counters and gauges
-//! 0  events     what happened, for a timeline
 //! 0  timers     many short waits on one timer
 //! 0  transport  sockets, and pipes in memory
-//! 0  log        lines on their way out
 //! ```
 
 // They panic where nothing can be written.
@@ -55,16 +52,13 @@ pub mod config;
 pub mod demo;
 pub mod digest;
 pub mod downstream;
-pub mod events;
 pub mod health;
 pub mod http1;
 pub mod limits;
-pub mod log;
-pub mod metrics;
+pub mod observe;
 pub mod proxy;
 pub mod server;
 pub mod sessions;
 pub mod timers;
-pub mod traces;
 pub mod transport;
 pub mod upstream;

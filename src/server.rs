@@ -22,8 +22,8 @@ use crate::digest;
 use crate::downstream::{self, Downstream, Drain, Listener};
 use crate::health::{self, Probes};
 use crate::limits::Files;
-use crate::log;
-use crate::metrics::Metrics;
+use crate::observe::log;
+use crate::observe::metrics::Metrics;
 use crate::proxy::Proxy;
 
 /// Connections that the kernel keeps for a listener until they are accepted.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Node, NodeId};
-use crate::metrics::Times;
+use crate::observe::metrics::Times;
 
 /// From one sample to the next.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::cluster::tests::settings;
     use crate::config::Placement;
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
 
     const WHEN: SystemTime = UNIX_EPOCH;
 

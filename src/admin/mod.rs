@@ -35,8 +35,8 @@ pub use access::{AccessControl, MARK, TokenError, read_token};
 pub use time::{rfc3339, seconds_of};
 
 use crate::cluster::Cluster;
-use crate::events::{Event, EventKind};
-use crate::metrics::{Metrics, Process};
+use crate::observe::events::{Event, EventKind};
+use crate::observe::metrics::{Metrics, Process};
 use history::History;
 
 /// Connections served at the same time; further ones wait to be accepted.

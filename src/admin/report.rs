@@ -13,8 +13,8 @@ use super::AdminState;
 use super::history::Rates;
 use super::time::rfc3339;
 use crate::cluster::{self, Cluster, Node, OperatorState};
-use crate::events::Event;
-use crate::metrics::Limit;
+use crate::observe::events::Event;
+use crate::observe::metrics::Limit;
 
 /// The version of the schema of `/health`, `/nodes`, `/events`, `/history` and `/stream`.
 pub const SCHEMA: u32 = 1;

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{AdminState, report};
-use crate::events::Event;
+use crate::observe::events::Event;
 
 /// Listeners at the same time.
 pub(super) const MOST_LISTENERS: usize = 16;

@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::format::{self, JsonFields};
 
 use super::line::Formatter;
 use crate::config::{AccessLog, Log, LogFormat};
-use crate::log::{self, Flush};
+use crate::observe::log::{self, Flush};
 use crate::proxy::TARGET;
 
 /// The variable whose filter overrides the file's.

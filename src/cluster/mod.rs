@@ -40,8 +40,8 @@ pub use set::NodeSet;
 pub use verdict::Verdict;
 
 use crate::config::Settings;
-use crate::events::{Event, EventKind, Events};
-use crate::metrics::Metrics;
+use crate::observe::events::{Event, EventKind, Events};
+use crate::observe::metrics::Metrics;
 use registry::Registry;
 
 /// Every node, and the choice among them.

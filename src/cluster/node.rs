@@ -17,7 +17,7 @@ use super::operator::OperatorState;
 use super::restart_detector::RestartDetector;
 use super::verdict::Verdict;
 use crate::config::NodeSettings;
-use crate::metrics::NodeMetrics;
+use crate::observe::metrics::NodeMetrics;
 use crate::upstream::{Candidates, ConnectLimiter, Heard};
 
 /// Requests of sids without a pin that may wait for a connection to one node, or open one, at the

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{Cluster, Node, NodeId};
-use crate::events::{Event, EventKind};
+use crate::observe::events::{Event, EventKind};
 
 /// What the operator decided about a node. Kept in memory only: after a restart every node is
 /// ready.
@@ -126,7 +126,7 @@ mod tests {
     use super::super::tests::settings;
     use super::*;
     use crate::config::Placement;
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const T1: NodeId = NodeId(0);

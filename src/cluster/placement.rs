@@ -159,7 +159,7 @@ mod tests {
     use super::super::client_key;
     use super::*;
     use crate::config::NodeSettings;
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
     use crate::upstream::ConnectLimiter;
 
     fn nodes(weights: &[u32]) -> Vec<Arc<Node>> {

@@ -16,7 +16,7 @@ use super::placement::Chooser;
 use super::registry::TooManyNodes;
 use super::{Cluster, Node, NodeId};
 use crate::config::{NodeSettings, Placement, Settings};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 use crate::upstream::ConnectLimiter;
 
 /// The nodes of the cluster at one moment: its members first, in the order of the configuration,

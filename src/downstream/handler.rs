@@ -9,9 +9,9 @@ use super::client::{client_address, is_secure, parent};
 use super::cors::Allowed;
 use super::{Downstream, node_list};
 use crate::http1::{Fields, Method, Request, RequestHead};
-use crate::metrics::Kind;
+use crate::observe::metrics::Kind;
+use crate::observe::traces::Parent;
 use crate::proxy::{Answer, BoshRequest, Cause, Delivery, Handled, Reply, RequestRecord};
-use crate::traces::Parent;
 use crate::upstream::{Authority, Path};
 
 const TEXT: Bytes = Bytes::from_static(b"text/plain; charset=utf-8");

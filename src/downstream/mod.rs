@@ -88,7 +88,7 @@ impl Downstream {
     /// One without nodes.
     #[cfg(test)]
     fn for_tests() -> Arc<Self> {
-        use crate::{cluster::Cluster, metrics::Metrics};
+        use crate::{cluster::Cluster, observe::metrics::Metrics};
         let settings = Settings::for_nodes(Vec::new());
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(&settings, &metrics));

@@ -30,7 +30,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The cause as a metric label: one of [`crate::metrics::PROBE_FAILURES`].
+    /// The cause as a metric label: one of [`crate::observe::metrics::PROBE_FAILURES`].
     pub(super) const fn label(&self) -> &'static str {
         match self {
             Self::Unresolved(_) | Self::ResolverSilent(_) => "unresolved",

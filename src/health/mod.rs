@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{self, Cluster, Node, NodeId, Passed, Verdict};
 use crate::config::Settings;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 use failure::Failure;
 use flap_damping::FlapDamping;
 use network::Network;

@@ -140,7 +140,7 @@ mod tests {
     use crate::cluster::tests::settings;
     use crate::cluster::{Cluster, NodeId};
     use crate::config::Placement;
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
 
     fn addresses(numbers: impl IntoIterator<Item = u32>) -> Vec<SocketAddr> {
         let address = |number| (Ipv4Addr::from(number), 5280).into();

@@ -19,7 +19,7 @@ use super::resolve::Resolver;
 use super::slow_start::SlowStart;
 use super::verdict::{Judge, Rules};
 use crate::cluster::{Cluster, Node, NodeId};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 /// Starts and ends the probe tasks.
 pub(super) struct Supervisor {

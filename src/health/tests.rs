@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::cluster::tests::settings;
 use crate::config::Placement;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 const T1: NodeId = NodeId(0);
 

@@ -15,7 +15,7 @@ use super::release::Manner;
 use super::request::PendingRequest;
 use super::shared::Proxy;
 use crate::cluster::{Epoch, Node};
-use crate::metrics::NodeMetrics;
+use crate::observe::metrics::NodeMetrics;
 use crate::upstream::{Connection, Error, Receiving, Response, Sending};
 
 /// Added to a session's `wait` before a node's answer counts as overdue.

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::attempt;
 use super::shared::Proxy;
 use crate::cluster::Node;
-use crate::metrics::NodeMetrics;
+use crate::observe::metrics::NodeMetrics;
 use crate::sessions::Session;
 use crate::upstream::{ConnectPermit, Connection, Error, Priority};
 

@@ -241,10 +241,10 @@ mod tests {
 
     #[test]
     fn every_label_is_counted() {
-        let known = crate::metrics::CAUSES;
+        let known = crate::observe::metrics::CAUSES;
         assert!(ALL.iter().all(|cause| known.contains(&cause.row().label)));
         assert_eq!(known.len(), ALL.len() + 1);
-        let conditions = crate::metrics::CONDITIONS;
+        let conditions = crate::observe::metrics::CONDITIONS;
         for condition in Condition::ALL {
             assert!(conditions.contains(&condition.as_str()), "{condition:?}");
         }

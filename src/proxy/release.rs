@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::metrics::Kind;
+use crate::observe::metrics::Kind;
 
 /// How long a half-closed connection may stay open without a byte.
 pub(super) const WITHIN: Duration = Duration::from_secs(1);

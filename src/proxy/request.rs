@@ -11,8 +11,8 @@ use super::shared::Proxy;
 use super::termination_state::Phase;
 use crate::bosh;
 use crate::config::CreationFrom;
-use crate::metrics::Kind;
-use crate::traces::Parent;
+use crate::observe::metrics::Kind;
+use crate::observe::traces::Parent;
 use crate::upstream::{self, Authority, Path, Proto, RequestHead, StoredRequest};
 
 /// What `downstream` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it

@@ -14,8 +14,8 @@ use super::reject::Cause;
 use super::shared::Proxy;
 use super::termination_state::{self, Phase};
 use crate::cluster::NodeId;
-use crate::metrics::{Kind, Outcome};
-use crate::traces::{self, Parent, Stage, Trace};
+use crate::observe::metrics::{Kind, Outcome};
+use crate::observe::traces::{self, Parent, Stage, Trace};
 
 /// The longest that an address is in words: IPv6 with an IPv4 address at its end.
 const LONGEST_ADDRESS: usize = 45;
@@ -406,7 +406,7 @@ mod tests {
     use super::*;
     use crate::cluster::Cluster;
     use crate::config::{NodeSettings, Settings};
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
 
     /// A creation is tried at each node that is up and refuses: a thousand, where a whole hall fails.
     #[tokio::test]

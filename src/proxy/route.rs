@@ -11,7 +11,7 @@ use super::request_record::{Reply, RequestRecord};
 use super::session_request;
 use super::shared::Proxy;
 use crate::bosh;
-use crate::metrics::Kind;
+use crate::observe::metrics::Kind;
 
 /// An answer that is under way.
 pub type Exchange = Pin<Box<dyn Future<Output = Reply> + Send>>;

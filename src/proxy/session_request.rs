@@ -31,7 +31,7 @@ use super::termination_state::Phase;
 use crate::bosh::{self, Condition};
 use crate::cluster::{Node, NodeId};
 use crate::limits::Client;
-use crate::metrics::Kind;
+use crate::observe::metrics::Kind;
 use crate::sessions::{Place, Session, Time};
 use crate::upstream::{Connection, Priority};
 

@@ -14,9 +14,9 @@ use super::release::Release;
 use crate::cluster::{Cluster, Epoch, NodeId};
 use crate::config::{Affinity, CreationFrom, HostAttribute, Settings};
 use crate::limits::{Clients, Files, Rates, UnknownSids};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
+use crate::observe::traces::Traces;
 use crate::sessions::{Addresses, Clock, Sessions, Time};
-use crate::traces::Traces;
 
 /// Does work that takes longer than a thread that serves requests has.
 pub type Background = fn(Box<dyn FnOnce() + Send>);

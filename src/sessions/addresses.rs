@@ -8,7 +8,7 @@ use dashmap::DashMap;
 
 use super::Time;
 use crate::cluster::{ClientKey, NodeId, client_key};
-use crate::metrics::TableSize;
+use crate::observe::metrics::TableSize;
 
 /// Which node each client address is tied to. The hash only places an address's first request:
 /// once tied, a node that comes back does not steal sessions that moved away.

@@ -11,7 +11,7 @@ use dashmap::mapref::entry::Entry;
 use super::session::{Session, Stage};
 use super::{Pin, Place, Terms, Time};
 use crate::cluster::{Cluster, Epoch, NodeId, OperatorState};
-use crate::metrics::{Metrics, TableSize};
+use crate::observe::metrics::{Metrics, TableSize};
 
 /// Many and small shards, so that a sweep holds each for microseconds: 73 µs at a million pins.
 const SHARDS: usize = 1024;
@@ -164,7 +164,7 @@ impl Sessions {
         }
     }
 
-    /// The session is over, with one of [`crate::metrics::CONDITIONS`]. A pin stays as a tombstone;
+    /// The session is over, with one of [`crate::observe::metrics::CONDITIONS`]. A pin stays as a tombstone;
     /// a provisional session leaves no trace once its last request has ended. Says whether it was a
     /// pin.
     pub fn terminate(&self, session: &Session, condition: &str, now: Time) -> bool {

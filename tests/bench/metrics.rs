@@ -10,7 +10,7 @@ use bowline::admin::{self, AccessControl, AdminState};
 use bowline::cluster::{Cluster, NodeId};
 use bowline::config::{NodeSettings, Settings};
 use bowline::demo::client::Client;
-use bowline::metrics::{Kind, Metrics, NodeMetrics, Outcome};
+use bowline::observe::metrics::{Kind, Metrics, NodeMetrics, Outcome};
 use bowline::sessions::{Insert, Sessions, Terms, Time};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline::cluster::{Cluster, NodeId};
 use bowline::config::{NodeSettings, Settings};
-use bowline::metrics::Metrics;
+use bowline::observe::metrics::Metrics;
 use bowline::sessions::{Insert, Sessions, Terms, Time};
 use tokio::time::Instant;
 

@@ -295,7 +295,7 @@ fn leaks_no_debug_output_has_a_sid() {
         host: Authority::new("a").unwrap(),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         secure: false,
-        parent: bowline::traces::Parent::default(),
+        parent: bowline::observe::traces::Parent::default(),
         body: body.as_bytes(),
     };
     let told = bowline::proxy::Answer::ok(body.clone().into());

@@ -12,7 +12,7 @@ use bowline::config::{NodeSettings, Settings};
 use bowline::downstream::{Downstream, Drain, Listener};
 use bowline::health;
 use bowline::limits::Files;
-use bowline::metrics::Metrics;
+use bowline::observe::metrics::Metrics;
 use bowline::proxy::Proxy;
 use bowline::transport::{Door, Pipe, pair, set_door};
 use tokio::io::AsyncWriteExt;

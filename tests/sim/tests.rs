@@ -164,13 +164,6 @@ fn print_trace(seed: u64) {
     println!("{text}");
 }
 
-/// A connection of an old session broke at a node that had restarted and made new ones: they are not lost.
-#[test]
-fn a_session_made_after_a_restart_outlives_what_is_said_of_older_ones() {
-    let outcome = run(233);
-    assert!(outcome.broken.is_empty(), "{}", told(233, &outcome));
-}
-
 #[test]
 fn a_seed_repeats_itself() {
     for seed in 0..3 {

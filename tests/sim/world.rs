@@ -8,7 +8,7 @@ use bowline::config::{Affinity, NodeSettings, Placement, Settings};
 use bowline::downstream::{Downstream, Drain, Listener};
 use bowline::health;
 use bowline::limits::Files;
-use bowline::metrics::Metrics;
+use bowline::observe::metrics::Metrics;
 use bowline::proxy::Proxy;
 use fastrand::Rng;
 use tokio::task::JoinSet;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::cluster::tests::settings;
 use crate::config::Placement;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 const T1: NodeId = NodeId(0);
 

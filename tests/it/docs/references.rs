@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bowline::metrics::{CAUSES, PROBE_FAILURES};
+use bowline::observe::metrics::{CAUSES, PROBE_FAILURES};
 use serde_json::Value;
 
 use super::{page, pages_below, spans};
