@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tracing::{debug, warn};
 use super::Downstream;
 use super::h1::Connection;
 use super::io::Io;
+use super::opening;
 use crate::config::{Listen, Release};
 use crate::limits;
 use crate::transport::Stream;
@@ -180,28 +180,11 @@ fn serve(listener: &Arc<Listener>, (stream, peer, place): Accepted, alive: &mpsc
         debug!(%error, "no TCP_NODELAY");
     }
     let counted = Counted::new(downstream, (place, share), alive.clone());
-    tokio::spawn(Served {
-        connection: Connection::new(Arc::clone(listener), Io::Plain(stream.into()), peer.ip()),
-        _counted: counted,
-    });
-}
-
-/// A connection that counts until it has ended. An `async` block would have room for it twice.
-struct Served {
-    connection: Connection,
-    _counted: Counted,
-}
-
-impl Future for Served {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.connection).poll(context)
-    }
+    opening::open(listener, stream.into(), peer.ip(), counted);
 }
 
 /// A connection, counted as open until dropped.
-struct Counted {
+pub(super) struct Counted {
     connections: Gauge,
     _place: OwnedSemaphorePermit,
     _share: limits::Counted,

@@ -13,6 +13,7 @@ mod io;
 mod listener;
 mod load_shedding;
 mod node_list;
+mod opening;
 
 use std::fmt;
 use std::sync::Arc;
