@@ -16,6 +16,7 @@
 //! 5  digest     sums of moved sessions and of the balancer's own answers, for the log
 //! 5  downstream accept, connections, who the client is, limits, CORS
 //! 4  proxy      one request: read, route, turn, send, learn, answer
+//! 4  snapshot   pins and operator states in a file, across restarts
 //! 3  health     probes, rise and fall
 //! 3  sessions   pins, turns, expiry
 //! 3  limits     rates of clients, unknown sids, connections, open files
@@ -59,6 +60,7 @@ pub mod observe;
 pub mod proxy;
 pub mod server;
 pub mod sessions;
+pub mod snapshot;
 pub mod timers;
 pub mod transport;
 pub mod upstream;

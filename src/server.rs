@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, oneshot};
@@ -25,6 +25,7 @@ use crate::limits::Files;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
 use crate::proxy::Proxy;
+use crate::snapshot::{Moment, Store};
 
 /// Connections that the kernel keeps for a listener until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -94,6 +95,7 @@ pub struct Server {
     workers: Vec<Worker>,
     background: Vec<JoinHandle<()>>,
     probes: Probes,
+    snapshot: Option<Arc<Store>>,
     notice: Duration,
     deadline: Duration,
     release: Release,
@@ -129,6 +131,12 @@ impl Server {
         let proxy = Proxy::new(settings, Arc::clone(&cluster), Arc::clone(&metrics));
         let proxy = proxy.map_err(StartError::Traces)?;
         let proxy = Arc::new(proxy.with_files(*files));
+        let snapshot = settings.snapshot.as_ref().map(|snapshot| {
+            let (sessions, metrics) = (Arc::clone(&proxy.sessions), Arc::clone(&metrics));
+            let store = Store::new(snapshot, Arc::clone(&cluster), sessions, metrics);
+            store.restore(proxy.now(), SystemTime::now());
+            Arc::new(store)
+        });
         let drain = Arc::new(Drain::default());
         let downstream = Downstream::new(
             Arc::clone(&proxy),
@@ -152,6 +160,9 @@ impl Server {
             tokio::spawn(downstream::relieve(Arc::clone(&downstream))),
             tokio::spawn(reports),
         ];
+        if let Some(store) = &snapshot {
+            background.push(tokio::spawn(save(Arc::clone(store), Arc::clone(&proxy))));
+        }
         let mut admin_address = None;
         if let Some(listener) = admin_listener {
             admin_address = listener.local_addr().ok();
@@ -180,6 +191,7 @@ impl Server {
             workers,
             background,
             probes,
+            snapshot,
             notice: settings.timeouts.drain_notice,
             deadline: settings.timeouts.drain,
             release: settings.upstream.release,
@@ -245,6 +257,12 @@ impl Server {
             self.cut();
             // Each request that is cut gets its line in the log.
             let _ = timeout(CUT_WITHIN, all(gone)).await;
+        }
+        if let Some(store) = self.snapshot.take() {
+            let proxy = Arc::clone(&self.proxy);
+            let last = move || store.save(Moment::Ending, proxy.now(), SystemTime::now());
+            // It panics in no case that is known, and a panic is logged.
+            let _ = tokio::task::spawn_blocking(last).await;
         }
         self.proxy.traces.flush().await;
         cut
@@ -322,6 +340,16 @@ fn addresses_of(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError
         .iter()
         .map(|one| one.local_addr().map_err(StartError::Worker))
         .collect()
+}
+
+/// Writes the snapshot again and again. Never returns.
+async fn save(store: Arc<Store>, proxy: Arc<Proxy>) {
+    loop {
+        sleep(store.interval).await;
+        let (store, proxy) = (Arc::clone(&store), Arc::clone(&proxy));
+        let save = move || store.save(Moment::Running, proxy.now(), SystemTime::now());
+        let _ = tokio::task::spawn_blocking(save).await;
+    }
 }
 
 async fn sweep(proxy: Arc<Proxy>) {

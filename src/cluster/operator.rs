@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use super::{Cluster, Node, NodeId};
 use crate::observe::events::{Event, EventKind};
 
-/// What the operator decided about a node. Kept in memory only: after a restart every node is
-/// ready.
+/// What the operator decided about a node. A snapshot keeps it across a restart; without one every node
+/// starts ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum OperatorState {
@@ -98,6 +98,17 @@ impl Cluster {
         self.events
             .add(Event::new(EventKind::State, now, text).about(name));
         Ok(before)
+    }
+
+    /// Sets a state that the operator chose in an earlier process. It asks for no other node: that process
+    /// did.
+    pub fn restore_state(&self, id: NodeId, to: OperatorState, now: SystemTime) {
+        let _one_at_a_time = self.changing();
+        let node = self.node(id);
+        node.set_state(to, now);
+        let text = format!("{} is in {} as before the restart", node.name, to.word());
+        self.events
+            .add(Event::new(EventKind::State, now, text).about(&node.name));
     }
 
     /// Why `node` cannot go to the state `to` without harm.

@@ -64,6 +64,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             filter: "info".into(),
             ..Log::default()
         },
+        snapshot: None,
         traces: None,
         threads: 1,
     }

@@ -23,6 +23,7 @@ pub(super) const PLACEMENT_WAIT: Duration = Duration::from_secs(5);
 pub(super) const WEIGHT: u32 = 1;
 pub(super) const NODE_LIST_MAX_AGE: Duration = Duration::from_secs(5);
 pub(super) const HOST_META: bool = true;
+pub(super) const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
 /// Any number.
 pub(super) const MAX_SESSIONS: u32 = 0;
 pub(super) const PROBE_PATH: &str = "/";
@@ -54,6 +55,7 @@ impl Settings {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),
+            snapshot: None,
             traces: None,
             threads: threads(),
         }

@@ -2,11 +2,11 @@
 
 /// The keys of each place, in the order of the documentation. A place is the path of a mapping; `[]`
 /// stands for the entries of a list.
-const PLACES: [(&str, &str); 15] = [
+const PLACES: [(&str, &str); 16] = [
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
-         cors node_list nodes health upstream admin limits timeouts log traces threads",
+         cors node_list nodes health upstream admin limits timeouts log snapshot traces threads",
     ),
     ("listen[]", "address"),
     ("bosh", "paths max_body max_answer creation_from"),
@@ -32,6 +32,7 @@ const PLACES: [(&str, &str); 15] = [
     ),
     ("log", "format filter access session_key"),
     ("log.access", "sample"),
+    ("snapshot", "file interval"),
     ("traces", "endpoint sample"),
 ];
 

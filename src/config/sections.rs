@@ -14,13 +14,13 @@ use super::bosh;
 use super::check;
 use super::defaults::{
     AFFINITY, AFFINITY_TTL, HOST_ATTRIBUTE, MAX_SESSIONS, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT,
-    PROBE_PATH, WEIGHT, threads,
+    PROBE_PATH, SNAPSHOT_INTERVAL, WEIGHT, threads,
 };
 use super::keys::nearest;
 use super::read::{Section, Value, quoted};
 use super::settings::{
     AccessLog, Admin, Affinity, Health, Limits, Listen, Log, LogFormat, NodeSettings, Placement,
-    Probe, Release, Settings, Timeouts, Traces, Upstream,
+    Probe, Release, Settings, Snapshot, Timeouts, Traces, Upstream,
 };
 use super::units::{show_duration, show_size};
 use super::web;
@@ -73,6 +73,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         limits: limits(&root.section("limits"), bosh.max_body),
         timeouts: timeouts(&root.section("timeouts")),
         log: log(&root.section("log")),
+        snapshot: snapshot(root.get("snapshot")),
         traces: traces(root.get("traces")),
         threads: root.count("threads", threads(), 1..=MOST_THREADS),
         listen,
@@ -400,6 +401,20 @@ fn access_log(value: Value<'_>) -> Option<AccessLog> {
     section.need("sample")?;
     let sample = section.count("sample", NonZeroU32::MIN.get(), 2..=MOST_SAMPLE);
     NonZeroU32::new(sample).map(AccessLog::Sample)
+}
+
+fn snapshot(value: Option<Value<'_>>) -> Option<Snapshot> {
+    let value = value.filter(|value| !value.is_null() && !value.is_off())?;
+    let section = value.section()?;
+    let interval = section.duration("interval", SNAPSHOT_INTERVAL, SECOND);
+    let file = section.need("file")?;
+    match file.text()? {
+        "" => file.must_be("a file's path"),
+        path => Some(Snapshot {
+            file: PathBuf::from(path),
+            interval,
+        }),
+    }
 }
 
 fn traces(value: Option<Value<'_>>) -> Option<Traces> {

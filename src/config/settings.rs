@@ -46,6 +46,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// What is logged, and how.
     pub log: Log,
+    /// Where pins and operator states are kept across restarts; nowhere by default.
+    pub snapshot: Option<Snapshot>,
     /// Where traces go; nowhere by default. Only with the cargo feature `otlp`.
     pub traces: Option<Traces>,
     /// Worker threads, 1 to 256; the number of cores by default.
@@ -338,6 +340,15 @@ pub enum AccessLog {
     Failures,
     /// Those, and all of one session in this number; 2 to a million.
     Sample(NonZeroU32),
+}
+
+/// The file that keeps pins and operator states across restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The file. Its folder must be writable.
+    pub file: PathBuf,
+    /// From one snapshot to the next; 1 s to 24 h, 5 s by default.
+    pub interval: Duration,
 }
 
 /// Where traces go.

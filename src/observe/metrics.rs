@@ -129,6 +129,12 @@ pub struct Metrics {
     pub sessions_terminated: ByName,
     /// Sessions that were forgotten because their client stayed away.
     pub sessions_expired: Counter,
+    /// Sessions that the snapshot of an earlier process brought.
+    pub sessions_restored: Counter,
+    /// Snapshots that could not be written, or read.
+    pub snapshot_failures: Counter,
+    snapshot_timestamp: Gauge,
+    snapshot_sessions: Gauge,
     /// Requests with a sid that had no pin.
     pub unknown_sids: Counter,
     /// Client connections open now.
@@ -199,6 +205,22 @@ impl Metrics {
                 "sessions_expired",
                 "Sessions forgotten because their client stayed away",
             ),
+            sessions_restored: counter(
+                r,
+                "sessions_restored",
+                "Sessions that the snapshot of an earlier process brought",
+            ),
+            snapshot_failures: counter(
+                r,
+                "snapshot_failures",
+                "Snapshots that could not be written, or read",
+            ),
+            snapshot_timestamp: gauge(
+                r,
+                "snapshot_timestamp_seconds",
+                "When the last snapshot was written, in seconds since 1970",
+            ),
+            snapshot_sessions: gauge(r, "snapshot_sessions", "Sessions in the last snapshot"),
             unknown_sids: counter(r, "unknown_sids", "Requests with a sid that had no pin"),
             connections: gauge(r, "connections", "Client connections open now"),
             connections_limit: gauge(
@@ -247,6 +269,13 @@ impl Metrics {
     /// Counts one request.
     pub fn count_request(&self, kind: Kind, outcome: Outcome) {
         self.requests[kind as usize][outcome as usize].inc();
+    }
+
+    /// Notes that a snapshot of `sessions` sessions was written, at `at` seconds since the Unix epoch.
+    pub fn snapshot_written(&self, at: u32, sessions: u64) {
+        self.snapshot_timestamp.set(at.into());
+        let sessions = i64::try_from(sessions).unwrap_or(i64::MAX);
+        self.snapshot_sessions.set(sessions);
     }
 
     /// Counts one answer of the balancer's own.

@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::session::{Session, Stage};
-use super::{Pin, Place, Terms, Time};
+use super::{Pin, PinState, Place, Terms, Time};
 use crate::cluster::{Cluster, Epoch, NodeId, OperatorState};
 use crate::observe::metrics::{Metrics, TableSize};
 
@@ -133,6 +133,32 @@ impl Sessions {
                 Insert::Made(session)
             }
         }
+    }
+
+    /// Takes in a pin that an earlier process saved. False if it has expired, the sid is there already, or
+    /// the table is full.
+    pub fn restore(&self, pin: Pin, now: Time) -> bool {
+        if pin.expires <= now.seconds() || self.is_full() {
+            return false;
+        }
+        let live = pin.state == PinState::Live;
+        let node = self.cluster.node(pin.node);
+        let session = Arc::new(Session::from_pin(pin, None));
+        let Entry::Vacant(place) = self.table.entry(BySid(session)) else {
+            return false;
+        };
+        place.insert(());
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if live {
+            node.sessions.inc();
+        }
+        true
+    }
+
+    /// Passes a copy of each pin to `take`, shard by shard. A pin that is made meanwhile may be left out.
+    pub fn each_pin(&self, now: Time, take: impl FnMut(Pin)) {
+        let pins = self.table.iter().filter_map(|entry| entry.key().0.pin(now));
+        pins.for_each(take);
     }
 
     /// The session `sid`, or a provisional one at `node` in its place: no pin until the node has

@@ -31,7 +31,7 @@ impl Time {
 
     /// Whole seconds since the Unix epoch, rounded up, so that nothing counted in seconds ends early.
     /// They end at `u32::MAX`, in the year 2106.
-    pub(super) fn seconds(self) -> u32 {
+    pub fn seconds(self) -> u32 {
         u32::try_from(self.0.div_ceil(1_000_000)).unwrap_or(u32::MAX)
     }
 }

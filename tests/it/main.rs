@@ -35,6 +35,7 @@ mod restarts;
 mod routing;
 mod silence;
 mod simulator;
+mod snapshot;
 mod supply;
 #[path = "../support/mod.rs"]
 mod support;

@@ -10,6 +10,7 @@ pub mod config;
 pub mod head;
 pub mod parsers;
 pub mod request;
+pub mod snapshot;
 
 mod exchange;
 #[cfg(test)]

@@ -51,6 +51,11 @@ fn configurations() {
 }
 
 #[test]
+fn snapshots() {
+    hold("snapshot", super::snapshot::check);
+}
+
+#[test]
 fn addresses() {
     hold("address", super::address::check);
 }
