@@ -6,18 +6,18 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::{self, AccessControl, AdminState, TokenError};
-use crate::cluster::Cluster;
-use crate::config::{Release, Settings};
+use crate::admin::{self, AccessControl, AdminState, ReloadRequest, TokenError};
+use crate::cluster::{Cluster, TooManyNodes};
+use crate::config::{Release, Reload, Settings};
 use crate::digest;
 use crate::downstream::{self, Downstream, Drain, Listener};
 use crate::health::{self, Probes};
@@ -32,6 +32,9 @@ const BACKLOG: i32 = 4096;
 
 /// How often expired sessions are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How many requests for a reload may wait.
+const RELOADS_WAITING: usize = 8;
 
 /// How long connections that are cut may take to end.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
@@ -96,6 +99,9 @@ pub struct Server {
     background: Vec<JoinHandle<()>>,
     probes: Probes,
     snapshot: Option<Arc<Store>>,
+    /// The settings in force.
+    settings: Mutex<Settings>,
+    reloads: Option<mpsc::Receiver<ReloadRequest>>,
     notice: Duration,
     deadline: Duration,
     release: Release,
@@ -125,6 +131,8 @@ impl Server {
         let access = settings.admin.as_ref().map(AccessControl::load).transpose();
         let access = access.map_err(StartError::Token)?.unwrap_or_default();
 
+        // A reload is compared with what the file says, not with what fits.
+        let configured = settings.clone();
         let (settings, files) = &fit_files(settings);
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(settings, &metrics));
@@ -153,7 +161,8 @@ impl Server {
             metrics.set_log_dropped_lines(log::dropped_lines());
         };
         let reports = digest::run(Arc::clone(&cluster), Arc::clone(&metrics));
-        let admin = AdminState::new(Arc::clone(&cluster), metrics, access, measure);
+        let (ask, asked) = mpsc::channel(RELOADS_WAITING);
+        let admin = AdminState::new(Arc::clone(&cluster), metrics, access, ask, measure);
         let admin = Arc::new(admin);
         let mut background = vec![
             tokio::spawn(sweep(Arc::clone(&proxy))),
@@ -192,6 +201,8 @@ impl Server {
             background,
             probes,
             snapshot,
+            settings: Mutex::new(configured),
+            reloads: Some(asked),
             notice: settings.timeouts.drain_notice,
             deadline: settings.timeouts.drain,
             release: settings.upstream.release,
@@ -211,6 +222,38 @@ impl Server {
     /// What requests share: for tests and the demo, which look at sessions and counters.
     pub const fn proxy(&self) -> &Arc<Proxy> {
         &self.proxy
+    }
+
+    /// Applies a new configuration while clients are served. Says what changed, and what waits for a
+    /// restart.
+    ///
+    /// # Errors
+    /// [`TooManyNodes`]; then nothing has changed.
+    pub fn reload(&self, new: &Settings) -> Result<Reload, TooManyNodes> {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = Reload::new(&settings, new);
+        let proxy = &self.proxy;
+        let old = std::mem::replace(&mut *settings, step.settings.clone());
+        if let Err(error) = proxy.cluster.replace(&step.settings, &proxy.metrics) {
+            *settings = old;
+            return Err(error);
+        }
+        proxy.configure(&step.settings);
+        if old.health != step.settings.health {
+            self.probes.configure(&step.settings);
+        }
+        Ok(step)
+    }
+
+    /// The admin listener's requests for a reload, to be answered by what called [`Server::start`]. Without
+    /// a receiver they are refused. None the second time.
+    pub fn reload_requests(&mut self) -> Option<mpsc::Receiver<ReloadRequest>> {
+        self.reloads.take()
+    }
+
+    /// Shows how a reload ended: in the metrics, in `/health`, in the events and in the log.
+    pub fn reloaded(&self, outcome: &Result<Reload, String>) {
+        self.admin.reloaded(outcome);
     }
 
     /// Returns when a worker or a probe has ended without being told to, which only a defect can

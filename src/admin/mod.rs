@@ -9,6 +9,7 @@ mod body;
 mod change;
 mod history;
 mod page;
+mod reload;
 pub mod report;
 mod response;
 mod stream;
@@ -26,12 +27,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch as channel};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 pub use access::{AccessControl, MARK, TokenError, read_token};
+pub use reload::ReloadRequest;
 pub use time::{rfc3339, seconds_of};
 
 use crate::cluster::Cluster;
@@ -66,6 +68,8 @@ pub struct AdminState {
     history: History,
     snapshot: Mutex<Option<stream::Snapshot>>,
     listeners: Arc<Semaphore>,
+    reloads: mpsc::Sender<ReloadRequest>,
+    refused_reload: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -78,16 +82,18 @@ impl std::fmt::Debug for AdminState {
 }
 
 impl AdminState {
-    /// The state of a balancer that has just started. `measure` is called before the sizes of
+    /// The state of a balancer that has just started. Requests for a reload go to `reloads`. `measure` is called before the sizes of
     /// tables are told, and writes them into `metrics`.
     pub fn new(
         cluster: Arc<Cluster>,
         metrics: Arc<Metrics>,
         access: AccessControl,
+        reloads: mpsc::Sender<ReloadRequest>,
         measure: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let started = SystemTime::now();
         let text = format!("Bowline {} started", env!("CARGO_PKG_VERSION"));
+        metrics.reload_ok.set(1);
         cluster
             .events
             .add(Event::new(EventKind::Start, started, text));
@@ -101,6 +107,8 @@ impl AdminState {
             started,
             snapshot: Mutex::default(),
             listeners: Arc::new(Semaphore::new(stream::MOST_LISTENERS)),
+            reloads,
+            refused_reload: Mutex::default(),
         }
     }
 

@@ -211,6 +211,12 @@ fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
         faults = true;
         reasons.push(near);
     }
+    if let Some(why) = state.refused_reload() {
+        faults = true;
+        reasons.push(format!(
+            "the last reload was refused, and the configuration before it is in force: {why}"
+        ));
+    }
     if state.is_draining() {
         reasons.push("the balancer is stopping".into());
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::access::Refused;
 use super::body::AdminBody;
 use super::change::{self, Asker};
-use super::{AdminState, Link, page, report, stream};
+use super::{AdminState, Link, page, reload, report, stream};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -34,6 +34,7 @@ GET /health            state of the balancer and its nodes as JSON; 503 when no 
 GET /nodes             the nodes only
 GET /nodes/NAME        one node
 PUT /nodes/NAME/state  set ready, drain or maint
+PUT /config            read the configuration file again, or apply the YAML in the body
 GET /events?since=ID   events after this one
 GET /history           the last 15 minutes of each node
 GET /stream            health and events as server-sent events
@@ -54,6 +55,7 @@ enum Endpoint<'a> {
     Nodes,
     Node(&'a str),
     State(&'a str),
+    Config,
     Events,
     History,
     Stream,
@@ -69,6 +71,7 @@ impl<'a> Endpoint<'a> {
             "/ready" => Self::Ready,
             "/health" => Self::Health,
             "/nodes" => Self::Nodes,
+            "/config" => Self::Config,
             "/events" => Self::Events,
             "/history" => Self::History,
             "/stream" => Self::Stream,
@@ -113,15 +116,17 @@ pub(super) async fn to(
         let what = json!({ "error": format!("there is no {path} here; /help lists what is") });
         return closing(json(StatusCode::NOT_FOUND, &what));
     };
-    let may_put = matches!(endpoint, Endpoint::State(_));
-    let put = match head.method {
-        Method::GET | Method::HEAD => false,
-        Method::PUT if may_put => true,
-        _ => return not_allowed(path, may_put),
+    let methods = match endpoint {
+        Endpoint::State(_) => "GET, HEAD, PUT",
+        Endpoint::Config => "PUT",
+        _ => "GET, HEAD",
     };
-    if let Endpoint::State(name) = endpoint
-        && put
-    {
+    let put = match head.method {
+        Method::GET | Method::HEAD if methods != "PUT" => false,
+        Method::PUT if methods.ends_with("PUT") => true,
+        _ => return not_allowed(path, methods),
+    };
+    if put {
         if let Err(refused) = state.access.change(&head.headers) {
             return closing(refuse(state, refused));
         }
@@ -129,7 +134,10 @@ pub(super) async fn to(
             peer: link.peer,
             token: state.access.wants_token(),
         };
-        let (status, told) = change::run(state, name, head.uri.query(), body, asker).await;
+        let (status, told) = match endpoint {
+            Endpoint::State(name) => change::run(state, name, head.uri.query(), body, asker).await,
+            _ => reload::run(state, body).await,
+        };
         let answer = json(status, &told);
         // Of a body that was refused some may be left.
         return if status == StatusCode::OK {
@@ -179,6 +187,7 @@ async fn show(
                 }
             }
         }
+        Endpoint::Config => not_allowed("/config", "PUT"),
         Endpoint::Events => match since(head.uri.query()) {
             Some(id) => json(StatusCode::OK, &report::events(state, id)),
             None => {
@@ -234,12 +243,7 @@ fn refuse(state: &AdminState, refused: Refused) -> AdminResponse {
     answer
 }
 
-fn not_allowed(path: &str, may_put: bool) -> AdminResponse {
-    let methods = if may_put {
-        "GET, HEAD, PUT"
-    } else {
-        "GET, HEAD"
-    };
+fn not_allowed(path: &str, methods: &'static str) -> AdminResponse {
     let what = json!({ "error": format!("{path} takes {methods} only") });
     let mut answer = json(StatusCode::METHOD_NOT_ALLOWED, &what);
     let allow = HeaderValue::from_static(methods);

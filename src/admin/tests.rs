@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -49,7 +49,13 @@ impl Admin {
     async fn with(access: AccessControl) -> Self {
         let metrics = Arc::new(Metrics::new());
         let cluster = Cluster::new(&settings(2, Placement::ClientIp), &metrics);
-        let state = AdminState::new(Arc::new(cluster), metrics, access, || ());
+        let state = AdminState::new(
+            Arc::new(cluster),
+            metrics,
+            access,
+            mpsc::channel(1).0,
+            || (),
+        );
         let state = Arc::new(state);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

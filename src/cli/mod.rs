@@ -11,6 +11,7 @@ mod line;
 pub mod logging;
 mod notify;
 pub mod operate;
+pub mod reload;
 pub mod run;
 pub mod status;
 
@@ -35,6 +36,7 @@ Examples:
   bowline demo                              a whole cluster in one process
   bowline status                            show a running balancer
   bowline drain t1                          send no new sessions to t1
+  bowline reload                            apply the changed configuration file
 
 Exit codes:
   0   done
@@ -86,6 +88,11 @@ enum Command {
         #[command(flatten)]
         whom: Whom,
     },
+    /// Have a running balancer read its configuration file again.
+    Reload {
+        #[command(flatten)]
+        whom: Whom,
+    },
     /// Send no new sessions to a node; its sessions stay.
     Drain(Operation),
     /// Send no new sessions to a node, and move its sessions to other nodes.
@@ -131,6 +138,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Check { file } => check::check(&file),
             Command::Demo { seconds } => demo::demo(seconds),
             Command::Status { json, whom } => status::status(json, &whom),
+            Command::Reload { whom } => reload::reload(&whom),
             Command::Drain(operation) => operation.set(OperatorState::Drain),
             Command::Maint(operation) => operation.set(OperatorState::Maint),
             Command::Ready(operation) => operation.set(OperatorState::Ready),

@@ -7,11 +7,20 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use rustix::time::{ClockId, clock_gettime};
 use tracing::debug;
 
 /// Clients are served.
 pub(super) fn ready() {
     tell("READY=1");
+}
+
+/// A reload has begun; [`ready`] ends it. The time lets the service manager tell this reload from another
+/// (`Type=notify-reload`, sd_notify(3)).
+pub(super) fn reloading() {
+    let now = clock_gettime(ClockId::Monotonic);
+    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+    tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
 }
 
 /// The drain has begun.

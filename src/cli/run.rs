@@ -1,15 +1,18 @@
 //! `bowline run --config FILE`: serve until a signal ends it.
 
-use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tracing::{error, info, warn};
 
 use super::logging::{self, LoggingError};
+use super::reload::{FileWatch, apply};
 use super::{complain, exit, notify, refuse};
+use crate::admin::ReloadRequest;
 use crate::config::{self, Settings};
 use crate::server::{Server, StartError};
 
@@ -32,7 +35,7 @@ pub fn run(config: &Path) -> ExitCode {
             };
         }
     };
-    super::block_on(serve(settings))
+    super::block_on(serve(settings, config))
 }
 
 /// The signals that end the process.
@@ -59,29 +62,6 @@ impl Ending {
     }
 }
 
-/// `SIGHUP`, with which an operator asks for a reload. Unhandled it would end the process and with
-/// it every session's connection.
-struct Hangups(Signal);
-
-impl Hangups {
-    /// Answers each one in the log.
-    async fn answer(&mut self) -> Infallible {
-        loop {
-            self.0.recv().await;
-            warn!(
-                signal = "SIGHUP",
-                "reload is not supported yet, nothing changes: restart Bowline to apply its \
-                 configuration (`bowline check FILE` tests it first)"
-            );
-        }
-    }
-}
-
-fn signals() -> std::io::Result<(Ending, Hangups)> {
-    let hangups = Hangups(signal(SignalKind::hangup())?);
-    Ok((Ending::new()?, hangups))
-}
-
 /// Ports below this take a privilege.
 const FIRST_FREE_PORT: u16 = 1024;
 
@@ -106,9 +86,11 @@ fn warn_of_root(settings: &Settings) {
     }
 }
 
-/// Serves until the first signal, then drains; a second one ends the draining.
-async fn serve(settings: Settings) -> ExitCode {
-    let (mut ending, mut hangups) = match signals() {
+/// Serves until the first signal, then drains; a second one ends the draining. `SIGHUP` and the admin
+/// listener reload the configuration.
+async fn serve(settings: Settings, file: &Path) -> ExitCode {
+    let signals = Ending::new().and_then(|ending| Ok((ending, signal(SignalKind::hangup())?)));
+    let (mut ending, mut hangups) = match signals {
         Ok(signals) => signals,
         Err(error) => {
             error!("{error}");
@@ -128,20 +110,56 @@ async fn serve(settings: Settings) -> ExitCode {
             };
         }
     };
+    let mut requests = server.reload_requests();
+    let mut watch = FileWatch::new(file, settings.reload_on_change);
     notify::ready();
-    tokio::select! {
-        signal = ending.next() => info!(signal, "stopping"),
-        () = server.broken() => {
-            error!("a worker or a probe died: this is a defect of Bowline, please report it");
-            return exit::SOFTWARE.into();
+    loop {
+        tokio::select! {
+            signal = ending.next() => {
+                info!(signal, "stopping");
+                break;
+            }
+            () = server.broken() => {
+                error!("a worker or a probe died: this is a defect of Bowline, please report it");
+                return exit::SOFTWARE.into();
+            }
+            _ = hangups.recv() => {
+                notify::reloading();
+                // The log says how it ended.
+                let _ = apply(&server, file, None);
+                notify::ready();
+            }
+            () = watch.changed() => {
+                let _ = apply(&server, file, None);
+            }
+            request = next(&mut requests) => {
+                let outcome = apply(&server, file, request.text.as_deref());
+                // The asker may have gone.
+                let _ = request.reply.send(outcome);
+            }
         }
-        never = hangups.answer() => match never {},
     }
     notify::stopping();
-    tokio::select! {
-        _ = server.drain() => {}
-        signal = ending.next() => warn!(signal, "second signal: not waiting any longer"),
-        never = hangups.answer() => match never {},
+    let mut drain = pin!(server.drain());
+    loop {
+        tokio::select! {
+            _ = &mut drain => break,
+            signal = ending.next() => {
+                warn!(signal, "second signal: not waiting any longer");
+                break;
+            }
+            _ = hangups.recv() => warn!("no reload while the process stops"),
+        }
     }
     exit::OK
+}
+
+/// The next request for a reload; none ever, once there can be none.
+async fn next(requests: &mut Option<Receiver<ReloadRequest>>) -> ReloadRequest {
+    if let Some(requests) = requests
+        && let Some(request) = requests.recv().await
+    {
+        return request;
+    }
+    std::future::pending().await
 }

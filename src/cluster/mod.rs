@@ -19,7 +19,7 @@ mod verdict;
 
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -64,8 +64,9 @@ pub struct Cluster {
     /// When a node went up the last time that none was.
     recovered: Mutex<Option<Instant>>,
     network_suspected: AtomicBool,
-    /// How long a silent node keeps its sessions.
-    silence: Duration,
+    /// How long a silent node keeps its sessions, and how long a probe may take, in microseconds.
+    silence: AtomicU64,
+    probe_timeout: AtomicU64,
 }
 
 impl Cluster {
@@ -84,7 +85,8 @@ impl Cluster {
             changing: Mutex::default(),
             recovered: Mutex::default(),
             network_suspected: AtomicBool::new(false),
-            silence: settings.health.silence,
+            silence: AtomicU64::default(),
+            probe_timeout: AtomicU64::default(),
         };
         let nodes = cluster.replace(settings, metrics);
         nodes.expect("a configuration has at most 1024 nodes");
@@ -99,6 +101,16 @@ impl Cluster {
     /// The nodes of this moment: members in the order of the configuration, then those that leave.
     pub fn nodes(&self) -> Arc<NodeSet> {
         self.set.load_full()
+    }
+
+    /// How long a silent node keeps its sessions.
+    pub fn silence(&self) -> Duration {
+        Duration::from_micros(self.silence.load(Ordering::Relaxed))
+    }
+
+    /// How long a probe may take.
+    pub fn probe_timeout(&self) -> Duration {
+        Duration::from_micros(self.probe_timeout.load(Ordering::Relaxed))
     }
 
     /// Counts up when the set of nodes changes.
@@ -209,7 +221,7 @@ impl Cluster {
             }
             Verdict::Silent => {
                 let sessions = node.sessions.get();
-                let keep = self.silence;
+                let keep = self.silence();
                 warn!(node = %name, %address, reason, sessions,
                     "node is silent: it gets no new sessions, and keeps those that it has for up \
                      to {keep:?}");
@@ -255,7 +267,7 @@ impl Cluster {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         recovered
-            .map(|at| at + self.silence)
+            .map(|at| at + self.silence())
             .filter(|until| now < *until)
     }
 

@@ -107,6 +107,7 @@ pub struct Node {
 struct Told {
     /// The configured `host:port`.
     address: Arc<str>,
+    public_url: Option<Arc<str>>,
     addresses: Addresses,
     since: Option<SystemTime>,
     until: Option<SystemTime>,
@@ -152,6 +153,7 @@ impl Node {
             credit: AtomicI64::new(0),
             told: Mutex::new(Told {
                 address: settings.address.as_str().into(),
+                public_url: settings.public_url.as_deref().map(Into::into),
                 addresses: Addresses::new(literal(&settings.address)),
                 since: None,
                 until: None,
@@ -163,7 +165,7 @@ impl Node {
         }
     }
 
-    /// Takes its weight, its limit and its address from `settings` (through
+    /// Takes its weight, its limit, its public URL and its address from `settings` (through
     /// [`super::Cluster::replace`] only). Under a new host name the old addresses are used until
     /// the name is resolved.
     pub(super) fn configure(&self, settings: &NodeSettings) {
@@ -171,6 +173,7 @@ impl Node {
         self.max_sessions
             .store(settings.max_sessions, Ordering::Relaxed);
         let mut told = self.told();
+        told.public_url = settings.public_url.as_deref().map(Into::into);
         if *told.address != *settings.address {
             told.address = settings.address.as_str().into();
             let literal = literal(&settings.address);
@@ -183,6 +186,11 @@ impl Node {
     /// Its configured `host:port`.
     pub fn address(&self) -> Arc<str> {
         Arc::clone(&self.told().address)
+    }
+
+    /// Where clients reach it without a balancer, if that is configured.
+    pub fn public_url(&self) -> Option<Arc<str>> {
+        self.told().public_url.clone()
     }
 
     /// Its configured share of new sessions, at least 1.

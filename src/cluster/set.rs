@@ -9,6 +9,8 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tracing::info;
 
@@ -71,11 +73,11 @@ impl Deref for NodeSet {
 impl Cluster {
     /// Makes the nodes of `settings` the members of the cluster, and its `placement` the policy.
     ///
-    /// - A name that is new gets a node, which takes sessions once a probe has passed. The limits of
-    ///   `upstream` hold for it.
+    /// - A name that is new gets a node, which takes sessions once a probe has passed.
     /// - A node that is configured already gets its new weight, limit and address; its sessions,
     ///   verdict and operator state stay. Connections to its old address go on.
     /// - A node that is not configured any more gets no new sessions and keeps those that it has.
+    /// - The limits of `upstream` hold for all of them, and `health.silence` and `health.timeout`.
     ///
     /// # Errors
     /// [`TooManyNodes`]; then nothing has changed.
@@ -97,6 +99,17 @@ impl Cluster {
                 return Err(error);
             }
         };
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let health = &settings.health;
+        self.silence
+            .store(micros(health.silence), Ordering::Relaxed);
+        self.probe_timeout
+            .store(micros(health.timeout), Ordering::Relaxed);
+        let limits = &settings.upstream;
+        for node in self.registry.iter() {
+            let limiter = &node.connect_limiter;
+            limiter.configure(limits.connecting, limits.connects_per_second);
+        }
         for (node, settings) in members.iter().zip(&settings.nodes) {
             node.configure(settings);
             if !before.iter().any(|old| old.id == node.id) {

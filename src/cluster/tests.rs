@@ -64,6 +64,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             filter: "info".into(),
             ..Log::default()
         },
+        reload_on_change: false,
         snapshot: None,
         traces: None,
         threads: 1,

@@ -55,6 +55,7 @@ impl Settings {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             log: Log::default(),
+            reload_on_change: false,
             snapshot: None,
             traces: None,
             threads: threads(),

@@ -6,7 +6,7 @@ const PLACES: [(&str, &str); 16] = [
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
-         cors node_list nodes health upstream admin limits timeouts log snapshot traces threads",
+         cors node_list nodes health upstream admin limits timeouts log reload_on_change snapshot traces threads",
     ),
     ("listen[]", "address"),
     ("bosh", "paths max_body max_answer creation_from"),

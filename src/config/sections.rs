@@ -73,6 +73,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         limits: limits(&root.section("limits"), bosh.max_body),
         timeouts: timeouts(&root.section("timeouts")),
         log: log(&root.section("log")),
+        reload_on_change: root.flag("reload_on_change", false),
         snapshot: snapshot(root.get("snapshot")),
         traces: traces(root.get("traces")),
         threads: root.count("threads", threads(), 1..=MOST_THREADS),

@@ -46,6 +46,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// What is logged, and how.
     pub log: Log,
+    /// Whether the file's content is checked every second, and applied when it changes; false by default.
+    pub reload_on_change: bool,
     /// Where pins and operator states are kept across restarts; nowhere by default.
     pub snapshot: Option<Snapshot>,
     /// Where traces go; nowhere by default. Only with the cargo feature `otlp`.

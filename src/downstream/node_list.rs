@@ -4,7 +4,7 @@
 //! Lists the nodes that have a public URL and would get a new session now. A document is kept as
 //! bytes until the state of a listed node changes, so that a flood of requests builds nothing.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quick_xml::escape::escape;
@@ -39,22 +39,34 @@ pub(super) struct NodeList {
     path: String,
     host_meta: bool,
     cache: Bytes,
-    entries: Box<[Entry]>,
     written: Mutex<Written>,
 }
 
-/// A node with a public URL.
-#[derive(Debug)]
+/// A node with a public URL, and its weight as [`weight`] counts it.
+#[derive(Debug, PartialEq, Eq)]
 struct Entry {
     node: NodeId,
-    url: String,
+    url: Arc<str>,
+    weight: u32,
+}
+
+/// The nodes with a public URL, in the order of the configuration.
+fn entries(cluster: &Cluster) -> Vec<Entry> {
+    let nodes = cluster.nodes();
+    let entry = |node: &Arc<Node>| {
+        Some(Entry {
+            node: node.id,
+            url: node.public_url()?,
+            weight: weight(node),
+        })
+    };
+    nodes.members().iter().filter_map(entry).collect()
 }
 
 /// The documents, and what they were made of.
 #[derive(Debug, Default)]
 struct Written {
-    /// The weight of each entry, as [`weight`] counts it.
-    weights: Box<[u32]>,
+    entries: Vec<Entry>,
     nodes: Bytes,
     host_meta: Bytes,
     host_meta_json: Bytes,
@@ -97,19 +109,11 @@ impl NodeList {
     /// The list of the settings, if they have one.
     pub(super) fn new(settings: &Settings) -> Option<Self> {
         let list = settings.node_list.as_ref()?;
-        let entry = |(index, url): (u16, &Option<String>)| {
-            Some(Entry {
-                node: NodeId(index),
-                url: url.clone()?,
-            })
-        };
-        let urls = settings.nodes.iter().map(|node| &node.public_url);
         let seconds = list.max_age.as_secs();
         Some(Self {
             path: list.path.clone(),
             host_meta: list.host_meta,
             cache: format!("max-age={seconds}").into(),
-            entries: (0..).zip(urls).filter_map(entry).collect(),
             written: Mutex::default(),
         })
     }
@@ -128,15 +132,11 @@ impl NodeList {
 
     /// A document as it is now, and the `Cache-Control` that goes with it.
     pub(super) fn answer(&self, cluster: &Cluster, document: Document) -> (Answer, Bytes) {
-        let now = || {
-            self.entries
-                .iter()
-                .map(|one| weight(cluster.node(one.node)))
-        };
+        // Read once: the documents and what they are compared with must be of the same moment.
+        let now = entries(cluster);
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.nodes.is_empty() || !now().eq(written.weights.iter().copied()) {
-            // Read once: the documents and what they are compared with must be of the same moment.
-            *written = self.write(cluster, now().collect());
+        if written.nodes.is_empty() || now != written.entries {
+            *written = write(cluster, now);
         }
         let (body, content_type) = match document {
             Document::Nodes => (&written.nodes, JSON),
@@ -148,7 +148,7 @@ impl NodeList {
             ..Answer::ok(body.clone())
         };
         // An empty list that is kept would keep clients from the first node that comes back.
-        let is_empty = written.weights.iter().all(|weight| *weight == 0);
+        let is_empty = written.entries.iter().all(|entry| entry.weight == 0);
         let cache = if is_empty {
             Bytes::from_static(b"no-store")
         } else {
@@ -156,39 +156,37 @@ impl NodeList {
         };
         (answer, cache)
     }
+}
 
-    fn write(&self, cluster: &Cluster, weights: Box<[u32]>) -> Written {
-        let listed = || {
-            let entries = self.entries.iter().zip(&weights);
-            entries.filter(|(_, weight)| **weight > 0)
-        };
-        let nodes = listed().map(|(entry, weight)| Listed {
-            name: &cluster.node(entry.node).name,
-            public_url: &entry.url,
-            weight: f64::from(*weight) / f64::from(STEPS),
-        });
-        let links = listed().map(|(entry, _)| Link {
-            rel: RELATION,
-            href: &entry.url,
-        });
-        let mut xml = "<?xml version='1.0' encoding='utf-8'?>\n\
-                       <XRD xmlns='http://docs.oasis-open.org/ns/xri/xrd-1.0'>\n"
-            .to_owned();
-        for (entry, _) in listed() {
-            xml =
-                xml + "<Link rel='" + RELATION + "' href='" + &escape(entry.url.as_str()) + "'/>\n";
-        }
-        xml += "</XRD>\n";
-        Written {
-            nodes: json(&Nodes {
-                nodes: nodes.collect(),
-            }),
-            host_meta: xml.into(),
-            host_meta_json: json(&Links {
-                links: links.collect(),
-            }),
-            weights,
-        }
+fn write(cluster: &Cluster, entries: Vec<Entry>) -> Written {
+    let listed = || entries.iter().filter(|entry| entry.weight > 0);
+    let nodes = listed().map(|entry| Listed {
+        name: &cluster.node(entry.node).name,
+        public_url: &entry.url,
+        weight: f64::from(entry.weight) / f64::from(STEPS),
+    });
+    let links = listed().map(|entry| Link {
+        rel: RELATION,
+        href: &entry.url,
+    });
+    let mut xml = "<?xml version='1.0' encoding='utf-8'?>\n\
+                   <XRD xmlns='http://docs.oasis-open.org/ns/xri/xrd-1.0'>\n"
+        .to_owned();
+    for entry in listed() {
+        xml = xml + "<Link rel='" + RELATION + "' href='" + &escape(&*entry.url) + "'/>\n";
+    }
+    xml += "</XRD>\n";
+    let nodes = json(&Nodes {
+        nodes: nodes.collect(),
+    });
+    let host_meta_json = json(&Links {
+        links: links.collect(),
+    });
+    Written {
+        nodes,
+        host_meta: xml.into(),
+        host_meta_json,
+        entries,
     }
 }
 

@@ -24,6 +24,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -31,13 +32,12 @@ use crate::cluster::{self, Cluster, Node, NodeId, Passed, Verdict};
 use crate::config::Settings;
 use crate::observe::metrics::Metrics;
 use failure::Failure;
-use flap_damping::FlapDamping;
 use network::Network;
 use probe::Prober;
 use resolve::Resolver;
 use slow_start::SlowStart;
-use supervisor::Supervisor;
-use verdict::{Judge, Outcome, Rules};
+use supervisor::{Plan, Supervisor};
+use verdict::{Judge, Outcome};
 
 /// From the end of a probe to the next one, at least, however many failures are met: what a
 /// node's clients do to it through its probes is bounded.
@@ -48,9 +48,15 @@ const FLOOR: Duration = Duration::from_millis(50);
 #[must_use = "the probes end when this is dropped"]
 pub struct Probes {
     tasks: JoinSet<()>,
+    configured: watch::Sender<Arc<Settings>>,
 }
 
 impl Probes {
+    /// Probes as `settings` say from now on. Each node keeps its verdict until its next probe decides.
+    pub fn configure(&self, settings: &Settings) {
+        self.configured.send_replace(Arc::new(settings.clone()));
+    }
+
     /// Returns when a probe task has ended, which only a fault of the program can bring about:
     /// the node's verdict would never change again. Never returns otherwise.
     pub async fn broken(&mut self) {
@@ -64,24 +70,13 @@ impl Probes {
 /// the first verdicts are there within one `health.timeout`. From then on the tasks follow the
 /// cluster's set of nodes.
 pub fn start(cluster: &Arc<Cluster>, settings: &Settings, metrics: &Arc<Metrics>) -> Probes {
-    let health = &settings.health;
-    let prober = Arc::new(Prober::new(settings));
-    let rules = Rules {
-        rise: health.rise,
-        fall: health.fall,
-        interval: health.interval,
-        fast: health.fast_interval.min(health.interval),
-        silence: health.silence,
-    };
-    let together = health.interval + health.timeout;
+    let (configured, settings) = watch::channel(Arc::new(settings.clone()));
+    let plan = Plan::new(&settings.borrow());
     let mut supervisor = Supervisor {
         cluster: Arc::clone(cluster),
-        prober,
-        rules,
-        damping: FlapDamping::new(health.penalty, health.penalty_max),
-        network: Arc::new(Network::new(together, health.silence)),
+        plan,
+        settings,
         metrics: Arc::clone(metrics),
-        slow_start: health.slow_start,
         watches: JoinSet::new(),
         running: HashMap::new(),
     };
@@ -89,7 +84,7 @@ pub fn start(cluster: &Arc<Cluster>, settings: &Settings, metrics: &Arc<Metrics>
     supervisor.follow();
     let mut tasks = JoinSet::new();
     tasks.spawn(supervisor.run(replaced));
-    Probes { tasks }
+    Probes { tasks, configured }
 }
 
 /// One node's probe task.

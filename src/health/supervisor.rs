@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -19,17 +19,45 @@ use super::resolve::Resolver;
 use super::slow_start::SlowStart;
 use super::verdict::{Judge, Rules};
 use crate::cluster::{Cluster, Node, NodeId};
+use crate::config::Settings;
 use crate::observe::metrics::Metrics;
+
+/// How nodes are probed.
+pub(super) struct Plan {
+    prober: Arc<Prober>,
+    rules: Rules,
+    damping: FlapDamping,
+    network: Arc<Network>,
+    slow_start: Duration,
+}
+
+impl Plan {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let health = &settings.health;
+        let together = health.interval + health.timeout;
+        Self {
+            prober: Arc::new(Prober::new(settings)),
+            rules: Rules {
+                rise: health.rise,
+                fall: health.fall,
+                interval: health.interval,
+                fast: health.fast_interval.min(health.interval),
+                silence: health.silence,
+            },
+            damping: FlapDamping::new(health.penalty, health.penalty_max),
+            network: Arc::new(Network::new(together, health.silence)),
+            slow_start: health.slow_start,
+        }
+    }
+}
 
 /// Starts and ends the probe tasks.
 pub(super) struct Supervisor {
     pub(super) cluster: Arc<Cluster>,
-    pub(super) prober: Arc<Prober>,
-    pub(super) rules: Rules,
-    pub(super) damping: FlapDamping,
-    pub(super) network: Arc<Network>,
+    pub(super) plan: Plan,
+    /// Where other settings come from.
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) slow_start: Duration,
     /// The probe tasks; they end with this.
     pub(super) watches: JoinSet<()>,
     pub(super) running: HashMap<NodeId, Running>,
@@ -58,7 +86,21 @@ impl Supervisor {
                 },
                 // The sender lives in the cluster, which this holds.
                 _ = replaced.changed() => self.follow(),
+                Ok(()) = self.settings.changed() => self.configure(),
             }
+        }
+    }
+
+    /// Takes other settings: every probe task begins anew, and its node keeps its verdict.
+    fn configure(&mut self) {
+        self.plan = Plan::new(&self.settings.borrow_and_update());
+        // The new tasks begin without a suspicion, and would not end an old one.
+        if self.cluster.network_suspected() {
+            let now = SystemTime::now();
+            self.cluster.suspect_network(false, &self.metrics, now);
+        }
+        for running in self.running.values() {
+            running.task.abort();
         }
     }
 
@@ -80,17 +122,24 @@ impl Supervisor {
     }
 
     fn start(&mut self, node: &Node) {
-        self.network.add(node.id);
+        let Plan {
+            prober,
+            rules,
+            damping,
+            network,
+            slow_start,
+        } = &self.plan;
+        network.add(node.id);
         let address = node.address();
         let watch = Watch {
             cluster: Arc::clone(&self.cluster),
             id: node.id,
-            prober: Arc::clone(&self.prober),
-            fast: self.rules.fast,
-            judge: Judge::new(self.rules.clone(), self.damping.clone()),
-            network: Arc::clone(&self.network),
+            prober: Arc::clone(prober),
+            fast: rules.fast,
+            judge: Judge::new(rules.clone(), damping.clone()),
+            network: Arc::clone(network),
             metrics: Arc::clone(&self.metrics),
-            slow_start: SlowStart::new(self.slow_start),
+            slow_start: SlowStart::new(*slow_start),
             resolver: Resolver::new(&address),
             look_at: None,
         };
@@ -103,7 +152,7 @@ impl Supervisor {
         let ended = running.find(|(_, running)| running.task.id() == task);
         if let Some(id) = ended.map(|(id, _)| *id) {
             self.running.remove(&id);
-            self.network.remove(id);
+            self.plan.network.remove(id);
             self.cluster.forget(id);
         }
     }

@@ -29,6 +29,8 @@ pub enum EventKind {
     NodeDown,
     /// The balancer suspects its own network, or does so no longer.
     Network,
+    /// A configuration was read again.
+    Reload,
     /// The operator changed a node's state.
     State,
     /// Sessions were moved off a node.
@@ -48,6 +50,7 @@ impl EventKind {
             Self::NodeHeldBack => "node_held_back",
             Self::NodeDown => "node_down",
             Self::Network => "network",
+            Self::Reload => "reload",
             Self::State => "state",
             Self::Reassigned => "reassigned",
             Self::SessionsLost => "sessions_lost",

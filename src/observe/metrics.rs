@@ -129,6 +129,12 @@ pub struct Metrics {
     pub sessions_terminated: ByName,
     /// Sessions that were forgotten because their client stayed away.
     pub sessions_expired: Counter,
+    /// Configurations that a reload applied.
+    pub reloads: Counter,
+    /// Configurations that a reload refused.
+    pub reload_failures: Counter,
+    /// 1 unless the last reload was refused.
+    pub reload_ok: Gauge,
     /// Sessions that the snapshot of an earlier process brought.
     pub sessions_restored: Counter,
     /// Snapshots that could not be written, or read.
@@ -204,6 +210,13 @@ impl Metrics {
                 r,
                 "sessions_expired",
                 "Sessions forgotten because their client stayed away",
+            ),
+            reloads: counter(r, "reloads", "Configurations that a reload applied"),
+            reload_failures: counter(r, "reload_failures", "Configurations that a reload refused"),
+            reload_ok: gauge(
+                r,
+                "config_last_reload_successful",
+                "1 unless the last reload was refused",
             ),
             sessions_restored: counter(
                 r,

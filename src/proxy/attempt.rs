@@ -203,7 +203,7 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
                     self.phase = ExchangePhase::Receiving(connection.begin_receive());
                 }
                 ExchangePhase::Receiving(receiving) => {
-                    let most = self.proxy.max_answer;
+                    let most = self.proxy.live().max_answer;
                     let received = connection.poll_receive(context, receiving, most, FINISH_LIMIT);
                     let Poll::Ready(response) = received else {
                         let waits = connection.awaits_first_byte() && !receiving.is_half_closed();

@@ -42,6 +42,7 @@ impl Proxy {
         priority: Priority,
         give_up: Instant,
     ) -> Result<Box<Connection>, Error> {
+        let limit = self.live().connect;
         let mut local_since = None;
         let (opened, begun) = loop {
             let permit = match node.connect_limiter.try_permit(Instant::now()) {
@@ -50,7 +51,7 @@ impl Proxy {
             };
             let (begun, epoch) = (Instant::now(), node.restart_detector.epoch());
             let record = |address, opened| node.connected(address, opened, Instant::now());
-            let opened = Connection::open_any(&node.candidates(begun), self.connect, record).await;
+            let opened = Connection::open_any(&node.candidates(begun), limit, record).await;
             let opened = opened.and_then(|connection| self.below_ceiling(connection));
             match &opened {
                 Err(Error::Refused(_)) => {
@@ -64,7 +65,7 @@ impl Proxy {
             if local {
                 self.short_of_files();
             }
-            if !local || local_since.get_or_insert(begun).elapsed() > self.connect {
+            if !local || local_since.get_or_insert(begun).elapsed() > limit {
                 break (opened, begun);
             }
             sleep(LOCAL_RETRY).await;

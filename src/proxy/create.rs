@@ -59,7 +59,8 @@ pub(super) async fn run(proxy: Arc<Proxy>, request: PendingRequest) -> Reply {
             }
             tried.clear();
             request.record.enters(Phase::Queue);
-            let until = *give_up.get_or_insert_with(|| Instant::now() + proxy.placement_wait);
+            let until =
+                *give_up.get_or_insert_with(|| Instant::now() + proxy.live().placement_wait);
             if Box::pin(proxy.await_node(until)).await {
                 continue;
             }

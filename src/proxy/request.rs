@@ -124,7 +124,7 @@ impl Proxy {
     /// The part of a request's body that goes to a node.
     fn for_node<'a>(&self, body: &'a [u8], wrapper: &bosh::Request<'_>) -> Cow<'a, [u8]> {
         let root = body.get(wrapper.start..).unwrap_or_default();
-        let is_kept = wrapper.sid.is_some() || self.creation_from == CreationFrom::Pass;
+        let is_kept = wrapper.sid.is_some() || self.live().creation_from == CreationFrom::Pass;
         let from = wrapper.from.as_ref().filter(|_| !is_kept);
         let parts = from.and_then(|from| {
             let front = body.get(wrapper.start..from.start)?;

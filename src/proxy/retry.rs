@@ -109,7 +109,8 @@ impl SessionRequest {
             .unreachable_since
             .get_or_insert_with(Instant::now);
         let node = self.proxy.cluster.node(id);
-        node.serves() && (node.verdict() == Verdict::Silent || since.elapsed() < self.proxy.silence)
+        node.serves()
+            && (node.verdict() == Verdict::Silent || since.elapsed() < self.proxy.cluster.silence())
     }
 
     /// The node `id` let go of the request, or cut its answers. A probe says whether the node is gone:
@@ -135,7 +136,7 @@ impl SessionRequest {
         let gone = tokio::select! {
             biased;
             () = down => true,
-            gone = timeout(self.proxy.probe_timeout + PROBE_GRACE, node.ask_whether_gone()) => {
+            gone = timeout(self.proxy.cluster.probe_timeout() + PROBE_GRACE, node.ask_whether_gone()) => {
                 gone.unwrap_or(false)
             }
         };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::access_log::AccessLogger;
@@ -48,14 +49,30 @@ pub struct Proxy {
     /// The budgets count from here.
     pub(super) started: Instant,
     pub(super) clock: Clock,
+    live: ArcSwap<LiveSettings>,
+}
+
+/// What a reload may change. A request reads each setting when it needs it.
+#[derive(Debug)]
+pub(super) struct LiveSettings {
     pub(super) max_answer: usize,
     pub(super) creation_from: CreationFrom,
     pub(super) host_attribute: HostAttribute,
+    /// How long a connect to a node may take.
     pub(super) connect: Duration,
-    pub(super) probe_timeout: Duration,
     pub(super) placement_wait: Duration,
-    /// How long a silent node keeps its sessions.
-    pub(super) silence: Duration,
+}
+
+impl LiveSettings {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            max_answer: settings.bosh.max_answer,
+            creation_from: settings.bosh.creation_from,
+            host_attribute: settings.host_attribute.clone(),
+            connect: settings.timeouts.connect,
+            placement_wait: settings.placement_wait,
+        }
+    }
 }
 
 impl Proxy {
@@ -94,13 +111,7 @@ impl Proxy {
             background: |work| drop(tokio::task::spawn_blocking(work)),
             started,
             clock: Clock::anchored(started, SystemTime::now()),
-            max_answer: settings.bosh.max_answer,
-            creation_from: settings.bosh.creation_from,
-            host_attribute: settings.host_attribute.clone(),
-            connect: settings.timeouts.connect,
-            probe_timeout: settings.health.timeout,
-            placement_wait: settings.placement_wait,
-            silence: settings.health.silence,
+            live: ArcSwap::from_pointee(LiveSettings::new(settings)),
         })
     }
 
@@ -126,6 +137,16 @@ impl Proxy {
             clock: Clock::anchored(self.started, wall),
             ..self
         }
+    }
+
+    /// Takes what `settings` say of requests, for those that come and those under way.
+    pub fn configure(&self, settings: &Settings) {
+        self.live.store(Arc::new(LiveSettings::new(settings)));
+    }
+
+    /// The settings of this moment.
+    pub(super) fn live(&self) -> arc_swap::Guard<Arc<LiveSettings>> {
+        self.live.load()
     }
 
     /// Notes that open files are short: within a second sessions give up the connections to their

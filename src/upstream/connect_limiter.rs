@@ -252,6 +252,19 @@ impl ConnectLimiter {
         }
     }
 
+    /// Takes other limits. Connects that wait get the permits that these allow.
+    pub fn configure(&self, opening: usize, per_second: usize) {
+        let mut line = self.line();
+        line.most_opening = opening;
+        match &mut line.window {
+            Some(window) if per_second > 0 => window.most = per_second,
+            window => *window = (per_second > 0).then(|| Window::new(per_second)),
+        }
+        if line.waiting() > 0 && line.hand_out(Instant::now()).is_some() {
+            self.full.notify_one();
+        }
+    }
+
     /// A permit, if one is free and no connect waits for it.
     pub fn try_permit(&self, now: Instant) -> Option<ConnectPermit<'_>> {
         let mut line = self.line();

@@ -144,6 +144,7 @@ fn scrapes(nodes: u16, count: usize) -> Result<()> {
         Arc::clone(&cluster),
         Arc::clone(&metrics),
         AccessControl::default(),
+        tokio::sync::mpsc::channel(1).0,
         measured,
     );
     let over = AtomicBool::new(false);

@@ -502,27 +502,6 @@ async fn a_second_signal_waits_for_nobody() {
 }
 
 #[tokio::test]
-async fn a_hangup_ends_nothing_and_the_log_says_what_to_do() {
-    let nodes = tigase_nodes(1).await;
-    let mut process = Process::start(&nodes, &Start::default()).await;
-    let mut client = process.client();
-    client.create().await.unwrap();
-    process.signal("HUP");
-    let line = process
-        .line("SIGHUP", |line| line["signal"] == "SIGHUP")
-        .await;
-    let message = line["message"].as_str().unwrap();
-    assert!(message.contains("restart Bowline"), "{message}");
-    assert_eq!(line["level"], "WARN");
-    let poll = client.begin_poll().await.unwrap();
-    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
-    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
-    assert!(poll.reply().await.unwrap().text().contains("id='m'"));
-    process.terminate();
-    assert!(process.wait().await.success());
-}
-
-#[tokio::test]
 async fn an_old_client_that_stays_is_sent_away_with_one_connection_field() {
     let nodes = tigase_nodes(1).await;
     let balancer = Balancer::before(&nodes).await;

@@ -31,6 +31,7 @@ mod operator;
 mod order;
 mod probing;
 mod reconnect_storm;
+mod reload;
 mod restarts;
 mod routing;
 mod silence;

@@ -22,7 +22,7 @@ const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 pub(crate) struct Process {
     pub(crate) program: Program,
     pub(crate) log: Log,
-    _folder: Folder,
+    folder: Folder,
     cgroup: Option<Cgroup>,
     pub(crate) address: SocketAddr,
     /// Port 0 if there is no admin listener.
@@ -142,7 +142,7 @@ impl Process {
         let mut process = Self {
             program: Program::start(&mut command)?,
             log: Log::default(),
-            _folder: folder,
+            folder,
             cgroup,
             address,
             admin,
@@ -189,6 +189,11 @@ impl Process {
             command.env("RUST_LOG", filter);
         }
         Ok(command)
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("bowline.yaml")
     }
 
     /// Waits until it takes sessions.

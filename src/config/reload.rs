@@ -1,0 +1,245 @@
+//! What a new configuration changes in a running balancer, and what of it waits for a restart.
+
+use super::settings::{Bosh, Health, NodeSettings, Placement, Probe, Settings, Timeouts, Upstream};
+
+/// The step from one configuration to another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reload {
+    /// The settings from now on: the new ones, with the old values of what waits for a restart.
+    pub settings: Settings,
+    /// What changes at once, in words; empty if nothing does.
+    pub changed: Vec<String>,
+    /// The keys that differ and wait for a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Reload {
+    /// The step from the settings in force to those of a file.
+    pub fn new(old: &Settings, new: &Settings) -> Self {
+        let mut step = Self {
+            settings: new.clone(),
+            changed: Vec::new(),
+            needs_restart: Vec::new(),
+        };
+        macro_rules! waits {
+            ($($key:literal: $($field:ident).+;)+) => {$(
+                if old.$($field).+ != new.$($field).+ {
+                    step.needs_restart.push($key);
+                    step.settings.$($field).+.clone_from(&old.$($field).+);
+                }
+            )+};
+        }
+        macro_rules! live {
+            ($($key:literal: $($field:ident).+;)+) => {$(
+                if old.$($field).+ != new.$($field).+ {
+                    step.changed.push($key.to_owned());
+                }
+            )+};
+        }
+        // A new setting has to be named here, and then below.
+        let Settings {
+            listen: _,
+            bosh:
+                Bosh {
+                    paths: _,
+                    max_body: _,
+                    max_answer: _,
+                    creation_from: _,
+                },
+            host_attribute: _,
+            affinity: _,
+            affinity_ttl: _,
+            placement: _,
+            placement_wait: _,
+            trusted_proxies: _,
+            cors: _,
+            node_list: _,
+            nodes: _,
+            health: _,
+            upstream:
+                Upstream {
+                    connecting: _,
+                    connects_per_second: _,
+                    release: _,
+                },
+            admin: _,
+            limits: _,
+            timeouts:
+                Timeouts {
+                    head: _,
+                    body: _,
+                    write_stall: _,
+                    idle: _,
+                    connect: _,
+                    drain_notice: _,
+                    drain: _,
+                },
+            log: _,
+            reload_on_change: _,
+            snapshot: _,
+            traces: _,
+            threads: _,
+        } = new;
+        nodes(&old.nodes, &new.nodes, &mut step.changed);
+        placement(old.placement, new.placement, &mut step.changed);
+        health(&old.health, &new.health, &mut step.changed);
+        live! {
+            "placement_wait": placement_wait;
+            "bosh.max_answer": bosh.max_answer;
+            "bosh.creation_from": bosh.creation_from;
+            "host_attribute": host_attribute;
+            "upstream.connecting": upstream.connecting;
+            "upstream.connects_per_second": upstream.connects_per_second;
+            "timeouts.connect": timeouts.connect;
+        }
+        waits! {
+            "listen": listen;
+            "bosh.paths": bosh.paths;
+            "bosh.max_body": bosh.max_body;
+            "affinity": affinity;
+            "affinity_ttl": affinity_ttl;
+            "trusted_proxies": trusted_proxies;
+            "cors": cors;
+            "node_list": node_list;
+            "upstream.release": upstream.release;
+            "admin": admin;
+            "limits": limits;
+            "timeouts.head": timeouts.head;
+            "timeouts.body": timeouts.body;
+            "timeouts.write_stall": timeouts.write_stall;
+            "timeouts.idle": timeouts.idle;
+            "timeouts.drain_notice": timeouts.drain_notice;
+            "timeouts.drain": timeouts.drain;
+            "log": log;
+            "reload_on_change": reload_on_change;
+            "snapshot": snapshot;
+            "traces": traces;
+            "threads": threads;
+        }
+        step
+    }
+
+    /// The step in one line.
+    pub fn words(&self) -> String {
+        let changed = match self.changed.as_slice() {
+            [] => "nothing changes".to_owned(),
+            changed => changed.join(", "),
+        };
+        match self.needs_restart.as_slice() {
+            [] => changed,
+            keys => format!("{changed}; needs a restart: {}", keys.join(", ")),
+        }
+    }
+}
+
+fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) {
+    let find = |nodes: &[NodeSettings], name: &str| -> Option<NodeSettings> {
+        nodes.iter().find(|node| node.name == name).cloned()
+    };
+    for node in new {
+        let name = &node.name;
+        let Some(before) = find(old, name) else {
+            changed.push(format!("node {name} joins"));
+            continue;
+        };
+        let NodeSettings {
+            name: _,
+            address,
+            weight,
+            max_sessions,
+            public_url,
+        } = &before;
+        if *address != node.address {
+            changed.push(format!(
+                "node {name}: address {address} -> {}",
+                node.address
+            ));
+        }
+        if *weight != node.weight {
+            changed.push(format!("node {name}: weight {weight} -> {}", node.weight));
+        }
+        if *max_sessions != node.max_sessions {
+            let to = node.max_sessions;
+            changed.push(format!("node {name}: max_sessions {max_sessions} -> {to}"));
+        }
+        if *public_url != node.public_url {
+            changed.push(format!("node {name}: public_url"));
+        }
+    }
+    let left = old.iter().filter(|node| find(new, &node.name).is_none());
+    changed.extend(left.map(|node| format!("node {} leaves", node.name)));
+}
+
+fn placement(old: Placement, new: Placement, changed: &mut Vec<String>) {
+    if old != new {
+        changed.push("placement".to_owned());
+    }
+}
+
+fn health(old: &Health, new: &Health, changed: &mut Vec<String>) {
+    let probe = |probe: &Probe| format!("{probe:?}");
+    if old != new {
+        let what = if probe(&old.probe) == probe(&new.probe) {
+            "health"
+        } else {
+            "health.probe"
+        };
+        changed.push(what.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        let node = |name: &str| NodeSettings::new(name, format!("{name}.example.com:5280"));
+        Settings::for_nodes(vec![node("t1"), node("t2")])
+    }
+
+    #[test]
+    fn the_same_settings_change_nothing() {
+        let step = Reload::new(&settings(), &settings());
+        assert_eq!(step.words(), "nothing changes");
+        assert_eq!(step.settings, settings());
+    }
+
+    #[test]
+    fn nodes_join_leave_and_change() {
+        let mut new = settings();
+        new.nodes.remove(0);
+        new.nodes[0].weight = 5;
+        new.nodes[0].address = "t2:1".to_owned();
+        new.nodes.push(NodeSettings::new("t3", "t3:1"));
+        let step = Reload::new(&settings(), &new);
+        assert_eq!(
+            step.words(),
+            "node t2: address t2.example.com:5280 -> t2:1, node t2: weight 1 -> 5, node t3 joins, node t1 leaves"
+        );
+        assert_eq!(step.settings, new);
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_keeps_its_value() {
+        let mut new = settings();
+        new.threads += 1;
+        new.timeouts.head = Duration::from_secs(3);
+        new.timeouts.connect = Duration::from_secs(3);
+        let step = Reload::new(&settings(), &new);
+        assert_eq!(
+            step.words(),
+            "timeouts.connect; needs a restart: timeouts.head, threads"
+        );
+        let mut expected = settings();
+        expected.timeouts.connect = Duration::from_secs(3);
+        assert_eq!(step.settings, expected);
+        // Named each time until the restart.
+        let again = Reload::new(&step.settings, &new);
+        assert_eq!(
+            again.words(),
+            "nothing changes; needs a restart: timeouts.head, threads"
+        );
+    }
+}

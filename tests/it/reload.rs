@@ -1,0 +1,233 @@
+//! A new configuration in a running balancer: it applies without a restart, or changes nothing.
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use bowline::config::{NodeSettings, Placement};
+use bowline::demo::client::Client;
+use bowline::demo::node::Node;
+
+use crate::balancer::*;
+use crate::process::{Process, Start};
+use crate::support::waiting::until;
+
+fn node_settings(node: &Node) -> NodeSettings {
+    NodeSettings::new(node.name().to_owned(), node.address().to_string())
+}
+
+#[tokio::test]
+async fn a_node_that_joins_gets_sessions_and_one_that_leaves_keeps_its_own() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes[..1]);
+    settings.placement = Placement::RoundRobin;
+    let balancer = Balancer::start(&settings).await;
+    let mut old = balancer.session().await;
+    let poll = old.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+
+    settings.nodes = vec![node_settings(&nodes[1])];
+    let step = balancer.server.reload(&settings).unwrap();
+    assert_eq!(step.words(), "node t2 joins, node t1 leaves");
+    let t2 = || balancer.proxy().cluster.named("t2").unwrap();
+    eventually("the first probe of t2", || t2().is_up()).await;
+    let mut new = balancer.session().await;
+    assert_eq!(owner(&nodes, new.sid()), 1);
+
+    assert_goes_on(&old.ping("one").await.unwrap());
+    assert_goes_on(&poll.reply().await.unwrap());
+    assert_goes_on(&new.ping("one").await.unwrap());
+    assert!(old.terminate().await.unwrap().is_terminate());
+    eventually("t1 is gone", || {
+        balancer.proxy().cluster.named("t1").is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn other_probes_are_sent_from_now_on() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.health.interval = Duration::from_secs(3600);
+    let balancer = Balancer::start(&settings).await;
+    let probes = || nodes[0].count(|_| true);
+    let before = probes();
+    settings.health.interval = Duration::from_millis(20);
+    let step = balancer.server.reload(&settings).unwrap();
+    assert_eq!(step.words(), "health");
+    eventually("several probes", || probes() > before + 3).await;
+    let node = || balancer.proxy().cluster.named("t1").unwrap();
+    assert!(node().is_up(), "it keeps its verdict");
+}
+
+#[tokio::test]
+async fn reloads_under_load_fail_no_request() {
+    let nodes = tigase_nodes(3).await;
+    let mut settings = settings(&nodes);
+    settings.placement = Placement::RoundRobin;
+    let balancer = Balancer::start(&settings).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let mut client = balancer.session().await;
+        clients.spawn(async move {
+            for ping in 0..100 {
+                assert_goes_on(&client.ping(&ping.to_string()).await.unwrap());
+            }
+        });
+    }
+    let mut reloads = 0_u32;
+    while !clients.is_empty() {
+        settings.nodes.rotate_left(1);
+        settings.nodes[0].weight = 1 + reloads % 5;
+        settings.health.rise = 1 + reloads % 2;
+        balancer.server.reload(&settings).unwrap();
+        reloads += 1;
+        tokio::task::yield_now().await;
+        while let Some(ended) = clients.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    assert!(reloads > 20, "{reloads}");
+    assert_eq!(balancer.metric("bowline_rejects_total{"), 0);
+    assert_eq!(balancer.metric("bowline_sessions_reassigned_total{"), 0);
+}
+
+/// The configuration of a process with another list of nodes.
+fn rewrite(process: &Process, nodes: &[&Node]) {
+    let text = fs::read_to_string(process.config()).unwrap();
+    let (front, rest) = text.split_once("nodes:\n").unwrap();
+    let rest = rest.lines().filter(|line| !line.starts_with("  - "));
+    let mut changed = front.to_owned() + "nodes:\n";
+    for node in nodes {
+        changed += &format!(
+            "  - {{ name: {}, address: '{}' }}\n",
+            node.name(),
+            node.address()
+        );
+    }
+    changed.extend(rest.map(|line| line.to_owned() + "\n"));
+    fs::write(process.config(), changed).unwrap();
+}
+
+async fn is_up(process: &Process, node: &str) -> bool {
+    let up = format!("bowline_node_up{{node=\"{node}\"}} 1");
+    process.admin("/metrics").await.text().contains(&up)
+}
+
+async fn until_up(process: &Process, node: &str) {
+    let up = async || is_up(process, node).await;
+    assert!(until(PATIENCE, up).await, "{node} is up");
+}
+
+fn cli(process: &Process) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .args(["reload", "--admin", &format!("http://{}", process.admin)])
+        .output()
+        .unwrap()
+}
+
+async fn session(process: &Process) -> Client {
+    let mut client = process.client();
+    client.create().await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn a_signal_and_the_command_reload_the_file() {
+    let nodes = tigase_nodes(3).await;
+    let process = Process::start(&nodes[..1], &Start::default()).await;
+    let mut client = session(&process).await;
+    rewrite(&process, &[&nodes[0], &nodes[1]]);
+    process.signal("HUP");
+    until_up(&process, "t2").await;
+    // A poll that is held meanwhile gets its answer.
+    let poll = client.begin_poll().await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    rewrite(&process, &[&nodes[0], &nodes[2]]);
+    let output = cli(&process);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "changed: node t3 joins, node t2 leaves\n"
+    );
+    assert_eq!(output.status.code(), Some(0));
+    until_up(&process, "t3").await;
+    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
+    assert!(poll.reply().await.unwrap().text().contains("id='m'"));
+    assert_goes_on(&client.ping("one").await.unwrap());
+    assert_eq!(process.metric("bowline_reloads_total").await, 2);
+    let events = process.admin("/events").await;
+    assert!(
+        events
+            .text()
+            .contains("configuration reloaded: node t2 joins")
+    );
+}
+
+#[tokio::test]
+async fn a_bad_file_changes_nothing_and_is_explained() {
+    let nodes = tigase_nodes(1).await;
+    let process = Process::start(&nodes, &Start::default()).await;
+    let mut client = session(&process).await;
+    let good = fs::read_to_string(process.config()).unwrap();
+    fs::write(process.config(), good.clone() + "thread: 5\n").unwrap();
+    let output = cli(&process);
+    assert_eq!(output.status.code(), Some(78));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("unknown key `thread`"), "{words}");
+    let health = process.admin("/health").await;
+    assert!(health.text().contains("the last reload was refused"));
+    assert_eq!(process.metric("bowline_reload_failures_total").await, 1);
+    let failed = "bowline_config_last_reload_successful";
+    assert_eq!(process.metric(failed).await, 0);
+    assert_goes_on(&client.ping("one").await.unwrap());
+
+    // A key that waits for a restart is named, and the good file ends the alarm.
+    fs::write(process.config(), good.clone() + "limits: { sessions: 9 }\n").unwrap();
+    let output = cli(&process);
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(words, "nothing changed\nneeds a restart: limits\n");
+    assert_eq!(process.metric(failed).await, 1);
+    let health = process.admin("/health").await;
+    assert!(!health.text().contains("the last reload was refused"));
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_applied_by_itself() {
+    let nodes = tigase_nodes(2).await;
+    let start = Start {
+        more: "log: { format: json }\nreload_on_change: true",
+        ..Start::default()
+    };
+    let process = Process::start(&nodes[..1], &start).await;
+    rewrite(&process, &[&nodes[0], &nodes[1]]);
+    until_up(&process, "t2").await;
+}
+
+#[tokio::test]
+async fn a_configuration_in_a_request_is_applied() {
+    let nodes = tigase_nodes(2).await;
+    let process = Process::start(&nodes[..1], &Start::default()).await;
+    let text = fs::read_to_string(process.config()).unwrap();
+    let more = format!(
+        "  - {{ name: t2, address: '{}' }}\nthreads",
+        nodes[1].address()
+    );
+    let text = text.replacen("threads", &more, 1);
+    let put = async |body: &str| {
+        let request = format!(
+            "PUT /config HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Bowline: 1\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Client::to(process.admin)
+            .deadline(PATIENCE)
+            .post_raw(request.as_bytes())
+            .await
+            .unwrap()
+    };
+    assert_eq!(put("listen: [").await.status, 422);
+    let reply = put(&text).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(reply.text().contains("node t2 joins"), "{reply:?}");
+    until_up(&process, "t2").await;
+}
