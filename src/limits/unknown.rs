@@ -20,6 +20,14 @@ const SETS: usize = 1024;
 /// How many seconds of a rate may come at once.
 const BURST_SECONDS: u32 = 10;
 
+/// A further node is asked for one sid in this many, in the long run. So a lasting flood of made-up sids
+/// costs 1.01 requests each.
+const SEARCH_PART: u32 = 100;
+
+/// The part of a rate that may be searched for in vain at once. A search that finds the node costs nothing,
+/// so a restart needs no more.
+const SEARCH_BURST: u32 = 25;
+
 /// Why no node is asked for a sid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unasked {
@@ -34,6 +42,9 @@ pub enum Unasked {
 pub struct UnknownSids {
     each: Option<Rates>,
     total: Option<Total>,
+    /// The same for further nodes that are asked.
+    search_each: Option<Rates>,
+    search_total: Option<Total>,
     /// Until when a sid is remembered.
     remembered: FixedTable,
 }
@@ -46,9 +57,13 @@ impl UnknownSids {
             limits.unknown_sids_per_second,
         );
         let burst = |rate: u32| rate.saturating_mul(BURST_SECONDS);
+        let searches = |rate: u32| rate.div_ceil(SEARCH_PART);
+        let search_burst = |rate: u32| rate.div_ceil(SEARCH_BURST);
         Self {
             each: Rates::new(each, burst(each)),
             total: Bucket::new(total, burst(total)).map(Total::new),
+            search_each: Rates::new(searches(each), search_burst(each)),
+            search_total: Bucket::new(searches(total), search_burst(total)).map(Total::new),
             remembered: FixedTable::new(SETS),
         }
     }
@@ -74,6 +89,23 @@ impl UnknownSids {
     pub fn has(&self, client: Client, now: Duration) -> bool {
         self.each.as_ref().is_none_or(|each| each.has(client, now))
             && self.total.as_ref().is_none_or(|total| total.has(now))
+    }
+
+    /// Whether a further node may be asked for the sid of a request of `client`.
+    pub fn may_search(&self, client: Client, now: Duration) -> bool {
+        let (each, total) = (&self.search_each, &self.search_total);
+        each.as_ref().is_none_or(|each| each.has(client, now))
+            && total.as_ref().is_none_or(|total| total.has(now))
+    }
+
+    /// A further node was asked for the sid of a request of `client`, and no node knows it.
+    pub fn count_search(&self, client: Client, now: Duration) {
+        if let Some(each) = &self.search_each {
+            each.count(client, now);
+        }
+        if let Some(total) = &self.search_total {
+            total.count(now);
+        }
     }
 
     /// A request of `client` has ended, and no node has shown that it knows its sid.

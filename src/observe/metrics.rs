@@ -5,6 +5,7 @@
 //! `labels.rs`; a sid or a client address is never one.
 
 mod labels;
+mod limit;
 mod nodes;
 mod process;
 mod text;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use labels::{CAUSES, CONDITIONS, Kind, Outcome, PROBE_FAILURES};
+pub use limit::Limit;
 pub use nodes::{Fraction, NodeMetrics};
 pub use process::Process;
 pub use timing::{Times, Timing};
@@ -87,32 +89,6 @@ pub struct TableSize {
     pub bytes: usize,
 }
 
-/// Something that there may be only so much of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    /// What.
-    pub what: &'static str,
-    /// How much of it there is.
-    pub used: i64,
-    /// How much there may be; 0 is not known.
-    pub most: i64,
-}
-
-impl Limit {
-    /// The used part, 0 to 1.
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "nobody cares for the last digit of a part"
-    )]
-    pub fn part(&self) -> f64 {
-        if self.most > 0 {
-            self.used as f64 / self.most as f64
-        } else {
-            0.0
-        }
-    }
-}
-
 /// Every metric of one balancer.
 #[derive(Debug)]
 pub struct Metrics {
@@ -143,6 +119,8 @@ pub struct Metrics {
     snapshot_sessions: Gauge,
     /// Requests with a sid that had no pin.
     pub unknown_sids: Counter,
+    /// Further nodes that were asked for a sid without a pin.
+    pub unknown_sid_searches: Counter,
     /// Client connections open now.
     pub connections: Gauge,
     /// How many client connections there may be.
@@ -235,6 +213,11 @@ impl Metrics {
             ),
             snapshot_sessions: gauge(r, "snapshot_sessions", "Sessions in the last snapshot"),
             unknown_sids: counter(r, "unknown_sids", "Requests with a sid that had no pin"),
+            unknown_sid_searches: counter(
+                r,
+                "unknown_sid_searches",
+                "Further nodes that were asked for a sid without a pin",
+            ),
             connections: gauge(r, "connections", "Client connections open now"),
             connections_limit: gauge(
                 r,

@@ -8,6 +8,7 @@ mod connect;
 mod order;
 mod reassign;
 mod response;
+mod search;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -91,6 +92,8 @@ pub(super) struct Moves {
     tried: Vec<NodeId>,
     /// How long it waits for a node to come, since there is none.
     homeless_until: Option<Instant>,
+    /// Nodes that do not know the sid.
+    searched: Vec<NodeId>,
     /// Since when its node, which is not down, cannot be connected to.
     pub(super) unreachable_since: Option<Instant>,
 }

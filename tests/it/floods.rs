@@ -125,7 +125,9 @@ async fn made_up_sids_make_no_pin_and_their_answers_do_not_multiply() {
         client.adopt(&format!("made-up-{number}"), 7);
         assert_item_not_found(&client.poll().await.unwrap());
     }
-    assert_eq!(asked(&nodes, "made-up-"), 200, "one request each");
+    // One request each, and a few more while the budget for searches lasts.
+    let asked_for = asked(&nodes, "made-up-");
+    assert!((200..=230).contains(&asked_for), "{asked_for}");
     assert_eq!(balancer.proxy().sessions.len(), 1, "no trace of them");
     assert_eq!(rejects(&balancer, "unknown_budget"), 0);
     assert_goes_on(&honest.ping("p").await.unwrap());
@@ -171,13 +173,15 @@ async fn an_unknown_sid_flood_beyond_the_budget_reaches_no_node() {
     let asked_for = asked(&nodes, "made-up-");
     assert!((10..100).contains(&asked_for), "{asked_for}");
     let refused = rejects(&balancer, "unknown_budget");
-    assert_eq!(refused + u64::try_from(asked_for).unwrap(), 300);
+    let searches = balancer.metric("bowline_unknown_sid_searches_total");
+    assert_eq!(refused + u64::try_from(asked_for).unwrap() - searches, 300);
+    assert!(searches < 10, "{searches}");
     // What has a pin is not concerned, nor is another client.
     assert_goes_on(&honest.ping("p").await.unwrap());
     let mut other = client_at(&balancer, "198.51.100.2");
     other.adopt("other-1", 7);
     other.poll().await.unwrap();
-    assert_eq!(asked(&nodes, "other-"), 1);
+    assert!((1..=2).contains(&asked(&nodes, "other-")));
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ mod operator;
 mod order;
 mod probing;
 mod reconnect_storm;
+mod rediscovery;
 mod reload;
 mod restarts;
 mod routing;

@@ -43,6 +43,12 @@ impl SessionRequest {
                 return self.node_error(id, pending, state);
             }
             NodeResponse::LegacyCode(status) => {
+                if status == 404
+                    && let Some(next) = self.search_on(id, pending, state)
+                {
+                    return next;
+                }
+                self.pay_for_search(state);
                 self.terminated(id, pending, node_response::condition_of(status).as_str());
                 return Step::Done(self.legacy_code(status, &answer));
             }
@@ -67,7 +73,13 @@ impl SessionRequest {
         };
         answer.body = self.proxy.hide_host(answer.body, host.as_ref());
         if terminated {
+            if condition == Condition::ItemNotFound.as_str()
+                && let Some(next) = self.search_on(id, pending, state)
+            {
+                return next;
+            }
             if self.owes().is_some() {
+                self.pay_for_search(state);
                 let now = self.proxy.started.elapsed();
                 self.proxy
                     .unknown
