@@ -35,7 +35,7 @@ impl Settings {
     pub fn for_nodes(nodes: Vec<NodeSettings>) -> Self {
         let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         Self {
-            listen: vec![Listen { address: free }],
+            listen: vec![Listen::new(free)],
             bosh: Bosh::default(),
             host_attribute: HOST_ATTRIBUTE,
             affinity: AFFINITY,
@@ -142,6 +142,7 @@ impl Default for Limits {
         Self {
             connections: 100_000,
             connections_per_client: 5_000,
+            streams: 128,
             body_memory: 64 * 1024 * 1024,
             sessions: 1_000_000,
             // An office behind one address that loses its node logs in again within a second.

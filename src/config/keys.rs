@@ -8,7 +8,7 @@ const PLACES: [(&str, &str); 16] = [
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
          cors node_list nodes health upstream admin limits timeouts log reload_on_change snapshot traces threads",
     ),
-    ("listen[]", "address"),
+    ("listen[]", "address h2c"),
     ("bosh", "paths max_body max_answer creation_from"),
     ("host_attribute", "rewrite"),
     ("cors", "origins credentials headers"),
@@ -23,7 +23,7 @@ const PLACES: [(&str, &str); 16] = [
     ("admin", "address token_file hosts"),
     (
         "limits",
-        "connections connections_per_client body_memory sessions creations_per_client \
+        "connections connections_per_client streams body_memory sessions creations_per_client \
          creations_burst unknown_sids_per_second unknown_sids_per_client exempt",
     ),
     (
@@ -96,7 +96,7 @@ mod tests {
             at("upstream"),
             ["connecting", "connects_per_second", "release"]
         );
-        assert_eq!(at("listen[17]"), ["address"]);
+        assert_eq!(at("listen[17]"), ["address", "h2c"]);
         assert!(at("tls").is_empty());
         assert_eq!(elsewhere("max_body").as_deref(), Some("bosh.max_body"));
         assert_eq!(elsewhere("tls"), None);

@@ -86,7 +86,11 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
 fn listen(value: &Value<'_>) -> Vec<Listen> {
     let mut listen: Vec<Listen> = Vec::new();
     for item in value.list(1..=MOST_ENTRIES) {
-        let Some(value) = item.section().and_then(|entry| entry.need("address")) else {
+        let Some(section) = item.section() else {
+            continue;
+        };
+        let h2c = section.flag("h2c", false);
+        let Some(value) = section.need("address") else {
             continue;
         };
         let Some(address) = socket_address(&value) else {
@@ -96,7 +100,10 @@ fn listen(value: &Value<'_>) -> Vec<Listen> {
         if taken && address.port() != 0 {
             value.refuse::<()>(format!("{address} is listed twice"));
         }
-        listen.push(Listen { address });
+        listen.push(Listen {
+            h2c,
+            ..Listen::new(address)
+        });
     }
     listen
 }
@@ -337,6 +344,7 @@ fn limits(section: &Section<'_>, max_body: usize) -> Limits {
     let limits = Limits {
         connections: section.count("connections", default.connections, 1..=10_000_000),
         connections_per_client: section.count("connections_per_client", client, 0..=10_000_000),
+        streams: section.count("streams", default.streams, 1..=1000),
         body_memory: section.size("body_memory", default.body_memory, MIB..=65_536 * MIB),
         sessions: section.count("sessions", default.sessions, 1..=100_000_000),
         creations_per_client: rate("creations_per_client", default.creations_per_client),

@@ -61,6 +61,18 @@ pub struct Settings {
 pub struct Listen {
     /// Address and port; port 0 takes a free one.
     pub address: SocketAddr,
+    /// Whether clients may speak HTTP/2 without TLS, by prior knowledge; false by default.
+    pub h2c: bool,
+}
+
+impl Listen {
+    /// A listener with every default.
+    pub const fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            h2c: false,
+        }
+    }
 }
 
 /// The BOSH service.
@@ -278,6 +290,8 @@ pub struct Limits {
     pub connections: usize,
     /// Client connections from one address; 0 to 10 million, 5 000 by default; 0 is any number.
     pub connections_per_client: usize,
+    /// Requests under way on one HTTP/2 connection; 1 to 1 000, 128 by default.
+    pub streams: usize,
     /// Memory for request bodies that are still coming, in bytes, over all connections; 1 MiB to
     /// 64 GiB, 64 MiB by default.
     pub body_memory: usize,

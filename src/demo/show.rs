@@ -417,7 +417,7 @@ fn start_balancer(nodes: &[Node]) -> Result<Server, StartError> {
     // Nodes die here all the time. With a penalty most of them would soon be held back.
     settings.health.penalty = Duration::ZERO;
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    settings.listen = vec![Listen { address: at(5280) }];
+    settings.listen = vec![Listen::new(at(5280))];
     let admin = |port| {
         Some(Admin {
             address: at(port),
@@ -426,7 +426,7 @@ fn start_balancer(nodes: &[Node]) -> Result<Server, StartError> {
     };
     settings.admin = admin(9280);
     Server::start(&settings).or_else(|_| {
-        settings.listen = vec![Listen { address: at(0) }];
+        settings.listen = vec![Listen::new(at(0))];
         settings.admin = admin(0);
         Server::start(&settings)
     })

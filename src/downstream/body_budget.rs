@@ -42,6 +42,11 @@ impl BodyBudget {
 }
 
 impl Share {
+    /// The bytes that are reserved for it.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Reserves this many bytes more.
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), UsedUp> {
         self.bytes += bytes;

@@ -4,7 +4,7 @@
 //! network error, and a client that could log in again in a second waits for eleven.
 
 use crate::config::{Cors, Origins};
-use crate::http1::{AnswerHead, Fields};
+use crate::http1::{FieldWriter, Fields};
 
 /// The configured policy, in the form that answers need.
 #[derive(Debug)]
@@ -61,34 +61,32 @@ impl Policy {
     }
 
     /// Writes what a preflight asks for; browsers keep it for a day, or for as long as they do.
-    pub(super) fn write_preflight(&self, head: &mut AnswerHead<'_>) {
-        head.field("access-control-allow-methods", b"GET, POST, OPTIONS")
-            .field(
-                "access-control-allow-headers",
-                self.request_headers.as_bytes(),
-            )
-            .field("access-control-max-age", b"86400");
+    pub(super) fn write_preflight(&self, head: &mut impl FieldWriter) {
+        head.add("access-control-allow-methods", b"GET, POST, OPTIONS");
+        let names = self.request_headers.as_bytes();
+        head.add("access-control-allow-headers", names);
+        head.add("access-control-max-age", b"86400");
     }
 }
 
 impl Allowed {
     /// Writes the fields that every answer has.
-    pub(super) fn write(&self, head: &mut AnswerHead<'_>) {
+    pub(super) fn write(&self, head: &mut impl FieldWriter) {
         const ORIGIN: &str = "access-control-allow-origin";
         match self {
             Self::Any => {
-                head.field(ORIGIN, b"*");
+                head.add(ORIGIN, b"*");
                 return;
             }
             Self::This(origin) => {
-                head.field(ORIGIN, origin);
+                head.add(ORIGIN, origin);
             }
             Self::WithCredentials(origin) => {
-                head.field(ORIGIN, origin);
-                head.field("access-control-allow-credentials", b"true");
+                head.add(ORIGIN, origin);
+                head.add("access-control-allow-credentials", b"true");
             }
             Self::Nothing => {}
         }
-        head.field("vary", b"Origin");
+        head.add("vary", b"Origin");
     }
 }

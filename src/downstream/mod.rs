@@ -3,12 +3,15 @@
 //! Owns everything of HTTP towards the client, and no decision about sessions: a POST on a BOSH
 //! path becomes a [`proxy::BoshRequest`](crate::proxy::BoshRequest), and what comes back is written out.
 
+mod answer_fields;
 mod body_budget;
 mod client;
 mod cors;
 mod drain;
 mod h1;
+mod h2;
 mod handler;
+mod idle;
 mod io;
 mod listener;
 mod load_shedding;

@@ -7,14 +7,35 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::h1::Connection;
-use super::io::Io;
+use super::h2;
+use super::io::{Early, Io};
 use super::listener::{Counted, Listener};
 use crate::transport::Stream;
 
 /// Serves an accepted connection in a task of its own.
 pub(super) fn open(listener: &Arc<Listener>, stream: Stream, peer: IpAddr, counted: Counted) {
+    let (listener, io) = (Arc::clone(listener), Io::Plain(stream));
+    if listener.settings().h2c {
+        tokio::spawn(open_by_preface(listener, io, peer, counted));
+    } else {
+        serve_http1(listener, io, Early::default(), peer, counted);
+    }
+}
+
+/// Serves HTTP/2 to a client that begins with its preface, and HTTP/1.1 to others.
+async fn open_by_preface(listener: Arc<Listener>, io: Io, peer: IpAddr, counted: Counted) {
+    let opened = h2::Preface::new(Arc::clone(listener.downstream()), io).await;
+    let Some(opened) = opened else { return };
+    if opened.http2 {
+        h2::serve(listener, opened.io, opened.early, peer, counted).await;
+    } else {
+        serve_http1(listener, opened.io, opened.early, peer, counted);
+    }
+}
+
+fn serve_http1(listener: Arc<Listener>, io: Io, early: Early, peer: IpAddr, counted: Counted) {
     tokio::spawn(Served {
-        connection: Connection::new(Arc::clone(listener), Io::Plain(stream), peer),
+        connection: Connection::new(listener, io, peer).having_read(early),
         _counted: counted,
     });
 }

@@ -21,7 +21,7 @@ pub use fields::{Field, Fields, Room};
 pub use head_end::HeadEnd;
 pub use request::{Method, Request, RequestHead, Version};
 pub use response::ResponseHead;
-pub use write::{AnswerHead, CONTINUE};
+pub use write::{AnswerHead, CONTINUE, FieldWriter};
 
 /// The largest head, in bytes: empty lines in front of it and the one at its end included.
 pub const MAX_HEAD: usize = 32 * 1024;
@@ -38,6 +38,6 @@ pub enum Framing {
     Length(u64),
     /// By the chunked coding.
     Chunked,
-    /// By the end of the connection. Only answers have it.
+    /// By the end of the connection, which only answers have, or of the HTTP/2 stream.
     UntilClose,
 }

@@ -53,6 +53,19 @@ pub struct RequestHead<'a> {
     /// The fields.
     pub fields: Fields<'a>,
     target: &'a str,
+    framed: Framed,
+}
+
+/// What ends the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framed {
+    /// What its fields say.
+    ByFields,
+    /// The end of its HTTP/2 stream.
+    ByStream {
+        /// The stream has ended with the head.
+        ended: bool,
+    },
 }
 
 /// What a request asks for, and where it ends.
@@ -62,7 +75,7 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The `Host`: a name or an address, and maybe a port. It has at most 261 bytes.
     pub host: &'a str,
-    /// How the body ends: `Empty`, `Length` or `Chunked`.
+    /// How the body ends: `Empty`, `Length` or `Chunked`; over HTTP/2 `Empty`, `Length` or `UntilClose`.
     pub framing: Framing,
     /// It has a content coding other than `identity`.
     pub coded: bool,
@@ -96,7 +109,20 @@ impl<'a> RequestHead<'a> {
                 Version::Http10
             },
             fields: Fields(request.headers),
+            framed: Framed::ByFields,
         })
+    }
+
+    /// The head of an HTTP/2 request: its `:method`, its `:path` as the target, and its fields, with
+    /// `:authority` as the `Host`. `ended` says that its stream has ended with it.
+    pub fn of_stream(method: &str, path: &'a str, fields: Fields<'a>, ended: bool) -> Self {
+        Self {
+            method: Method::named(method),
+            version: Version::Http11,
+            fields,
+            target: path,
+            framed: Framed::ByStream { ended },
+        }
     }
 
     /// Whether the client keeps the connection open behind the answer (RFC 9112 §9.3).
@@ -153,6 +179,11 @@ impl<'a> RequestHead<'a> {
 
     fn framing(&self, length_field: Seen<'_>, coding: Seen<'_>) -> Result<Framing, Error> {
         let value = match (length_field, coding) {
+            (Seen::Never, Seen::Never) if self.framed == Framed::ByStream { ended: false } => {
+                // A stream of another method may end in a frame without bytes.
+                let has_body = self.method == Method::Post;
+                return Ok([Framing::Empty, Framing::UntilClose][usize::from(has_body)]);
+            }
             (Seen::Never, Seen::Never) => return Ok(Framing::Empty),
             (Seen::Once(value), Seen::Never) => value,
             (Seen::Never, Seen::Once(coding))

@@ -8,6 +8,18 @@ use super::Version;
 /// The interim answer to a client that waits for it with its body (RFC 9110 §10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// What takes the fields of an answer's head: its bytes, or a map of fields for HTTP/2.
+pub trait FieldWriter {
+    /// Adds a field. Its name is in lower case; its value comes from a checked head or from Bowline.
+    fn add(&mut self, name: &str, value: &[u8]);
+}
+
+impl FieldWriter for AnswerHead<'_> {
+    fn add(&mut self, name: &str, value: &[u8]) {
+        self.field(name, value);
+    }
+}
+
 /// The head of an answer, written to memory that is used again.
 #[derive(Debug)]
 pub struct AnswerHead<'a>(&'a mut Vec<u8>);

@@ -129,6 +129,10 @@ pub struct Metrics {
     pub accept_waits: Counter,
     /// Connections that were closed because their client had `limits.connections_per_client`.
     pub connections_refused: Counter,
+    /// HTTP/2 connections open now.
+    pub http2_connections: Gauge,
+    /// HTTP/2 connections that were cut because their client gave up too many requests.
+    pub http2_floods: Counter,
     /// Idle connections that were closed because there were too few places or open files.
     pub connections_given_up: Counter,
     /// 1 while the balancer suspects its own network, since most nodes fell silent at once.
@@ -233,6 +237,16 @@ impl Metrics {
                 r,
                 "connections_refused",
                 "Connections closed because of limits.connections_per_client",
+            ),
+            http2_connections: gauge(
+                r,
+                "http2_connections",
+                "Client connections open now that speak HTTP/2",
+            ),
+            http2_floods: counter(
+                r,
+                "http2_floods",
+                "HTTP/2 connections cut because their client gave up too many requests",
             ),
             connections_given_up: counter(
                 r,

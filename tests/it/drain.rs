@@ -434,9 +434,8 @@ async fn a_port_in_use_is_named_and_nothing_is_started() {
     let nodes = tigase_nodes(1).await;
     let balancer = Balancer::before(&nodes).await;
     let mut settings = settings(&nodes);
-    settings.listen.push(bowline::config::Listen {
-        address: balancer.address(),
-    });
+    let taken = bowline::config::Listen::new(balancer.address());
+    settings.listen.push(taken);
     match Server::start(&settings) {
         Err(error @ StartError::Bind { address, .. }) => {
             assert_eq!(address, balancer.address());

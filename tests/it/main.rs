@@ -22,6 +22,7 @@ mod files;
 mod floods;
 mod held;
 mod http;
+mod http2;
 mod layout;
 mod membership;
 mod monitoring;

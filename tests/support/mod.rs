@@ -13,6 +13,7 @@
 pub(crate) mod admin;
 pub(crate) mod balancer;
 pub(crate) mod folder;
+pub(crate) mod http2;
 pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod process;

@@ -20,13 +20,12 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::ReadBuf;
-use tokio::time::Instant;
 
 use super::Downstream;
 use super::handler::Response;
+use super::idle::Idle;
 use super::io::{Early, Io};
 use super::listener::Listener;
 use crate::http1::MAX_HEAD;
@@ -34,17 +33,14 @@ use crate::proxy::Exchange;
 use crate::timers::{self, Slow};
 use answer::Form;
 use read::{Next, Partial, Reader};
-use write::{Linger, Writing};
+use write::Writing;
+pub(super) use write::{Linger, SLOWEST};
 
 /// The most bytes taken by one read.
 const READ: usize = 16 * 1024;
 
 /// The most bytes that are read while a request is held.
 const MOST_EARLY: usize = MAX_HEAD;
-
-/// How long a connection on which nothing was asked yet is waited for while the process ends: its
-/// request is most likely on its way.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Where a connection is in its life.
 enum State {
@@ -60,15 +56,6 @@ enum State {
     Lingering(Box<Linger>),
     /// It has ended.
     Over,
-}
-
-/// A wait for the next request.
-#[derive(Clone, Copy)]
-struct Idle {
-    /// When it began, give or take 50 ms.
-    since: Instant,
-    /// The drain has begun since, and `since` is when.
-    last_call: bool,
 }
 
 /// One client connection, served to its end. Dropping it cuts the connection, and ends its request
@@ -103,6 +90,11 @@ impl Connection {
             alarm: Slow::default(),
             state: State::Idle(None),
         }
+    }
+
+    /// The same, with bytes that were read before.
+    pub(super) fn having_read(self, early: Early) -> Self {
+        Self { early, ..self }
     }
 
     fn downstream(&self) -> &Arc<Downstream> {
@@ -228,28 +220,12 @@ impl Connection {
 
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<State> {
         let downstream = self.listener.downstream();
-        downstream.drain.attend();
         let State::Idle(idle) = &mut self.state else {
             return Poll::Ready(State::Over);
         };
-        let idle = idle.get_or_insert_with(|| Idle {
-            since: timers::coarse_now(),
-            last_call: false,
-        });
-        let mut until = idle.since + downstream.settings.timeouts.idle;
-        if downstream.drain.is_closing() {
-            if !self.fresh {
-                return Poll::Ready(State::Over);
-            }
-            if !std::mem::replace(&mut idle.last_call, true) {
-                idle.since = Instant::now();
-            }
-            until = until.min(idle.since + FIRST_REQUEST);
-        } else if downstream.load_shedding.gives_up(idle.since) {
-            downstream.proxy.metrics.connections_given_up.inc();
-            return Poll::Ready(State::Over);
-        }
-        ready!(self.alarm.poll_until_called(until, context));
+        let idle = idle.get_or_insert_with(Idle::begin);
+        let most = downstream.settings.timeouts.idle;
+        ready!(idle.poll(self.fresh, most, downstream, &mut self.alarm, context));
         Poll::Ready(State::Over)
     }
 

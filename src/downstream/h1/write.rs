@@ -17,7 +17,7 @@ use crate::proxy::{Delivered, Delivery};
 use crate::timers::Slow;
 
 /// The slowest that a client may read, in bytes a second. A mobile network at its worst does better.
-const SLOWEST: u64 = 1024;
+pub(in super::super) const SLOWEST: u64 = 1024;
 
 /// How long, and for how many bytes, a closed connection is still read from.
 const LINGER: Duration = Duration::from_secs(2);
@@ -146,14 +146,14 @@ impl Writing {
 /// A connection that closes so that the client can read the answer: our side first, then what it still
 /// sends is read away, within bounds. To close over unread bytes would reset the connection and take the
 /// answer with it (RFC 9112 §9.6).
-pub(super) struct Linger {
+pub(in super::super) struct Linger {
     until: Instant,
     shut: bool,
     seen: usize,
 }
 
 impl Linger {
-    pub(super) fn new(downstream: &Downstream) -> Self {
+    pub(in super::super) fn new(downstream: &Downstream) -> Self {
         let limit = if downstream.drain.is_closing() {
             LAST_LINGER
         } else {
@@ -167,7 +167,7 @@ impl Linger {
     }
 
     /// Reads away until the client has closed, or for long enough.
-    pub(super) fn poll(
+    pub(in super::super) fn poll(
         &mut self,
         io: &mut Io,
         alarm: &mut Slow,
