@@ -7,8 +7,8 @@ use crate::corpus::{Case, Expect, Outcome, Words, cases};
 use crate::invariants::{Expected, none_of};
 use crate::world::{Session, World, is_for, is_reject};
 
-const REQUESTS: &str = include_str!("requests.txt");
-const BODIES: &str = include_str!("bodies.txt");
+pub(crate) const REQUESTS: &str = include_str!("requests.txt");
+pub(crate) const BODIES: &str = include_str!("bodies.txt");
 
 /// Every section of the two files is a test, named after the threat.
 macro_rules! sections {

@@ -18,6 +18,7 @@ mod admin;
 mod cases;
 mod client;
 mod corpus;
+mod http2;
 mod invariants;
 mod leaks;
 mod node;

@@ -49,6 +49,14 @@ impl World {
         Self::with(started, &settings).await
     }
 
+    /// One node, and a listener that takes HTTP/2 as well.
+    pub(crate) async fn with_http2() -> Self {
+        let nodes = vec![Node::start().await];
+        let mut settings = settings(&nodes);
+        settings.listen[0].h2c = true;
+        Self::with(nodes, &settings).await
+    }
+
     pub(crate) async fn with(nodes: Vec<Node>, settings: &Settings) -> Self {
         let balancer = Balancer::start(settings).await;
         let mut canary_wire = Wire::to(balancer.address()).await;

@@ -145,11 +145,12 @@ impl Reader<'_> {
             return Next::Malformed;
         };
         let mut room = [EMPTY; MAX_FIELDS];
-        let Some(fields) = fields(head, &mut room) else {
-            return self.answer(
-                self.downstream.refuse_head(431, self.peer),
-                Fields::default(),
-            );
+        let fields = match fields(head, &mut room) {
+            Ok(fields) => fields,
+            Err(status) => {
+                let refused = self.downstream.refuse_head(status, self.peer);
+                return self.answer(refused, Fields::default());
+            }
         };
         let target = target.as_str();
         let request_head = RequestHead::of_stream(head.method.as_str(), target, fields, ended);
@@ -208,32 +209,38 @@ impl Reader<'_> {
     }
 }
 
-/// The fields of a head, `:authority` among them as the `Host` that it is; none if they are too many. A
-/// `Host` that says something else stays beside it, for the one reading of heads to refuse.
-fn fields<'a>(head: &'a Parts, room: &'a mut [Field<'a>; MAX_FIELDS]) -> Option<Fields<'a>> {
-    let authority = head
-        .uri
-        .authority()
-        .map(|authority| authority.as_str().as_bytes());
-    let host = authority.map(|value| Field {
-        name: "host",
-        value,
-    });
-    let others = head.headers.iter().filter_map(|(name, value)| {
-        let value = value.as_bytes();
-        let again =
-            name == header::HOST && authority.is_some_and(|own| own.eq_ignore_ascii_case(value));
-        (!again).then_some(Field {
-            name: name.as_str(),
-            value,
-        })
-    });
+/// The fields of a head, `:authority` among them as the `Host` that it is. A `Host` beside it that is not
+/// the same, or that is there twice, stays, for the one reading of heads to refuse.
+///
+/// # Errors
+/// The status to refuse them with: fields that are too many, or that HTTP/1.1 could not have.
+fn fields<'a>(head: &'a Parts, room: &'a mut [Field<'a>; MAX_FIELDS]) -> Result<Fields<'a>, u16> {
+    let authority = head.uri.authority();
+    let authority = authority.map(|authority| authority.as_str().as_bytes());
+    let mut host = authority;
     let mut count = 0;
-    for field in host.into_iter().chain(others) {
-        *room.get_mut(count)? = field;
+    let mut push = |name, value| {
+        *room.get_mut(count).ok_or(431_u16)? = Field { name, value };
         count += 1;
+        Ok::<(), u16>(())
+    };
+    if let Some(authority) = authority {
+        push("host", authority)?;
     }
-    Some(Fields::of(&room[..count]))
+    for (name, value) in &head.headers {
+        let value = value.as_bytes();
+        // RFC 9113 §8.2.1 has no blanks around a value, and RFC 9110 §5.6.2 no quote in a name.
+        if value.trim_ascii().len() != value.len() || name.as_str().contains('"') {
+            return Err(400);
+        }
+        let again = name == header::HOST && host.is_some_and(|own| own.eq_ignore_ascii_case(value));
+        if again {
+            host = None;
+        } else {
+            push(name.as_str(), value)?;
+        }
+    }
+    Ok(Fields::of(&room[..count]))
 }
 
 /// The head of an answer.
