@@ -206,6 +206,15 @@ impl Counted {
             _alive: alive,
         }
     }
+
+    /// A connection of `peer`.
+    #[cfg(test)]
+    pub(super) fn for_tests(downstream: &Downstream, peer: IpAddr) -> Self {
+        let place = Arc::clone(&downstream.places).try_acquire_owned();
+        let share = downstream.connections.open(downstream.clients.client(peer));
+        let both = place.ok().zip(share).expect("a place for it");
+        Self::new(downstream, both, mpsc::channel(1).0)
+    }
 }
 
 impl Drop for Counted {

@@ -314,3 +314,6 @@ impl Downstream {
         Some((place, share))
     }
 }
+
+#[cfg(test)]
+mod tests;
