@@ -4,6 +4,7 @@
 //! atomic addition, never a look-up by label. Labels have few and fixed values, listed in
 //! `labels.rs`; a sid or a client address is never one.
 
+mod by_name;
 mod labels;
 mod limit;
 mod nodes;
@@ -11,7 +12,6 @@ mod process;
 mod text;
 mod timing;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use by_name::ByName;
 pub use labels::{CAUSES, CONDITIONS, Kind, Outcome, PROBE_FAILURES};
 pub use limit::Limit;
 pub use nodes::{Fraction, NodeMetrics};
@@ -31,50 +32,6 @@ use labels::{
     TableLabels, VersionLabels,
 };
 use nodes::NodePages;
-
-/// Counters that one label tells apart, all of them there from the beginning: a rate needs the
-/// zero before the first count.
-#[derive(Debug, Clone)]
-pub struct ByName {
-    names: &'static [&'static str],
-    counters: Arc<[Counter]>,
-}
-
-impl ByName {
-    fn new(names: &'static [&'static str], counter: impl Fn(&'static str) -> Counter) -> Self {
-        Self {
-            names,
-            counters: names.iter().map(|name| counter(name)).collect(),
-        }
-    }
-
-    /// Counts one under `name`; under the last name if there is none such.
-    pub fn inc(&self, name: &str) {
-        let place = self.names.iter().position(|known| *known == name);
-        if let Some(counter) = self.counters.get(place.unwrap_or(self.names.len() - 1)) {
-            counter.inc();
-        }
-    }
-
-    /// Each name with its count, in a fixed order.
-    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.counters.iter().map(|counter| counter.get());
-        self.names.iter().copied().zip(counts)
-    }
-
-    /// Each name with its counter.
-    fn counters(&self) -> impl Iterator<Item = (&'static str, Counter)> {
-        self.names
-            .iter()
-            .copied()
-            .zip(self.counters.iter().cloned())
-    }
-
-    /// The sum of all.
-    pub fn get(&self) -> u64 {
-        self.counters.iter().map(|counter| counter.get()).sum()
-    }
-}
 
 /// The size of a table, as told when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
