@@ -21,6 +21,7 @@
 //! 3  sessions   pins, turns, expiry
 //! 3  limits     rates of clients, unknown sids, connections, open files
 //! 2  cluster    nodes, their states, placement
+//! 2  tls        certificates and their reload, and the stream that encrypts a connection
 //! 1  observe    metrics, events, the log, and traces: shown, and never decided by
 //! 1  upstream   one HTTP/1.1 exchange with a node
 //! 0  http1      heads, framing and chunks of HTTP/1.1, as bytes
@@ -62,5 +63,6 @@ pub mod server;
 pub mod sessions;
 pub mod snapshot;
 pub mod timers;
+pub mod tls;
 pub mod transport;
 pub mod upstream;

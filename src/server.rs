@@ -4,6 +4,8 @@
 //! Client traffic runs on worker threads, each with a runtime of its own: a connection stays where
 //! it was accepted. Probes, sweeping and the admin listener run on the caller's runtime.
 
+mod error;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::{self, AccessControl, AdminState, ReloadRequest, TokenError};
+use crate::admin::{self, AccessControl, AdminState, ReloadRequest};
 use crate::cluster::{Cluster, TooManyNodes};
 use crate::config::{Release, Reload, Settings};
 use crate::digest;
@@ -26,6 +28,9 @@ use crate::observe::log;
 use crate::observe::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::snapshot::{Moment, Store};
+use crate::tls::Certificates;
+
+pub use error::StartError;
 
 /// Connections that the kernel keeps for a listener until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -38,44 +43,6 @@ const RELOADS_WAITING: usize = 8;
 
 /// How long connections that are cut may take to end.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
-
-/// Why the balancer did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// An address cannot be listened on.
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// A worker thread or its runtime could not be made.
-    Worker(io::Error),
-    /// The admin listener's token cannot be had.
-    Token(TokenError),
-    /// Traces cannot be sent.
-    Traces(io::Error),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::Worker(source) => write!(f, "cannot start a worker: {source}"),
-            Self::Token(source) => write!(f, "{source}"),
-            Self::Traces(source) => write!(f, "cannot send traces: {source}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Bind { source, .. } | Self::Worker(source) | Self::Traces(source) => Some(source),
-            Self::Token(source) => Some(source),
-        }
-    }
-}
 
 /// What is heard of a worker.
 #[derive(Debug)]
@@ -95,6 +62,7 @@ pub struct Server {
     drain: Arc<Drain>,
     admin: Arc<AdminState>,
     cut: Arc<Notify>,
+    certificates: Certificates,
     workers: Vec<Worker>,
     background: Vec<JoinHandle<()>>,
     probes: Probes,
@@ -118,6 +86,7 @@ impl Server {
     ///
     /// Outside of a tokio runtime.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        let certificates = Certificates::load(&settings.listen).map_err(StartError::Tls)?;
         let mut listeners = Vec::new();
         for listen in &settings.listen {
             listeners.push(bind(listen.address)?);
@@ -162,12 +131,22 @@ impl Server {
         };
         let reports = digest::run(Arc::clone(&cluster), Arc::clone(&metrics));
         let (ask, asked) = mpsc::channel(RELOADS_WAITING);
+        certificates.show(&metrics);
+        for reason in certificates.reasons(SystemTime::now()) {
+            warn!("{reason}");
+        }
+        let watched = {
+            let cluster = Arc::clone(&cluster);
+            let add = move |event| cluster.events.add(event);
+            certificates.clone().watch(Arc::clone(&metrics), add)
+        };
         let admin = AdminState::new(Arc::clone(&cluster), metrics, access, ask, measure);
-        let admin = Arc::new(admin);
+        let admin = Arc::new(admin.with_certificates(certificates.clone()));
         let mut background = vec![
             tokio::spawn(sweep(Arc::clone(&proxy))),
             tokio::spawn(downstream::relieve(Arc::clone(&downstream))),
             tokio::spawn(reports),
+            tokio::spawn(watched),
         ];
         if let Some(store) = &snapshot {
             background.push(tokio::spawn(save(Arc::clone(store), Arc::clone(&proxy))));
@@ -179,7 +158,11 @@ impl Server {
             background.push(serve_admin(listener, Arc::clone(&admin))?);
         }
         let listeners: Vec<_> = (settings.listen.iter().cloned())
-            .map(|listen| Arc::new(Listener::new(Arc::clone(&downstream), listen)))
+            .zip(certificates.acceptors())
+            .map(|(listen, acceptor)| {
+                let listener = Listener::new(Arc::clone(&downstream), listen);
+                Arc::new(listener.with_tls(acceptor))
+            })
             .zip(listeners)
             .collect();
         let workers = start_workers(settings.threads, &listeners, &cut)?;
@@ -197,6 +180,7 @@ impl Server {
             drain,
             admin,
             cut,
+            certificates,
             workers,
             background,
             probes,
@@ -217,6 +201,11 @@ impl Server {
     /// Where the admin listener is, if there is one.
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// The certificates of the listeners.
+    pub const fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// What requests share: for tests and the demo, which look at sessions and counters.

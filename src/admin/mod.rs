@@ -39,6 +39,7 @@ pub use time::{rfc3339, seconds_of};
 use crate::cluster::Cluster;
 use crate::observe::events::{Event, EventKind};
 use crate::observe::metrics::{Metrics, Process};
+use crate::tls::Certificates;
 use history::History;
 
 /// Connections served at the same time; further ones wait to be accepted.
@@ -70,6 +71,7 @@ pub struct AdminState {
     listeners: Arc<Semaphore>,
     reloads: mpsc::Sender<ReloadRequest>,
     refused_reload: Mutex<Option<String>>,
+    certificates: Certificates,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -109,6 +111,16 @@ impl AdminState {
             listeners: Arc::new(Semaphore::new(stream::MOST_LISTENERS)),
             reloads,
             refused_reload: Mutex::default(),
+            certificates: Certificates::default(),
+        }
+    }
+
+    /// The same with the certificates of the client listeners.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self {
+            certificates,
+            ..self
         }
     }
 

@@ -217,6 +217,9 @@ fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
             "the last reload was refused, and the configuration before it is in force: {why}"
         ));
     }
+    let certificates = state.certificates.reasons(SystemTime::now());
+    faults |= !certificates.is_empty();
+    reasons.extend(certificates);
     if state.is_draining() {
         reasons.push("the balancer is stopping".into());
     }

@@ -3,16 +3,22 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use super::{exit, refuse};
 use crate::config::{self, Settings};
+use crate::tls;
 
 /// Says on stdout that the file is right and what it asks for, or on stderr what is wrong with it.
-/// Opens no socket and asks no node.
+/// Reads the certificates that it names; what clients may stumble over there goes to stderr and is no
+/// error, so that a service with an old certificate starts. Opens no socket and asks no node.
 #[must_use]
 pub fn check(file: &Path) -> ExitCode {
     match config::load(file) {
         Ok(settings) => {
+            if !certificates(file, &settings) {
+                return exit::CONFIG.into();
+            }
             match writeln!(io::stdout(), "{}: {}", file.display(), verdict(&settings)) {
                 Ok(()) => exit::OK,
                 Err(_) => exit::IO.into(),
@@ -20,6 +26,27 @@ pub fn check(file: &Path) -> ExitCode {
         }
         Err(errors) => refuse(&errors),
     }
+}
+
+/// Looks at the certificates of all listeners. False if some cannot be used.
+fn certificates(file: &Path, settings: &Settings) -> bool {
+    let (mut good, now) = (true, SystemTime::now());
+    for (position, listen) in settings.listen.iter().enumerate() {
+        let Some(tls) = &listen.tls else { continue };
+        let place = format!("{}: listen[{position}].tls", file.display());
+        match tls::warnings_of(tls, now) {
+            Ok(warnings) => {
+                for warning in warnings {
+                    let _ = writeln!(io::stderr(), "{place}: warning: {warning}");
+                }
+            }
+            Err(error) => {
+                good = false;
+                let _ = writeln!(io::stderr(), "{place}: {error}");
+            }
+        }
+    }
+    good
 }
 
 fn verdict(settings: &Settings) -> String {

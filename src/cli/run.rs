@@ -103,7 +103,7 @@ async fn serve(settings: Settings, file: &Path) -> ExitCode {
         Err(error) => {
             error!("{error}");
             return match error {
-                StartError::Token(_) => exit::CONFIG.into(),
+                StartError::Token(_) | StartError::Tls(_) => exit::CONFIG.into(),
                 StartError::Bind { .. } | StartError::Worker(_) | StartError::Traces(_) => {
                     exit::OS.into()
                 }

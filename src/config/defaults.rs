@@ -141,6 +141,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 100_000,
+            handshakes: 256,
             connections_per_client: 5_000,
             streams: 128,
             body_memory: 64 * 1024 * 1024,

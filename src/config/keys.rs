@@ -2,13 +2,15 @@
 
 /// The keys of each place, in the order of the documentation. A place is the path of a mapping; `[]`
 /// stands for the entries of a list.
-const PLACES: [(&str, &str); 16] = [
+const PLACES: [(&str, &str); 18] = [
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
          cors node_list nodes health upstream admin limits timeouts log reload_on_change snapshot traces threads",
     ),
-    ("listen[]", "address h2c"),
+    ("listen[]", "address h2c tls redirect"),
+    ("listen[].tls", "certificate key certificates client_ca"),
+    ("listen[].tls.certificates[]", "certificate key"),
     ("bosh", "paths max_body max_answer creation_from"),
     ("host_attribute", "rewrite"),
     ("cors", "origins credentials headers"),
@@ -23,7 +25,7 @@ const PLACES: [(&str, &str); 16] = [
     ("admin", "address token_file hosts"),
     (
         "limits",
-        "connections connections_per_client streams body_memory sessions creations_per_client \
+        "connections handshakes connections_per_client streams body_memory sessions creations_per_client \
          creations_burst unknown_sids_per_second unknown_sids_per_client exempt",
     ),
     (
@@ -96,7 +98,7 @@ mod tests {
             at("upstream"),
             ["connecting", "connects_per_second", "release"]
         );
-        assert_eq!(at("listen[17]"), ["address", "h2c"]);
+        assert_eq!(at("listen[17]"), ["address", "h2c", "tls", "redirect"]);
         assert!(at("tls").is_empty());
         assert_eq!(elsewhere("max_body").as_deref(), Some("bosh.max_body"));
         assert_eq!(elsewhere("tls"), None);

@@ -20,6 +20,7 @@ mod read;
 mod reload;
 mod sections;
 mod settings;
+mod tls;
 mod tree;
 mod units;
 mod web;

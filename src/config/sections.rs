@@ -22,6 +22,7 @@ use super::settings::{
     AccessLog, Admin, Affinity, Health, Limits, Listen, Log, LogFormat, NodeSettings, Placement,
     Probe, Release, Settings, Snapshot, Timeouts, Traces, Upstream,
 };
+use super::tls;
 use super::units::{show_duration, show_size};
 use super::web;
 
@@ -90,6 +91,7 @@ fn listen(value: &Value<'_>) -> Vec<Listen> {
             continue;
         };
         let h2c = section.flag("h2c", false);
+        let (tls, redirect_to_https) = tls::listen(&section);
         let Some(value) = section.need("address") else {
             continue;
         };
@@ -102,6 +104,8 @@ fn listen(value: &Value<'_>) -> Vec<Listen> {
         }
         listen.push(Listen {
             h2c,
+            tls,
+            redirect_to_https,
             ..Listen::new(address)
         });
     }
@@ -312,14 +316,19 @@ fn admin(value: Option<Value<'_>>, listen: &[Listen]) -> Option<Admin> {
     let address = address.and_then(|value| admin_address(&value, protected, listen));
     Some(Admin {
         address: address.unwrap_or(default.address),
-        token_file: token_file.and_then(|value| match value.text()? {
-            "" => value.must_be("a file's path"),
-            path => Some(PathBuf::from(path)),
-        }),
+        token_file: token_file.and_then(|value| file(&value)),
         hosts: hosts.map_or(default.hosts, |value| {
             texts(&value, 0..=MOST_ENTRIES, check::host_name)
         }),
     })
+}
+
+/// The path of a file.
+pub(super) fn file(value: &Value<'_>) -> Option<PathBuf> {
+    match value.text()? {
+        "" => value.must_be("a file's path"),
+        path => Some(PathBuf::from(path)),
+    }
 }
 
 fn admin_address(value: &Value<'_>, protected: bool, listen: &[Listen]) -> Option<SocketAddr> {
@@ -343,6 +352,7 @@ fn limits(section: &Section<'_>, max_body: usize) -> Limits {
     let exempt = section.get("exempt");
     let limits = Limits {
         connections: section.count("connections", default.connections, 1..=10_000_000),
+        handshakes: section.count("handshakes", default.handshakes, 1..=100_000),
         connections_per_client: section.count("connections_per_client", client, 0..=10_000_000),
         streams: section.count("streams", default.streams, 1..=1000),
         body_memory: section.size("body_memory", default.body_memory, MIB..=65_536 * MIB),

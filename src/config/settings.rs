@@ -63,6 +63,10 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Whether clients may speak HTTP/2 without TLS, by prior knowledge; false by default.
     pub h2c: bool,
+    /// TLS with clients; none by default.
+    pub tls: Option<Tls>,
+    /// Whether each request is answered with a redirect to `https`; only without `tls`.
+    pub redirect_to_https: bool,
 }
 
 impl Listen {
@@ -71,8 +75,29 @@ impl Listen {
         Self {
             address,
             h2c: false,
+            tls: None,
+            redirect_to_https: false,
         }
     }
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificates, 1 to 256. The first serves names that no other has.
+    pub certificates: Vec<CertificateFiles>,
+    /// A PEM file with the authorities of which one must have signed a client's certificate. None, the
+    /// default, asks clients for no certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The two files of a certificate, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and behind it those of its issuers.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// The BOSH service.
@@ -288,6 +313,8 @@ pub struct Admin {
 pub struct Limits {
     /// Client connections, over all listeners; 1 to 10 million, 100 000 by default.
     pub connections: usize,
+    /// TLS handshakes under way, over all listeners; 1 to 100 000, 256 by default. Further ones wait.
+    pub handshakes: usize,
     /// Client connections from one address; 0 to 10 million, 5 000 by default; 0 is any number.
     pub connections_per_client: usize,
     /// Requests under way on one HTTP/2 connection; 1 to 1 000, 128 by default.

@@ -31,6 +31,7 @@ impl Response {
             Extra::Nothing => {}
             Extra::Allow(methods) => head.add("allow", methods.as_bytes()),
             Extra::Preflight => downstream.cors.write_preflight(head),
+            Extra::Location(url) => head.add("location", url),
             Extra::Cache(age) => head.add("cache-control", age),
         }
         if let Some(seconds) = answer.retry_after {

@@ -39,6 +39,8 @@ pub(super) enum Extra {
     Preflight,
     /// How long the answer may be kept.
     Cache(Bytes),
+    /// Where the client is to ask in place of here.
+    Location(Bytes),
 }
 
 impl From<Reply> for Response {
@@ -96,13 +98,13 @@ impl Downstream {
         })
     }
 
-    /// Hands a request on with its body.
+    /// Hands a request on with its body. `encrypted` says that it came over TLS.
     pub(super) fn begin(
         &self,
         fields: Fields<'_>,
         (host, path): (&str, Path<'_>),
         body: &[u8],
-        peer: IpAddr,
+        (peer, encrypted): (IpAddr, bool),
     ) -> Handled {
         let trusted = &self.settings.trusted_proxies;
         let Some(host) = Authority::new(host) else {
@@ -115,7 +117,7 @@ impl Downstream {
             path,
             host,
             client: client_address(peer, fields, trusted),
-            secure: is_secure(peer, fields, trusted),
+            secure: encrypted || is_secure(peer, fields, trusted),
             parent: parent(peer, fields, trusted),
             body,
         };
@@ -166,6 +168,21 @@ impl Downstream {
         let (answer, cache) = list.answer(&self.proxy.cluster, document);
         let record = self.record(Kind::Other, head.fields, peer);
         answered(answer, record).with(Extra::Cache(cache))
+    }
+
+    /// Sends the client to the same URL over `https`, at the usual port.
+    pub(super) fn redirect(&self, head: &RequestHead<'_>, peer: IpAddr) -> Response {
+        let Ok(request) = head.request() else {
+            return self.refuse(Cause::BadHead, head.fields, peer);
+        };
+        let url = format!("https://{}{}", request.bare_host(), head.path_and_query());
+        let answer = Answer {
+            status: 308,
+            content_type: Some(TEXT),
+            ..Answer::ok(Bytes::from_static(b"This service is at https only.\n"))
+        };
+        let record = self.record(Kind::Other, head.fields, peer);
+        answered(answer, record).with(Extra::Location(url.into()))
     }
 
     fn preflight(&self, fields: Fields<'_>, peer: IpAddr) -> Response {

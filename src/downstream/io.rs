@@ -1,4 +1,4 @@
-//! The bytes of a client's connection. TLS will be a second kind of it.
+//! The bytes of a client's connection, plain or over TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::tls::TlsStream;
 use crate::transport::Stream;
 
 /// A client's connection.
@@ -13,6 +14,8 @@ use crate::transport::Stream;
 pub(super) enum Io {
     /// Bytes as they are.
     Plain(Stream),
+    /// Bytes of TLS, boxed so that a plain connection has no room for it.
+    Tls(Box<TlsStream>),
 }
 
 impl Io {
@@ -22,24 +25,38 @@ impl Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self::Plain(stream) = self;
-        Pin::new(stream).poll_read(context, buffer)
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(context, buffer),
+        }
     }
 
-    /// Writes what fits.
+    /// Writes what fits. The client's system has it after [`Io::poll_flush`].
     pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self::Plain(stream) = self;
-        Pin::new(stream).poll_write(context, bytes)
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(context, bytes),
+        }
+    }
+
+    /// Sends what was written. On a plain connection nothing waits.
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(context),
+        }
     }
 
     /// Ends our side.
     pub(super) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self::Plain(stream) = self;
-        Pin::new(stream).poll_shutdown(context)
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(context),
+        }
     }
 
     /// Waits for the client's end while a request is held. What comes before the end goes to `early`,
@@ -66,8 +83,10 @@ impl Io {
 
     /// Has the transport notice, from now on, when the client is gone without a word.
     pub(super) fn watch(&self) {
-        let Self::Plain(stream) = self;
-        stream.watch();
+        match self {
+            Self::Plain(stream) => stream.watch(),
+            Self::Tls(stream) => stream.transport().watch(),
+        }
     }
 }
 
@@ -92,9 +111,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-        }
+        self.get_mut().poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,14 +3,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::Downstream;
@@ -19,6 +19,7 @@ use super::io::Io;
 use super::opening;
 use crate::config::{Listen, Release};
 use crate::limits;
+use crate::tls::Acceptor;
 use crate::transport::Stream;
 
 /// How long accepting rests when descriptors or memory are short: to try again at once would only
@@ -32,6 +33,9 @@ const BLINK: Duration = Duration::from_millis(1);
 /// and `ENOBUFS`.
 const SHORTAGES: [i32; 4] = [12, 23, 24, 105];
 
+/// How often it is logged that clients speak the wrong protocol.
+const WRONG_PROTOCOL_EVERY: Duration = Duration::from_secs(60);
+
 /// This close to the reserve, each accept checks for a free descriptor.
 const NEAR: i32 = 32;
 
@@ -40,6 +44,9 @@ const NEAR: i32 = 32;
 pub struct Listener {
     downstream: Arc<Downstream>,
     settings: Listen,
+    acceptor: Option<Arc<Acceptor>>,
+    /// When it was last logged that a client speaks the wrong protocol.
+    wrong_protocol: Mutex<Option<Instant>>,
 }
 
 impl Listener {
@@ -48,6 +55,30 @@ impl Listener {
         Self {
             downstream,
             settings,
+            acceptor: None,
+            wrong_protocol: Mutex::new(None),
+        }
+    }
+
+    /// The same with what its TLS handshakes are made with, if it has TLS.
+    #[must_use]
+    pub fn with_tls(self, acceptor: Option<Arc<Acceptor>>) -> Self {
+        Self { acceptor, ..self }
+    }
+
+    /// What TLS handshakes are made with; none for a plain listener.
+    pub(super) const fn acceptor(&self) -> Option<&Arc<Acceptor>> {
+        self.acceptor.as_ref()
+    }
+
+    /// Logs that a client speaks another protocol than this listener, once a minute.
+    pub(super) fn log_wrong_protocol(&self, peer: IpAddr, what: &'static str) {
+        let now = Instant::now();
+        let mut last = (self.wrong_protocol.lock()).unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now - last >= WRONG_PROTOCOL_EVERY) {
+            *last = Some(now);
+            let listener = &self.settings.address;
+            warn!(%listener, client = %peer, "{what}");
         }
     }
 

@@ -17,6 +17,7 @@ mod listener;
 mod load_shedding;
 mod node_list;
 mod opening;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Downstream {
     drain: Arc<Drain>,
     /// One permit for each client connection.
     places: Arc<Semaphore>,
+    /// One permit for each TLS handshake.
+    handshakes: Arc<Semaphore>,
     clients: Clients,
     /// Connections of each client.
     connections: Arc<Connections>,
@@ -72,6 +75,7 @@ impl Downstream {
             node_list: node_list::NodeList::new(&settings),
             clients: Clients::new(&settings),
             connections: Arc::new(Connections::new(each)),
+            handshakes: Arc::new(Semaphore::new(settings.limits.handshakes)),
             bodies: Arc::new(BodyBudget::new(settings.limits.body_memory)),
             files,
             load_shedding: LoadShedding::new(),

@@ -6,20 +6,55 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
+
 use super::h1::Connection;
 use super::h2;
 use super::io::{Early, Io};
 use super::listener::{Counted, Listener};
+use super::tls;
+use crate::tls::TlsStream;
 use crate::transport::Stream;
 
 /// Serves an accepted connection in a task of its own.
 pub(super) fn open(listener: &Arc<Listener>, stream: Stream, peer: IpAddr, counted: Counted) {
-    let (listener, io) = (Arc::clone(listener), Io::Plain(stream));
-    if listener.settings().h2c {
-        tokio::spawn(open_by_preface(listener, io, peer, counted));
-    } else {
-        serve_http1(listener, io, Early::default(), peer, counted);
+    let settings = listener.settings();
+    let is_plain_http1 = !settings.h2c || settings.redirect_to_https;
+    if listener.acceptor().is_none() && is_plain_http1 {
+        serve_http1(
+            Arc::clone(listener),
+            Io::Plain(stream),
+            Early::default(),
+            peer,
+            counted,
+        );
+        return;
     }
+    let listener = Arc::clone(listener);
+    tokio::spawn(async move {
+        if listener.acceptor().is_none() {
+            open_by_preface(listener, Io::Plain(stream), peer, counted).await;
+        } else if let Some(stream) = shake_hands(&listener, stream, peer).await {
+            let is_http2 = stream.alpn() == Some(b"h2");
+            let io = Io::Tls(stream);
+            if is_http2 {
+                h2::serve(listener, io, Early::default(), peer, counted).await;
+            } else {
+                serve_http1(listener, io, Early::default(), peer, counted);
+            }
+        }
+    });
+}
+
+/// The TLS handshake, within the time for a head; none if it failed.
+async fn shake_hands(
+    listener: &Listener,
+    stream: Stream,
+    peer: IpAddr,
+) -> Option<Box<TlsStream>> {
+    let deadline = Instant::now() + listener.downstream().settings.timeouts.head;
+    let acceptor = listener.acceptor()?;
+    tls::handshake(listener, acceptor, stream, (peer, deadline)).await
 }
 
 /// Serves HTTP/2 to a client that begins with its preface, and HTTP/1.1 to others.

@@ -137,6 +137,20 @@ impl<'a> RequestHead<'a> {
         stays
     }
 
+    /// The path and the query of the target. They hold what they may only if [`Self::request`] has found
+    /// the target good.
+    pub fn path_and_query(&self) -> &'a str {
+        let after_scheme = self.target.split_once("://").filter(|(scheme, _)| {
+            // A path may have `://` too.
+            !scheme.starts_with('/')
+        });
+        match after_scheme {
+            Some((_, rest)) => rest.find(['/', '?']).map_or("", |at| &rest[at..]),
+            None if self.target == "*" => "/",
+            None => self.target,
+        }
+    }
+
     /// Decides what the request is.
     ///
     /// # Errors
@@ -199,6 +213,17 @@ impl<'a> RequestHead<'a> {
             ([b'0', ..], _) => Err(Error::Invalid("a Content-Length with zeros in front")),
             (_, length) => Ok(Framing::Length(length)),
         }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The `Host` without its port.
+    pub fn bare_host(&self) -> &'a str {
+        let end = match self.host.find(']') {
+            Some(bracket) => Some(bracket + 1),
+            None => self.host.find(':'),
+        };
+        &self.host[..end.unwrap_or(self.host.len())]
     }
 }
 

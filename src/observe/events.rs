@@ -37,6 +37,8 @@ pub enum EventKind {
     Reassigned,
     /// A node was started anew and has lost its sessions.
     SessionsLost,
+    /// A listener has new certificates, or cannot use those that are there.
+    Certificates,
 }
 
 impl EventKind {
@@ -54,6 +56,7 @@ impl EventKind {
             Self::State => "state",
             Self::Reassigned => "reassigned",
             Self::SessionsLost => "sessions_lost",
+            Self::Certificates => "certificates",
         }
     }
 }

@@ -11,6 +11,7 @@ mod nodes;
 mod process;
 mod text;
 mod timing;
+mod tls;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,10 +27,11 @@ pub use limit::Limit;
 pub use nodes::{Fraction, NodeMetrics};
 pub use process::Process;
 pub use timing::{Times, Timing};
+pub use tls::TlsMetrics;
 
 use labels::{
     ADMIN_REFUSALS, CauseLabels, ConditionLabels, FixedLabel, ReasonLabels, RequestLabels, TABLES,
-    TableLabels, VersionLabels,
+    TableLabels,
 };
 use nodes::NodePages;
 
@@ -96,6 +98,8 @@ pub struct Metrics {
     pub network_suspected: Gauge,
     /// Requests that the admin listener refused, by reason.
     pub admin_refusals: ByName,
+    /// TLS with clients.
+    pub tls: TlsMetrics,
     log_dropped_lines: Counter,
     tables: [Family<TableLabels, Gauge>; 3],
     process: ProcessMetrics,
@@ -122,7 +126,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("bowline");
         let r = &mut registry;
-        register_build(r);
+        process::register_build(r);
         let overhead_seconds = Timing::new(timing::OVERHEAD);
         let what = "What the balancer adds to a request: its time less the node's";
         r.register_with_unit("overhead", what, Unit::Seconds, overhead_seconds.clone());
@@ -221,6 +225,7 @@ impl Metrics {
                 "Requests that the admin listener refused, by reason",
                 ADMIN_REFUSALS,
             ),
+            tls: TlsMetrics::register(r),
             log_dropped_lines: counter(
                 r,
                 "log_dropped_lines",
@@ -395,19 +400,6 @@ fn tables(registry: &mut Registry) -> [Family<TableLabels, Gauge>; 3] {
     let memory = "Memory of a table and of what hangs on its entries, about";
     registry.register_with_unit("table_memory", memory, Unit::Bytes, bytes.clone());
     tables
-}
-
-/// A gauge that is always 1, and not of the type `info`: the older text format has no such type,
-/// and its readers then refuse the whole page.
-fn register_build(registry: &mut Registry) {
-    let build = Family::<VersionLabels, Gauge>::default();
-    let labels = VersionLabels::from(env!("CARGO_PKG_VERSION"));
-    build.get_or_create(&labels).set(1);
-    registry.register(
-        "build_info",
-        "Always 1; the label says which version of the program runs",
-        build,
-    );
 }
 
 fn by_name<L>(

@@ -42,6 +42,7 @@ mod snapshot;
 mod supply;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 #[cfg(feature = "otlp")]
 mod traces;
 mod vanished;

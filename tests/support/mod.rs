@@ -18,6 +18,7 @@ pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod program;
+pub(crate) mod tls;
 pub(crate) mod waiting;
 
 /// Why the harness could not do its work.

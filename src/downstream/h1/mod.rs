@@ -176,6 +176,7 @@ impl Connection {
     fn reader(&self) -> Reader<'_> {
         Reader {
             downstream: self.downstream(),
+            listener: &self.listener,
             peer: self.peer,
         }
     }

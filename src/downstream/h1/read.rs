@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::super::Downstream;
 use super::super::body_budget::{Share, UsedUp};
 use super::super::handler::{Decision, Response};
+use super::super::listener::Listener;
 use super::answer::Form;
 use crate::http1::{self, CONTINUE, Chunked, Framing, HeadEnd, Request, RequestHead, Room};
 use crate::proxy::{Cause, Exchange, Handled};
@@ -67,6 +68,7 @@ enum BodyEnd {
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) downstream: &'a Arc<Downstream>,
+    pub(super) listener: &'a Listener,
     pub(super) peer: IpAddr,
 }
 
@@ -145,6 +147,10 @@ impl Reader<'_> {
             Err(error) => return (self.refuse_head(error, bytes), 0),
         };
         let form = Form::of(&head, self.downstream);
+        if self.listener.settings().redirect_to_https {
+            let response = self.downstream.redirect(&head, self.peer);
+            return (answer(response, form, &head), 0);
+        }
         let (request, path) = match self.downstream.decide(&head, self.peer) {
             Decision::Answer(response) => return (answer(response, form, &head), 0),
             Decision::Forward(request, path) => (request, path),
@@ -267,7 +273,8 @@ impl Reader<'_> {
             }
         }
         let asked = (request.host, path);
-        match self.downstream.begin(head.fields, asked, body, self.peer) {
+        let peer = (self.peer, self.listener.acceptor().is_some());
+        match self.downstream.begin(head.fields, asked, body, peer) {
             Handled::Answered(reply) => Next::Answer(reply.into(), form),
             Handled::Exchange(exchange) => Next::Hold(exchange, form),
         }
@@ -275,6 +282,12 @@ impl Reader<'_> {
 
     fn refuse_head(self, error: http1::Error, bytes: &[u8]) -> Next {
         if bytes.starts_with(HTTP2) {
+            return Next::Over;
+        }
+        if matches!(bytes, [22] | [22, 3, ..]) {
+            // A record of the TLS handshake (RFC 8446 §5.1).
+            let what = "a client speaks TLS on a listener without TLS";
+            self.listener.log_wrong_protocol(self.peer, what);
             return Next::Over;
         }
         let status = match error {

@@ -71,13 +71,18 @@ impl Writing {
         let mut at = 0;
         let begun = loop {
             let rest = out.get(at..).unwrap_or_default();
-            if rest.is_empty() {
-                if let Some(delivery) = response.delivery {
-                    delivery.ended(Delivered::AtOnce);
+            let written = if rest.is_empty() {
+                io.poll_flush(context).map_ok(|()| 0)
+            } else {
+                io.poll_write(context, rest)
+            };
+            match written {
+                Poll::Ready(Ok(_)) if rest.is_empty() => {
+                    if let Some(delivery) = response.delivery {
+                        delivery.ended(Delivered::AtOnce);
+                    }
+                    break FirstWrite::Whole { closes };
                 }
-                break FirstWrite::Whole { closes };
-            }
-            match io.poll_write(context, rest) {
                 Poll::Ready(Ok(taken)) if taken > 0 => at += taken,
                 Poll::Ready(_) => break FirstWrite::Broken,
                 Poll::Pending => {
@@ -110,9 +115,15 @@ impl Writing {
         stall: Duration,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<bool>> {
-        while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
-            let written = io.poll_write(context, rest);
+        loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let written = if rest.is_empty() {
+                io.poll_flush(context).map_ok(|()| 0)
+            } else {
+                io.poll_write(context, rest)
+            };
             match written {
+                Poll::Ready(Ok(_)) if rest.is_empty() => return Poll::Ready(Ok(self.closes)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(taken)) => self.at += taken,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -124,7 +135,6 @@ impl Writing {
                 }
             }
         }
-        Poll::Ready(Ok(self.closes))
     }
 
     /// Tells how it ended.

@@ -195,9 +195,9 @@ impl Connection {
             Some(place)
         };
         let downstream = Arc::clone(downstream);
-        let peer = self.peer;
+        let client = (self.peer, self.listener.settings().tls.is_some());
         self.streams.spawn(async move {
-            let ended = stream::serve(downstream, peer, request, respond).await;
+            let ended = stream::serve(downstream, client, request, respond).await;
             drop(place);
             ended
         });

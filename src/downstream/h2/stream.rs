@@ -62,16 +62,22 @@ struct Form {
 struct Reader<'a> {
     downstream: &'a Arc<Downstream>,
     peer: IpAddr,
+    encrypted: bool,
 }
 
-/// Serves one request.
+/// Serves one request of the client at `peer`. `encrypted` says that it came over TLS.
 pub(super) async fn serve(
     downstream: Arc<Downstream>,
-    peer: IpAddr,
+    (peer, encrypted): (IpAddr, bool),
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> Ended {
-    let next = read(&downstream, peer, request, &mut respond).await;
+    let reader = Reader {
+        downstream: &downstream,
+        peer,
+        encrypted,
+    };
+    let next = read(reader, request, &mut respond).await;
     let (response, form) = match next {
         Next::Answer(response, form) => (response, form),
         Next::Hold(mut exchange, form) => {
@@ -98,13 +104,12 @@ pub(super) async fn serve(
 
 /// Reads the request, and hands it on. It has no answer where the client is gone.
 async fn read(
-    downstream: &Arc<Downstream>,
-    peer: IpAddr,
+    reader: Reader<'_>,
     request: Request<RecvStream>,
     respond: &mut SendResponse<Bytes>,
 ) -> Next {
     let (head, mut stream) = request.into_parts();
-    let reader = Reader { downstream, peer };
+    let downstream = reader.downstream;
     let ended = stream.is_end_stream();
     let mut body = Body::new(downstream);
     // Most bodies came with their head.
@@ -181,7 +186,9 @@ impl Reader<'_> {
             return Next::Read;
         };
         let asked = (request.host, path);
-        match self.downstream.begin(fields, asked, body, self.peer) {
+        match self
+            .downstream
+            .begin(fields, asked, body, (self.peer, self.encrypted)) {
             Handled::Answered(reply) => Next::Answer(reply.into(), form),
             Handled::Exchange(exchange) => Next::Hold(exchange, form),
         }

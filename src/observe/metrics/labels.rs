@@ -140,6 +140,14 @@ pub const PROBE_FAILURES: &[&str] = &[
 /// Why the admin listener refuses a request.
 pub(super) const ADMIN_REFUSALS: &[&str] = &["token", "host", "origin", "listeners", "other"];
 
+/// How handshakes of TLS end.
+pub(super) const HANDSHAKES: &[&str] = &[
+    "full", "resumed", "failed", "timeout", "not_tls", "closed", "other",
+];
+
+/// How reloads of certificates end.
+pub(super) const CERTIFICATE_RELOADS: &[&str] = &["ok", "failed"];
+
 /// The tables whose size is told.
 pub(super) const TABLES: &[&str] = &["sessions", "addresses"];
 
@@ -163,6 +171,12 @@ impl EncodeLabelValue for FixedLabel {
 pub(super) struct RequestLabels {
     pub(super) kind: FixedLabel,
     pub(super) outcome: FixedLabel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CertificateLabels {
+    pub(super) listener: String,
+    pub(super) certificate: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -215,6 +229,7 @@ one! {
     CauseLabels: cause;
     ConditionLabels: condition;
     ReasonLabels: reason;
+    ResultLabels: result;
     TableLabels: table;
     VersionLabels: version;
 }

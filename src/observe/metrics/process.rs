@@ -2,6 +2,11 @@
 //!
 //! Read from `/proc` when somebody asks; where there is none, nothing is told.
 
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::labels::VersionLabels;
 use std::fs;
 use std::io;
 
@@ -70,6 +75,19 @@ fn max_fds(limits: &str) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// A gauge that is always 1, and not of the type `info`: the older text format has no such type,
+/// and its readers then refuse the whole page.
+pub(super) fn register_build(registry: &mut Registry) {
+    let build = Family::<VersionLabels, Gauge>::default();
+    let labels = VersionLabels::from(env!("CARGO_PKG_VERSION"));
+    build.get_or_create(&labels).set(1);
+    registry.register(
+        "build_info",
+        "Always 1; the label says which version of the program runs",
+        build,
+    );
 }
 
 #[cfg(test)]

@@ -1,0 +1,509 @@
+//! A connection with a client over TLS.
+//!
+//! rustls keeps no buffers of records here: bytes are read into memory of the thread, decrypted there,
+//! and only what is no whole record yet stays with the connection. So a connection that waits has none.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
+    UnbufferedStatus, WriteTraffic,
+};
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::transport::Stream;
+
+/// The most bytes taken by one read of the connection.
+const READ: usize = 16 * 1024;
+
+/// The most bytes that are encrypted at a time: four records.
+const WRITE: usize = 64 * 1024;
+
+/// The most that is kept of records that are not whole. A message of a handshake may span several
+/// (64 KiB, the most that rustls takes), and the last record of it has more than 16 KiB.
+const MOST_INCOMING: usize = 96 * 1024;
+
+/// The memory that a thread keeps for the next read or write, in bytes.
+const KEPT: usize = 96 * 1024;
+
+/// The first byte of a record of the handshake (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
+
+thread_local! {
+    /// Memory for the records that this thread reads, and for those that it writes. All of it is
+    /// initialized, and what is in it means nothing.
+    static INCOMING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A connection over TLS, from its first byte.
+pub struct TlsStream {
+    stream: Stream,
+    tls: UnbufferedServerConnection,
+    /// Records that are not whole.
+    incoming: Vec<u8>,
+    /// What was decrypted and found no room yet.
+    plain: Pending,
+    /// Records that the client did not take yet.
+    outgoing: Pending,
+    /// Nothing more comes from the client.
+    ended: bool,
+    /// The end of our side is written.
+    closing: bool,
+    /// The client broke the protocol.
+    broken: bool,
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// The client does not speak TLS.
+    NotTls,
+    /// The client closed the connection.
+    Closed,
+    /// The client and this listener have no protocol in common, or the client broke the protocol.
+    Tls(io::Error),
+    /// The connection broke.
+    Io(io::Error),
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTls => f.write_str("the client does not speak TLS"),
+            Self::Closed => f.write_str("the client closed the connection"),
+            Self::Tls(error) | Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for HandshakeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotTls | Self::Closed => None,
+            Self::Tls(error) | Self::Io(error) => Some(error),
+        }
+    }
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bytes that wait to be taken; no memory where there are none.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// Where the rest begins.
+    at: usize,
+}
+
+impl Pending {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+/// What is to be done when rustls has nothing else to do.
+enum Then<'a> {
+    /// Nothing.
+    Wait,
+    /// Encrypt this.
+    Encrypt(&'a [u8]),
+    /// End our side.
+    Close,
+}
+
+impl TlsStream {
+    /// A connection over `stream`, with nothing read yet.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn new(stream: Stream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            stream,
+            tls: UnbufferedServerConnection::new(config)?,
+            incoming: Vec::new(),
+            plain: Pending::default(),
+            outgoing: Pending::default(),
+            ended: false,
+            closing: false,
+            broken: false,
+        })
+    }
+
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]. The client was sent the alert that belongs to it, as far as it took that at
+    /// once.
+    pub fn poll_handshake(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), HandshakeError>> {
+        loop {
+            ready!(self.poll_send(context)).map_err(HandshakeError::Io)?;
+            if !self.tls.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            let fresh = self.incoming.is_empty() && self.tls.protocol_version().is_none();
+            let read = ready!(self.poll_records(context, &mut ReadBuf::new(&mut []), fresh));
+            match read {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Err(HandshakeError::Closed)),
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    return Poll::Ready(Err(HandshakeError::NotTls));
+                }
+                Err(error) if self.broken => {
+                    return Poll::Ready(Err(HandshakeError::Tls(error)));
+                }
+                Err(error) => return Poll::Ready(Err(HandshakeError::Io(error))),
+            }
+        }
+    }
+
+    /// The protocol that ALPN chose; none if the client named none.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+
+    /// Whether the handshake went on with a ticket of an earlier one.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The connection below.
+    pub const fn transport(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Waits for bytes, and decrypts them into `buffer` as far as it has room. Says whether there may be
+    /// more: not if the client has ended its side. `fresh` wants the first byte of a handshake.
+    ///
+    /// # Errors
+    /// What the connection says, `Unsupported` if a fresh connection does not begin as TLS does, and
+    /// `InvalidData` if the client breaks the protocol.
+    fn poll_records(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        fresh: bool,
+    ) -> Poll<io::Result<bool>> {
+        let have = self.incoming.len();
+        if have > MOST_INCOMING {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let mut room = INCOMING.take();
+        if room.len() < have + READ {
+            room.resize(have + READ, 0);
+        }
+        let mut into = ReadBuf::new(&mut room[have..have + READ]);
+        let read = Pin::new(&mut self.stream).poll_read(context, &mut into);
+        let count = into.filled().len();
+        let result = match read {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) if count == 0 => {
+                self.ended = true;
+                Poll::Ready(Ok(false))
+            }
+            Poll::Ready(Ok(())) if fresh && room[have] != HANDSHAKE => {
+                Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+            }
+            Poll::Ready(Ok(())) => {
+                room[..have].copy_from_slice(&self.incoming);
+                let records = &mut room[..have + count];
+                let taken = self.drive(records, buffer, &Then::Wait, &mut Vec::new());
+                Poll::Ready(taken.map(|taken| {
+                    self.incoming = records[taken..].to_vec();
+                    !self.ended
+                }))
+            }
+        };
+        if room.len() <= KEPT {
+            INCOMING.set(room);
+        }
+        if self.broken {
+            // The alert, as far as the client takes it now.
+            let _ = self.poll_send(context);
+        }
+        result
+    }
+
+    /// Has rustls do all that it can with these records, and says how many of their bytes it took.
+    /// What it decrypts goes to `buffer` while there is room, then to `plain`. What is to be sent goes to
+    /// `outgoing`, what `then` encrypts to `encrypted`, behind that.
+    ///
+    /// # Errors
+    /// `InvalidData` if the client breaks the protocol, `BrokenPipe` where nothing can be sent any more.
+    fn drive(
+        &mut self,
+        records: &mut [u8],
+        buffer: &mut ReadBuf<'_>,
+        then: &Then<'_>,
+        encrypted: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let driven = self.try_drive(records, buffer, then, encrypted);
+        // rustls is not called again: it would look for records that are gone.
+        self.broken |= driven.is_err();
+        self.ended |= driven.is_err();
+        driven
+    }
+
+    fn try_drive(
+        &mut self,
+        records: &mut [u8],
+        buffer: &mut ReadBuf<'_>,
+        then: &Then<'_>,
+        encrypted: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let mut taken = 0;
+        loop {
+            let rest = records.get_mut(taken..).unwrap_or_default();
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
+            taken += discard;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(invalid)?;
+                        taken += record.discard;
+                        let fits = record.payload.len().min(buffer.remaining());
+                        let (now, later) = record.payload.split_at(fits);
+                        buffer.put_slice(now);
+                        self.plain.bytes.extend_from_slice(later);
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    append_message(data, &mut self.outgoing.bytes)?;
+                }
+                // What was encoded is sent in order, before anything that follows.
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.ended = true,
+                Ok(ConnectionState::WriteTraffic(traffic)) => {
+                    follow(traffic, then, encrypted)?;
+                    return Ok(taken);
+                }
+                Ok(ConnectionState::BlockedHandshake) if matches!(then, Then::Wait) => {
+                    return Ok(taken);
+                }
+                Ok(ConnectionState::Closed) => {
+                    self.ended = true;
+                    return if matches!(then, Then::Encrypt(_)) {
+                        Err(io::ErrorKind::BrokenPipe.into())
+                    } else {
+                        Ok(taken)
+                    };
+                }
+                // Early data is never accepted.
+                Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
+                Err(error) => {
+                    self.take_alert(records.get_mut(taken..).unwrap_or_default());
+                    return Err(invalid(error));
+                }
+            }
+        }
+    }
+
+    /// Takes the alert that rustls has for an error. It still looks at the `records` that it left.
+    fn take_alert(&mut self, records: &mut [u8]) {
+        let mut taken = 0;
+        loop {
+            let rest = records.get_mut(taken..).unwrap_or_default();
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
+            taken += discard;
+            let Ok(ConnectionState::EncodeTlsData(data)) = state else {
+                return;
+            };
+            if append_message(data, &mut self.outgoing.bytes).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sends what waits.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(context, self.outgoing.rest());
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.outgoing.consume(count),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Encrypts `bytes` and sends them; what the client does not take at once waits in `outgoing`.
+    fn encrypt(&mut self, then: &Then<'_>, context: &mut Context<'_>) -> io::Result<()> {
+        let mut encrypted = OUTGOING.take();
+        let mut records = std::mem::take(&mut self.incoming);
+        let mut nowhere = ReadBuf::new(&mut []);
+        let driven = self.drive(&mut records, &mut nowhere, then, &mut encrypted);
+        let sent = driven.and_then(|taken| {
+            records.drain(..taken);
+            self.incoming = records;
+            let mut rest = encrypted.as_slice();
+            while self.outgoing.is_empty() && !rest.is_empty() {
+                match Pin::new(&mut self.stream).poll_write(context, rest) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(count)) => rest = &rest[count..],
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => break,
+                }
+            }
+            self.outgoing.bytes.extend_from_slice(rest);
+            Ok(())
+        });
+        if encrypted.capacity() <= KEPT {
+            encrypted.clear();
+            OUTGOING.set(encrypted);
+        }
+        sent
+    }
+}
+
+/// Does what is to be done when rustls has nothing else to do.
+fn follow<Data>(
+    mut traffic: WriteTraffic<'_, Data>,
+    then: &Then<'_>,
+    encrypted: &mut Vec<u8>,
+) -> io::Result<()> {
+    let wanted = |result| match result {
+        Ok(written) => Ok(written),
+        Err(EncryptError::InsufficientSize(size)) => Err(Some(size)),
+        Err(EncryptError::EncryptExhausted) => Err(None),
+    };
+    match then {
+        Then::Wait => Ok(()),
+        Then::Encrypt(bytes) => append(encrypted, |room| wanted(traffic.encrypt(bytes, room))),
+        Then::Close => append(encrypted, |room| wanted(traffic.queue_close_notify(room))),
+    }
+}
+
+/// Appends a message of rustls's own.
+fn append_message<Data>(mut data: EncodeTlsData<'_, Data>, to: &mut Vec<u8>) -> io::Result<()> {
+    append(to, |room| match data.encode(room) {
+        Ok(written) => Ok(written),
+        Err(EncodeError::InsufficientSize(size)) => Err(Some(size)),
+        Err(EncodeError::AlreadyEncoded) => Err(None),
+    })
+}
+
+/// Appends what `write` writes. It is called again with the room that it wants.
+fn append(
+    to: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
+) -> io::Result<()> {
+    let begin = to.len();
+    let mut size = write(&mut []);
+    // What it wants grows once at most, by an update of keys.
+    for _ in 0..3 {
+        match size {
+            Ok(written) => {
+                to.truncate(begin + written);
+                return Ok(());
+            }
+            Err(Some(InsufficientSizeError { required_size })) => {
+                to.resize(begin + required_size, 0);
+                size = write(&mut to[begin..]);
+            }
+            Err(None) => break,
+        }
+    }
+    to.truncate(begin);
+    Err(io::Error::other("TLS cannot encrypt any more"))
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl AsyncRead for TlsStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // An answer to an update of keys, or what the last write left.
+        if let Poll::Ready(Err(error)) = this.poll_send(context) {
+            return Poll::Ready(Err(error));
+        }
+        let before = buffer.filled().len();
+        loop {
+            if !this.plain.is_empty() {
+                let count = this.plain.rest().len().min(buffer.remaining());
+                buffer.put_slice(&this.plain.rest()[..count]);
+                this.plain.consume(count);
+                return Poll::Ready(Ok(()));
+            }
+            if this.ended {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(this.poll_records(context, buffer, false))?;
+            if buffer.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    /// Encrypts bytes when all that was written before is sent. Taken are those that are encrypted; the
+    /// client has them when [`poll_flush`](AsyncWrite::poll_flush) is done.
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(context))?;
+        if this.closing || this.broken {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let some = bytes.get(..WRITE).unwrap_or(bytes);
+        if !some.is_empty() {
+            this.encrypt(&Then::Encrypt(some), context)?;
+        }
+        Poll::Ready(Ok(some.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_send(context))?;
+        Pin::new(&mut this.stream).poll_flush(context)
+    }
+
+    /// Sends `close_notify`, then ends our side of the connection.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.closing && !this.broken {
+            ready!(this.poll_send(context))?;
+            this.closing = true;
+            this.encrypt(&Then::Close, context)?;
+        }
+        ready!(this.poll_send(context))?;
+        Pin::new(&mut this.stream).poll_shutdown(context)
+    }
+}
