@@ -6,6 +6,7 @@
 mod acceptor;
 mod certificate;
 mod der;
+mod error;
 mod files;
 mod resolver;
 mod stream;
@@ -13,6 +14,7 @@ mod watch;
 
 pub use acceptor::Acceptor;
 pub use certificate::{Certificate, Warning};
+pub use error::HandshakeError;
 pub use files::{LoadError, warnings_of};
-pub use stream::{HandshakeError, TlsStream};
+pub use stream::TlsStream;
 pub use watch::Certificates;

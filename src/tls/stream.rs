@@ -18,6 +18,7 @@ use rustls::unbuffered::{
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::error::HandshakeError;
 use crate::transport::Stream;
 
 /// The most bytes taken by one read of the connection.
@@ -59,38 +60,6 @@ pub struct TlsStream {
     closing: bool,
     /// The client broke the protocol.
     broken: bool,
-}
-
-/// Why a handshake failed.
-#[derive(Debug)]
-pub enum HandshakeError {
-    /// The client does not speak TLS.
-    NotTls,
-    /// The client closed the connection.
-    Closed,
-    /// The client and this listener have no protocol in common, or the client broke the protocol.
-    Tls(io::Error),
-    /// The connection broke.
-    Io(io::Error),
-}
-
-impl fmt::Display for HandshakeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotTls => f.write_str("the client does not speak TLS"),
-            Self::Closed => f.write_str("the client closed the connection"),
-            Self::Tls(error) | Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for HandshakeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::NotTls | Self::Closed => None,
-            Self::Tls(error) | Self::Io(error) => Some(error),
-        }
-    }
 }
 
 impl fmt::Debug for TlsStream {
@@ -326,19 +295,12 @@ impl TlsStream {
         }
     }
 
-    /// Takes the alert that rustls has for an error. It still looks at the `records` that it left.
+    /// Takes the alert that rustls has for an error. Asked again, rustls would read on in the `records`
+    /// that it left, and it panics where that leads to a second alert.
     fn take_alert(&mut self, records: &mut [u8]) {
-        let mut taken = 0;
-        loop {
-            let rest = records.get_mut(taken..).unwrap_or_default();
-            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
-            taken += discard;
-            let Ok(ConnectionState::EncodeTlsData(data)) = state else {
-                return;
-            };
-            if append_message(data, &mut self.outgoing.bytes).is_err() {
-                return;
-            }
+        let state = self.tls.process_tls_records(records).state;
+        if let Ok(ConnectionState::EncodeTlsData(data)) = state {
+            let _ = append_message(data, &mut self.outgoing.bytes);
         }
     }
 
@@ -507,3 +469,7 @@ impl AsyncWrite for TlsStream {
         Pin::new(&mut this.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+#[path = "stream/tests.rs"]
+mod tests;

@@ -15,6 +15,7 @@ use bowline::config::{
 
 use crate::support::folder::Folder;
 use crate::support::program::Program;
+use crate::support::tls::{Authority, Issued};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -131,6 +132,13 @@ fn every_key_has_its_effect() {
     let settings = load(&root().join("tests/config/valid/every_key_flow_style.yaml"));
     let defaults = Settings::for_nodes(Vec::new());
     assert_eq!(settings.listen.len(), 3);
+    let tls = settings.listen[1].tls.as_ref().expect("there");
+    assert_eq!(tls.certificates.len(), 2);
+    assert_eq!(tls.certificates[1].certificate, Path::new("b.pem"));
+    assert_eq!(tls.certificates[1].key, Path::new("b.key"));
+    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("ca.pem")));
+    assert!(settings.listen[2].redirect_to_https);
+    assert_eq!(settings.limits.handshakes, 1);
     assert_eq!(settings.bosh.paths, ["/"]);
     assert_eq!(settings.bosh.max_body, 1024);
     assert_eq!(settings.bosh.max_answer, 64 * 1024 * 1024);
@@ -478,4 +486,78 @@ fn the_example_shows_every_key_and_its_defaults() {
     assert_ne!(uncommented, text);
     let all = config::parse(&uncommented, "uncommented").expect("good settings");
     assert_eq!(all, config::parse(&text, "example").expect("good"));
+}
+
+#[test]
+fn check_reads_certificates() {
+    let authority = Authority::new();
+    let now = std::time::SystemTime::now();
+    let day = std::time::Duration::from_secs(86_400);
+    let file = |name: &str, issued: &Issued, mode: u32| {
+        let files = authority.write(name, issued);
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
+        let (certificate, key) = (files.certificate.display(), files.key.display());
+        let text = format!(
+            "listen: [{{ address: '127.0.0.1:0', tls: {{ certificate: {certificate}, key: {key} }} }}]\n\
+             nodes: [{{ name: t1, address: 't1:5280' }}]\n"
+        );
+        let path = authority.folder.write(&format!("{name}.yaml"), &text);
+        path.unwrap().to_str().unwrap().to_owned()
+    };
+    let with_issuer = |mut issued: Issued| {
+        issued.certificate += &authority.pem;
+        issued
+    };
+    let good = with_issuer(authority.issue("a"));
+    let other = with_issuer(authority.issue("a"));
+    let mismatched = Issued {
+        certificate: good.certificate.clone(),
+        key: other.key,
+    };
+    let ends = |at| with_issuer(authority.issue_with("a", |params| params.not_after = at));
+    let cases = [
+        ("good", &good, 0o600, true, ""),
+        (
+            "open",
+            &good,
+            0o604,
+            true,
+            "can be read by every user (mode 604)",
+        ),
+        (
+            "alone",
+            &authority.issue("a"),
+            0o600,
+            true,
+            "has no certificate of its issuer",
+        ),
+        ("old", &ends((now - day).into()), 0o600, true, "expired on "),
+        (
+            "soon",
+            &ends((now + 3 * day).into()),
+            0o600,
+            true,
+            "expires on ",
+        ),
+        (
+            "mismatched",
+            &mismatched,
+            0o600,
+            false,
+            "is not the key of the certificate in ",
+        ),
+    ];
+    for (name, issued, mode, taken, said) in cases {
+        let output = bowline(&["check", &file(name, issued, mode)]);
+        let stderr = text(&output.stderr);
+        let code = if taken { 0 } else { 78 };
+        assert_eq!(output.status.code(), Some(code), "{name}: {stderr}");
+        assert!(stderr.contains(said), "{name}: {stderr}");
+        assert_eq!(stderr.is_empty(), said.is_empty(), "{name}: {stderr}");
+    }
+    let path = file("missing", &good, 0o600);
+    fs::remove_file(authority.folder.path().join("missing.key")).unwrap();
+    let output = bowline(&["check", &path]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("missing.key cannot be read: "));
 }

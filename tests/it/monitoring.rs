@@ -11,6 +11,7 @@ use tokio::process::Command;
 
 use crate::balancer::{Balancer, settings, tigase_nodes};
 use crate::operator::admin;
+use crate::support::tls::{Authority, listener};
 
 /// The labels that Prometheus adds to what it scrapes.
 const ADDED: [&str; 2] = ["job", "instance"];
@@ -26,7 +27,9 @@ fn read(path: &str) -> String {
 /// The page of a balancer that has served a little of everything.
 async fn page() -> String {
     let nodes = tigase_nodes(2).await;
-    let balancer = Balancer::start(&settings(&nodes)).await;
+    let (mut settings, authority) = (settings(&nodes), Authority::new());
+    settings.listen.push(listener(vec![authority.files("a")]));
+    let balancer = Balancer::start(&settings).await;
     let mut client = balancer.session().await;
     client.ping("1").await.unwrap();
     client.terminate().await.unwrap();
