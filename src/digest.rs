@@ -26,7 +26,7 @@ const LONGEST_WAVE: u32 = 3;
 const ANSWERS_EVERY: Duration = Duration::from_secs(10);
 
 /// Causes that lie with clients alone. They are worth a line, but not a warning.
-const CAUSES_OF_CLIENTS: [&str; 11] = [
+const CAUSES_OF_CLIENTS: [&str; 14] = [
     "malformed",
     "bad_head",
     "coding",
@@ -38,6 +38,9 @@ const CAUSES_OF_CLIENTS: [&str; 11] = [
     "unknown_sid",
     "unknown_budget",
     "too_many",
+    "no_upgrade",
+    "bad_upgrade",
+    "origin",
 ];
 
 /// Looks at the counters once a second and reports what changed. Never returns.

@@ -24,6 +24,7 @@
 //! 2  tls        certificates and their reload, and the stream that encrypts a connection
 //! 1  observe    metrics, events, the log, and traces: shown, and never decided by
 //! 1  upstream   one HTTP/1.1 exchange with a node
+//! 1  websocket  handshake and frames of WebSocket, as bytes
 //! 0  http1      heads, framing and chunks of HTTP/1.1, as bytes
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
@@ -66,3 +67,4 @@ pub mod timers;
 pub mod tls;
 pub mod transport;
 pub mod upstream;
+pub mod websocket;

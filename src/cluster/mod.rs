@@ -16,6 +16,7 @@ mod rendezvous;
 mod restart_detector;
 mod set;
 mod verdict;
+mod websocket;
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -38,6 +39,7 @@ pub use registry::TooManyNodes;
 pub use restart_detector::{Epoch, RestartDetector};
 pub use set::NodeSet;
 pub use verdict::Verdict;
+pub use websocket::{TunnelTarget, Tunnels};
 
 use crate::config::Settings;
 use crate::observe::events::{Event, EventKind, Events};

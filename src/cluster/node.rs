@@ -16,6 +16,7 @@ use super::node_id::{NodeId, Share};
 use super::operator::OperatorState;
 use super::restart_detector::RestartDetector;
 use super::verdict::Verdict;
+use super::websocket::Tunnels;
 use crate::config::NodeSettings;
 use crate::observe::metrics::NodeMetrics;
 use crate::upstream::{Candidates, ConnectLimiter, Heard};
@@ -66,6 +67,8 @@ pub struct Node {
     pub reassigned: Count,
     /// Sessions that were moved off it because the operator wanted it, since the start.
     pub moved_off: Count,
+    /// Its WebSocket tunnels.
+    pub tunnels: Tunnels,
     /// Its counters for the metrics. No decision reads them.
     pub metrics: NodeMetrics,
     /// How fast connections to it are opened.
@@ -132,6 +135,7 @@ impl Node {
             held: Count::default(),
             reassigned: Count::default(),
             moved_off: Count::default(),
+            tunnels: Tunnels::new(settings),
             metrics,
             connect_limiter,
             unknown_sid_permits: Semaphore::new(UNKNOWN_SIDS),
@@ -172,6 +176,7 @@ impl Node {
         self.weight.store(settings.weight, Ordering::Relaxed);
         self.max_sessions
             .store(settings.max_sessions, Ordering::Relaxed);
+        self.tunnels.configure(settings);
         let mut told = self.told();
         told.public_url = settings.public_url.as_deref().map(Into::into);
         if *told.address != *settings.address {
@@ -303,6 +308,7 @@ impl Node {
         let metrics = &self.metrics;
         metrics.sessions.set(self.sessions.balance());
         metrics.held.set(self.held.balance());
+        metrics.tunnels.set(self.tunnels.open.balance());
         metrics.set_moved(self.reassigned.get(), self.moved_off.get());
         let penalty = self.penalty();
         metrics.falls.set(penalty.falls.into());

@@ -171,6 +171,7 @@ mod tests {
                 weight,
                 max_sessions: 0,
                 public_url: None,
+                websocket: None,
             };
             let metrics = metrics.node(&settings.name);
             Arc::new(Node::new(

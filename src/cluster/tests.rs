@@ -27,6 +27,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         trusted_proxies: vec![],
         cors: Cors::default(),
         node_list: None,
+        websocket: None,
         nodes: (1..=nodes)
             .map(|n| NodeSettings::new(format!("t{n}"), format!("192.0.2.{n}:5280")))
             .collect(),

@@ -134,6 +134,22 @@ pub(super) fn path(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Checks the URL at which a node takes WebSocket, and gives its `host:port` and its path.
+pub(super) fn websocket_url(text: &str) -> Result<(&str, &str), &'static str> {
+    const FORM: &str = "be a URL such as `ws://10.0.0.5:5290/xmpp-websocket`";
+    if text.starts_with("wss://") {
+        return Err("be a URL with `ws`: there is no TLS towards a node's WebSocket");
+    }
+    let rest = text.strip_prefix("ws://").ok_or(FORM)?;
+    let (authority, path) = rest.split_at(rest.find('/').ok_or(FORM)?);
+    host_port(authority)?;
+    self::path(path)?;
+    if path.contains(['&', '\'']) {
+        return Err("have no `&` and no `'`");
+    }
+    Ok((authority, path))
+}
+
 /// Checks the URL of a collector, and gives it the usual path if it has none.
 pub(super) fn collector(text: &str) -> Result<String, &'static str> {
     const FORM: &str = "be a URL such as `http://127.0.0.1:4318/v1/traces`";

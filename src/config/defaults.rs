@@ -10,6 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, CreationFrom, Health, HostAttribute, Limits, Listen,
     Log, LogFormat, NodeSettings, Origins, Placement, Probe, Release, Settings, Timeouts, Upstream,
+    WebSocket, WebSocketQuery,
 };
 
 /// The most worker threads.
@@ -45,6 +46,7 @@ impl Settings {
             trusted_proxies: Vec::new(),
             cors: Cors::default(),
             node_list: None,
+            websocket: None,
             nodes,
             health: Health::default(),
             upstream: Upstream::default(),
@@ -93,6 +95,20 @@ impl Default for Cors {
             origins: Origins::Any,
             credentials: false,
             headers: Vec::new(),
+        }
+    }
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            paths: vec!["/xmpp-websocket".to_owned()],
+            query: WebSocketQuery::Drop,
+            // Proxies and mobile networks forget a connection that is silent for longer.
+            idle: Duration::from_secs(60),
+            pong: Duration::from_secs(20),
+            // As much as one request of BOSH may have.
+            max_frame: 1024 * 1024,
         }
     }
 }

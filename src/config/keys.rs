@@ -2,11 +2,12 @@
 
 /// The keys of each place, in the order of the documentation. A place is the path of a mapping; `[]`
 /// stands for the entries of a list.
-const PLACES: [(&str, &str); 18] = [
+const PLACES: [(&str, &str); 19] = [
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
-         cors node_list nodes health upstream admin limits timeouts log reload_on_change snapshot traces threads",
+         cors node_list websocket nodes health upstream admin limits timeouts log reload_on_change snapshot traces \
+         threads",
     ),
     ("listen[]", "address h2c tls redirect"),
     ("listen[].tls", "certificate key certificates client_ca"),
@@ -15,7 +16,11 @@ const PLACES: [(&str, &str); 18] = [
     ("host_attribute", "rewrite"),
     ("cors", "origins credentials headers"),
     ("node_list", "path max_age host_meta"),
-    ("nodes[]", "name address weight max_sessions public_url"),
+    ("websocket", "paths query idle pong max_frame"),
+    (
+        "nodes[]",
+        "name address weight max_sessions public_url websocket",
+    ),
     (
         "health",
         "probe path host interval fast_interval timeout rise fall silence slow_start penalty \
@@ -99,9 +104,9 @@ mod tests {
             ["connecting", "connects_per_second", "release"]
         );
         assert_eq!(at("listen[17]"), ["address", "h2c", "tls", "redirect"]);
-        assert!(at("tls").is_empty());
+        assert!(at("proxies").is_empty());
         assert_eq!(elsewhere("max_body").as_deref(), Some("bosh.max_body"));
-        assert_eq!(elsewhere("tls"), None);
+        assert_eq!(elsewhere("proxies"), None);
         assert!(keys().any(|key| key == "nodes[].weight"));
         assert!(keys().any(|key| key == "threads"));
     }

@@ -24,6 +24,7 @@ mod tls;
 mod tree;
 mod units;
 mod web;
+mod websocket;
 
 pub(crate) use error::one_line;
 pub use error::{ConfigError, ConfigErrors};

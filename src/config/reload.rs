@@ -54,6 +54,7 @@ impl Reload {
             trusted_proxies: _,
             cors: _,
             node_list: _,
+            websocket: _,
             nodes: _,
             health: _,
             upstream:
@@ -101,6 +102,7 @@ impl Reload {
             "trusted_proxies": trusted_proxies;
             "cors": cors;
             "node_list": node_list;
+            "websocket": websocket;
             "upstream.release": upstream.release;
             "admin": admin;
             "limits": limits;
@@ -148,6 +150,7 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
             weight,
             max_sessions,
             public_url,
+            websocket,
         } = &before;
         if *address != node.address {
             changed.push(format!(
@@ -164,6 +167,9 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
         }
         if *public_url != node.public_url {
             changed.push(format!("node {name}: public_url"));
+        }
+        if *websocket != node.websocket {
+            changed.push(format!("node {name}: websocket"));
         }
     }
     let left = old.iter().filter(|node| find(new, &node.name).is_none());

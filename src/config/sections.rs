@@ -24,7 +24,7 @@ use super::settings::{
 };
 use super::tls;
 use super::units::{show_duration, show_size};
-use super::web;
+use super::{web, websocket};
 
 /// The most entries of any list but `nodes`.
 pub(super) const MOST_ENTRIES: usize = 256;
@@ -68,6 +68,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         trusted_proxies: trusted.map_or_else(Vec::new, |value| networks(&value)),
         cors: web::cors(&root.section("cors")),
         node_list: web::node_list(root, &bosh.paths),
+        websocket: websocket::websocket(root, &bosh.paths),
         health: health(&root.section("health")),
         upstream: upstream(&root.section("upstream")),
         admin: admin(root.get("admin"), &listen),
@@ -171,6 +172,7 @@ fn nodes(value: &Value<'_>) -> Vec<NodeSettings> {
             weight: section.count("weight", WEIGHT, 1..=256),
             max_sessions: section.count("max_sessions", MAX_SESSIONS, 0..=100_000_000),
             public_url: web::public_url(&section, &nodes),
+            websocket: websocket::node(&section),
         };
         seen.resize(nodes.len() + 1, String::new());
         nodes.push(node);

@@ -32,6 +32,8 @@ pub struct Settings {
     pub cors: Cors,
     /// The list of nodes for clients that choose a node themselves; none by default.
     pub node_list: Option<NodeList>,
+    /// WebSocket beside BOSH; off by default.
+    pub websocket: Option<WebSocket>,
     /// The nodes, in the order of the file; 1 to 1024, names and addresses unique.
     pub nodes: Vec<NodeSettings>,
     /// How nodes are probed.
@@ -196,6 +198,39 @@ pub struct NodeList {
     pub host_meta: bool,
 }
 
+/// WebSocket (RFC 7395): tunnels to the nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebSocket {
+    /// Paths that are WebSocket, under the rules of [`Bosh::paths`] and none of them.
+    pub paths: Vec<String>,
+    /// What becomes of the query of an upgrade.
+    pub query: WebSocketQuery,
+    /// A client that has sent nothing for this long gets a ping; 10 ms to 24 h, 60 s by default.
+    pub idle: Duration,
+    /// How long it has for a byte after that; 10 ms to 24 h, 20 s by default.
+    pub pong: Duration,
+    /// The largest frame of a client, in bytes of its payload; 1 KiB to 64 MiB, 1 MiB by default.
+    pub max_frame: usize,
+}
+
+/// What becomes of the query of an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebSocketQuery {
+    /// It is left out.
+    Drop,
+    /// It passes.
+    Pass,
+}
+
+/// Where a node takes WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketUrl {
+    /// `host:port`. The host is that of the node's address, or an IP address.
+    pub address: String,
+    /// The path, under the rules of [`Bosh::paths`], without `&` and `'`.
+    pub path: String,
+}
+
 /// One node of the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeSettings {
@@ -211,6 +246,8 @@ pub struct NodeSettings {
     /// without query and fragment, at most 1024 characters, unique. A node without one is not in the
     /// list of nodes.
     pub public_url: Option<String>,
+    /// Where it takes WebSocket; none for its address and the path `/xmpp-websocket`.
+    pub websocket: Option<WebSocketUrl>,
 }
 
 impl NodeSettings {
@@ -222,6 +259,7 @@ impl NodeSettings {
             weight: 1,
             max_sessions: 0,
             public_url: None,
+            websocket: None,
         }
     }
 }

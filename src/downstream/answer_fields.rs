@@ -30,6 +30,10 @@ impl Response {
         match &self.extra {
             Extra::Nothing => {}
             Extra::Allow(methods) => head.add("allow", methods.as_bytes()),
+            Extra::WebSocket => {
+                head.add("upgrade", b"websocket");
+                head.add("sec-websocket-version", b"13");
+            }
             Extra::Preflight => downstream.cors.write_preflight(head),
             Extra::Location(url) => head.add("location", url),
             Extra::Cache(age) => head.add("cache-control", age),

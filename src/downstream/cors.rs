@@ -60,6 +60,17 @@ impl Policy {
         }
     }
 
+    /// Whether a page of the origin of a request with `fields` may open a WebSocket: a browser asks no
+    /// preflight for it. A client that names no origin is no browser.
+    pub(super) fn lets_in(&self, fields: Fields<'_>) -> bool {
+        match &self.origins {
+            Origins::Any => true,
+            Origins::Only(origins) => fields
+                .all("origin")
+                .all(|origin| origins.iter().any(|one| one.as_bytes() == origin)),
+        }
+    }
+
     /// Writes what a preflight asks for; browsers keep it for a day, or for as long as they do.
     pub(super) fn write_preflight(&self, head: &mut impl FieldWriter) {
         head.add("access-control-allow-methods", b"GET, POST, OPTIONS");

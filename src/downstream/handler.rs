@@ -35,6 +35,8 @@ pub(super) enum Extra {
     Nothing,
     /// The methods that the path takes.
     Allow(&'static str),
+    /// That the path takes WebSocket only.
+    WebSocket,
     /// What a preflight asks for, in place of a content type.
     Preflight,
     /// How long the answer may be kept.
@@ -63,7 +65,7 @@ pub(super) enum Decision<'a> {
 
 /// The configured path that `path` names: itself, or itself with one `/` more at its end. A
 /// configured path that ends in `/` is compared to the letter.
-fn configured_path<'a>(paths: &'a [String], path: &str) -> Option<&'a str> {
+pub(super) fn configured_path<'a>(paths: &'a [String], path: &str) -> Option<&'a str> {
     let find = |wanted: &str| paths.iter().find(|one| *one == wanted).map(String::as_str);
     find(path).or_else(|| find(path.strip_suffix('/').filter(|bare| !bare.ends_with('/'))?))
 }
@@ -207,7 +209,7 @@ impl Downstream {
 }
 
 impl Response {
-    fn with(self, extra: Extra) -> Self {
+    pub(super) fn with(self, extra: Extra) -> Self {
         Self { extra, ..self }
     }
 }

@@ -18,6 +18,7 @@ mod load_shedding;
 mod node_list;
 mod opening;
 mod tls;
+mod websocket;
 
 use std::fmt;
 use std::sync::Arc;

@@ -47,11 +47,7 @@ pub(super) fn open(listener: &Arc<Listener>, stream: Stream, peer: IpAddr, count
 }
 
 /// The TLS handshake, within the time for a head; none if it failed.
-async fn shake_hands(
-    listener: &Listener,
-    stream: Stream,
-    peer: IpAddr,
-) -> Option<Box<TlsStream>> {
+async fn shake_hands(listener: &Listener, stream: Stream, peer: IpAddr) -> Option<Box<TlsStream>> {
     let deadline = Instant::now() + listener.downstream().settings.timeouts.head;
     let acceptor = listener.acceptor()?;
     tls::handshake(listener, acceptor, stream, (peer, deadline)).await

@@ -73,6 +73,9 @@ enum Framed {
 pub struct Request<'a> {
     /// The path, without the query.
     pub path: &'a str,
+    /// The query, without its `?`; empty if there is none. It has visible ASCII only, without `"`,
+    /// `#`, `<` and `>`.
+    pub query: &'a str,
     /// The `Host`: a name or an address, and maybe a port. It has at most 261 bytes.
     pub host: &'a str,
     /// How the body ends: `Empty`, `Length` or `Chunked`; over HTTP/2 `Empty`, `Length` or `UntilClose`.
@@ -182,8 +185,10 @@ impl<'a> RequestHead<'a> {
         if framing != Framing::Empty && self.method != Method::Post {
             return Err(Error::Invalid("a body of another method than POST"));
         }
+        let (path, query) = path_and_query(self.target, host)?;
         Ok(Request {
-            path: path(self.target, host)?,
+            path,
+            query,
             host,
             framing,
             coded,
@@ -252,9 +257,9 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The path of a target (RFC 9112 §3.2): of one that begins with it, or with `http://` or `https://`
-/// and the `host`, or of `*`.
-fn path<'a>(target: &'a str, host: &str) -> Result<&'a str, Error> {
+/// The path and the query of a target (RFC 9112 §3.2): of one that begins with the path, or with
+/// `http://` or `https://` and the `host`, or of `*`.
+fn path_and_query<'a>(target: &'a str, host: &str) -> Result<(&'a str, &'a str), Error> {
     let wrong = Error::Invalid("the target");
     let rest = if target.starts_with('/') || target == "*" {
         target
@@ -276,7 +281,8 @@ fn path<'a>(target: &'a str, host: &str) -> Result<&'a str, Error> {
     if !is_all(path, OF_PATH) || !is_all(query, OF_QUERY) {
         return Err(wrong);
     }
-    Ok(if path.is_empty() { "/" } else { path })
+    let path = if path.is_empty() { "/" } else { path };
+    Ok((path, query.strip_prefix('?').unwrap_or_default()))
 }
 
 /// Bits of [`CLASSES`].

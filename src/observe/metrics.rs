@@ -22,7 +22,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use by_name::ByName;
-pub use labels::{CAUSES, CONDITIONS, Kind, Outcome, PROBE_FAILURES};
+pub use labels::{CAUSES, CONDITIONS, Kind, Outcome, PROBE_FAILURES, TUNNEL_ENDS};
 pub use limit::Limit;
 pub use nodes::{Fraction, NodeMetrics};
 pub use process::Process;

@@ -10,7 +10,7 @@ use super::shared::Proxy;
 use crate::cluster::Node;
 use crate::observe::metrics::NodeMetrics;
 use crate::sessions::Session;
-use crate::upstream::{ConnectPermit, Connection, Error, Priority};
+use crate::upstream::{Candidates, ConnectPermit, Connection, Error, Priority};
 
 /// How often a connection is tried again that this machine itself could not make.
 const LOCAL_RETRY: Duration = Duration::from_millis(100);
@@ -35,9 +35,21 @@ impl Proxy {
     /// Opens a connection to `node` once it has a permit. A failure asks for a probe at once. The wait for
     /// a permit ends at `give_up` with [`Error::Queue`], which is not the node's failure. It ends with a
     /// failure of the node when the node goes down, or has lost the session that the connection is `of`.
-    pub(super) async fn open(
+    pub(super) fn open(
         self: &Arc<Self>,
         node: &Node,
+        of: Option<&Session>,
+        priority: Priority,
+        give_up: Instant,
+    ) -> impl Future<Output = Result<Box<Connection>, Error>> + Send {
+        self.open_at(node, None, of, priority, give_up)
+    }
+
+    /// The same, at other addresses than the node's own where there are `others`.
+    pub(super) async fn open_at(
+        self: &Arc<Self>,
+        node: &Node,
+        others: Option<&Candidates>,
         of: Option<&Session>,
         priority: Priority,
         give_up: Instant,
@@ -51,12 +63,17 @@ impl Proxy {
             };
             let (begun, epoch) = (Instant::now(), node.restart_detector.epoch());
             let record = |address, opened| node.connected(address, opened, Instant::now());
-            let opened = Connection::open_any(&node.candidates(begun), limit, record).await;
+            let own = || node.candidates(begun);
+            let candidates = others.cloned().unwrap_or_else(own);
+            let opened = Connection::open_any(&candidates, limit, record).await;
             let opened = opened.and_then(|connection| self.below_ceiling(connection));
             match &opened {
                 Err(Error::Refused(_)) => {
                     permit.forgive();
-                    node.restart_detector.broke(epoch, Instant::now());
+                    // Another port says nothing about the node's sessions.
+                    if others.is_none() {
+                        node.restart_detector.broke(epoch, Instant::now());
+                    }
                 }
                 _ => drop(permit),
             }

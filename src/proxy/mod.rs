@@ -7,7 +7,8 @@
 
 //!
 //! This file only names the steps. `route` reads the wrapper; `create` and `session_request` run the two
-//! kinds of requests; `attempt` is one try at one node; `retry` says what follows a failure.
+//! kinds of requests; `attempt` is one try at one node; `retry` says what follows a failure. `websocket`
+//! chooses the node of a WebSocket and opens it.
 
 mod access_log;
 mod answer;
@@ -27,6 +28,7 @@ mod route;
 mod session_request;
 mod shared;
 mod termination_state;
+mod websocket;
 
 pub use access_log::{AccessLogger, TARGET};
 pub use answer::Answer;
@@ -35,3 +37,4 @@ pub use request::{BoshRequest, request_for_node};
 pub use request_record::{Delivered, Delivery, Reply, RequestRecord};
 pub use route::{Exchange, Handled};
 pub use shared::{Background, Proxy};
+pub use websocket::{NodeEnd, NodeTunnel, Tunnel, TunnelEnd, UpgradeRequest, Upgraded, Upgrading};

@@ -61,6 +61,15 @@ pub enum Cause {
     RequestFailed,
     /// Too many requests of one session at the same time.
     TooMany,
+    /// A request on a WebSocket path that asks for no upgrade to WebSocket, or for another version
+    /// than 13.
+    NoUpgrade,
+    /// An upgrade to WebSocket that breaks a rule of RFC 6455, or does not offer `xmpp`.
+    BadUpgrade,
+    /// An upgrade from a page of an origin that is not in `cors.origins`.
+    Origin,
+    /// An upgrade while the balancer stops: its tunnel would end at once.
+    Stopping,
 }
 
 /// What one cause means.
@@ -122,6 +131,10 @@ impl Cause {
                 ..row(200, UndefinedCondition, "request_failed")
             },
             Self::TooMany => row(200, PolicyViolation, "too_many").legacy(403),
+            Self::NoUpgrade => row(426, BadRequest, "no_upgrade"),
+            Self::BadUpgrade => row(400, BadRequest, "bad_upgrade").closing(),
+            Self::Origin => row(403, PolicyViolation, "origin").closing(),
+            Self::Stopping => row(503, SystemShutdown, "stopping").retrying(1).closing(),
         }
     }
 
@@ -180,7 +193,7 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ALL: [Cause; 22] = [
+    const ALL: [Cause; 26] = [
         Cause::Malformed,
         Cause::BadHead,
         Cause::Coding,
@@ -203,6 +216,10 @@ mod tests {
         Cause::NodeError,
         Cause::RequestFailed,
         Cause::TooMany,
+        Cause::NoUpgrade,
+        Cause::BadUpgrade,
+        Cause::Origin,
+        Cause::Stopping,
     ];
 
     #[test]

@@ -34,9 +34,12 @@ impl Manner {
         match kind {
             Kind::Poll => Some(Self::Poll),
             Kind::Send => Some(Self::Send),
-            Kind::Creation | Kind::Restart | Kind::Terminate | Kind::Preflight | Kind::Other => {
-                None
-            }
+            Kind::Creation
+            | Kind::Restart
+            | Kind::Terminate
+            | Kind::WebSocket
+            | Kind::Preflight
+            | Kind::Other => None,
         }
     }
 

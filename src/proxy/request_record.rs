@@ -141,6 +141,19 @@ impl Delivery {
     }
 }
 
+impl Delivery {
+    /// Notes how the tunnel behind the answer ended, and how many bytes its client was sent.
+    pub(super) fn tunnel_ended(mut self, state: &'static str, bytes: usize) {
+        let Some(mut last) = self.0.take() else {
+            return;
+        };
+        last.took = last.record.begun.elapsed();
+        last.ended.state = state;
+        last.ended.bytes = bytes;
+        last.record.log(&last.ended, last.took);
+    }
+}
+
 impl Drop for Delivery {
     fn drop(&mut self) {
         let Some(mut last) = self.0.take() else {
@@ -291,8 +304,7 @@ impl RequestRecord {
         }
         let session = SessionTag::from_bits(self.session.load(Ordering::Relaxed));
         // Only ordinary ends are ever left out.
-        let ordinary =
-            ended.outcome == Outcome::Ok && !termination_state::is_undelivered(ended.state);
+        let ordinary = ended.outcome == Outcome::Ok && !termination_state::is_failure(ended.state);
         if !ordinary || self.proxy.access.samples(session) {
             self.line(ended, took, session);
         }

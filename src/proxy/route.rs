@@ -68,7 +68,7 @@ impl Proxy {
     }
 
     /// Whether `client` may ask for a new session.
-    fn admit(&self, client: IpAddr) -> Result<(), Cause> {
+    pub(super) fn admit(&self, client: IpAddr) -> Result<(), Cause> {
         if self.sessions.is_full() {
             return Err(Cause::Full);
         }

@@ -2,6 +2,7 @@
 //! `docs/log.md` explains each state; `tests/it/docs.rs` compares the two.
 
 use super::reject::Cause;
+use super::websocket::TunnelEnd;
 
 /// Where a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +43,23 @@ impl Phase {
 /// `node` says whether there was a node.
 pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> &'static str {
     use Cause::{
-        BadHead, BodyMemory, BodyTimeout, Coding, CreationFailed, CreationRate, Full,
-        InvalidResponse, Malformed, Method, NoNode, NodeError, NodesFull, NotFound, Overloaded,
-        RequestFailed, SessionLost, SidConflict, TooLarge, TooMany, UnknownBudget, UnknownSid,
+        BadHead, BadUpgrade, BodyMemory, BodyTimeout, Coding, CreationFailed, CreationRate, Full,
+        InvalidResponse, Malformed, Method, NoNode, NoUpgrade, NodeError, NodesFull, NotFound,
+        Origin, Overloaded, RequestFailed, SessionLost, SidConflict, Stopping, TooLarge, TooMany,
+        UnknownBudget, UnknownSid,
     };
     match (cause, phase) {
         (None, Phase::Stead) => "LH",
         (None, _) if node => "--",
         (None, _) => "L-",
-        (Some(Malformed | BadHead | Coding | TooLarge | NotFound | Method), _) => "PR",
+        (
+            Some(
+                Malformed | BadHead | Coding | TooLarge | NotFound | Method | NoUpgrade
+                | BadUpgrade | Origin,
+            ),
+            _,
+        ) => "PR",
+        (Some(Stopping), _) => "KR",
         (Some(BodyTimeout), _) => "cR",
         (Some(BodyMemory), _) => "RR",
         (Some(TooMany | CreationRate | UnknownSid | UnknownBudget), _) => "PQ",
@@ -88,9 +97,25 @@ pub(super) const fn undelivered(cut: bool) -> &'static str {
     if cut { "KD" } else { "CD" }
 }
 
-/// Whether a state is one of an answer that was not written to its end.
-pub(super) fn is_undelivered(state: &str) -> bool {
-    [TOO_SLOW, undelivered(false), undelivered(true)].contains(&state)
+/// The state of a WebSocket that has ended.
+pub(super) const fn of_tunnel(end: TunnelEnd) -> &'static str {
+    match end {
+        TunnelEnd::ClientClosed | TunnelEnd::NodeClosed => "--",
+        TunnelEnd::ClientGone => undelivered(false),
+        TunnelEnd::ClientSilent | TunnelEnd::ClientSlow => TOO_SLOW,
+        TunnelEnd::ClientInvalid => "PD",
+        TunnelEnd::NodeGone | TunnelEnd::NodeInvalid => "SD",
+        TunnelEnd::NodeDown | TunnelEnd::NodeSlow => "sD",
+        TunnelEnd::Maint | TunnelEnd::Stop => "LD",
+        TunnelEnd::Cut => undelivered(true),
+    }
+}
+
+/// Whether a state is a failure whatever the status of the answer: one that was not written to its end, or
+/// a WebSocket that did not end as it should.
+pub(super) fn is_failure(state: &str) -> bool {
+    let tunnels = ["PD", "SD", "sD"];
+    [TOO_SLOW, undelivered(false), undelivered(true)].contains(&state) || tunnels.contains(&state)
 }
 
 #[cfg(test)]

@@ -46,5 +46,6 @@ mod tls;
 #[cfg(feature = "otlp")]
 mod traces;
 mod vanished;
+mod websocket;
 
 use support::{balancer, process};

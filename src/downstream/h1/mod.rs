@@ -28,8 +28,9 @@ use super::handler::Response;
 use super::idle::Idle;
 use super::io::{Early, Io};
 use super::listener::Listener;
+use super::websocket::{Behind, ClientTunnel};
 use crate::http1::MAX_HEAD;
-use crate::proxy::Exchange;
+use crate::proxy::{Exchange, Upgraded, Upgrading};
 use crate::timers::{self, Slow};
 use answer::Form;
 use read::{Next, Partial, Reader};
@@ -52,6 +53,10 @@ enum State {
     Held(Exchange, Form),
     /// The client did not take an answer at once.
     Writing(Box<Writing>),
+    /// A node is asked for a WebSocket.
+    Upgrading(Upgrading, Form),
+    /// The connection is a WebSocket.
+    Tunnel(Box<ClientTunnel>),
     /// The client reads the last answer.
     Lingering(Box<Linger>),
     /// It has ended.
@@ -105,6 +110,16 @@ impl Connection {
         match &mut self.state {
             State::Idle(_) | State::Reading(_) => self.poll_request(context),
             State::Held(..) => self.poll_held(context),
+            State::Upgrading(..) => self.poll_upgrading(context),
+            State::Tunnel(tunnel) => {
+                let alarm = &mut self.alarm;
+                let downstream = self.listener.downstream();
+                let behind = ready!(tunnel.poll(&mut self.io, alarm, downstream, context));
+                Poll::Ready(match behind {
+                    Behind::Linger => self.behind(true),
+                    Behind::Over => State::Over,
+                })
+            }
             State::Writing(writing) => {
                 let alarm = &mut self.alarm;
                 let stall = self.listener.downstream().settings.timeouts.write_stall;
@@ -202,6 +217,7 @@ impl Connection {
                 self.held_since = timers::present_tick();
                 State::Held(exchange, form)
             }
+            Next::Upgrade(upgrading, form) => State::Upgrading(upgrading, form),
             Next::Over => State::Over,
         }
     }
@@ -254,6 +270,30 @@ impl Connection {
             self.io.watch();
         }
         Poll::Pending
+    }
+
+    /// Waits for a node's agreement to a WebSocket, or for the client's end.
+    fn poll_upgrading(&mut self, context: &mut Context<'_>) -> Poll<State> {
+        let State::Upgrading(upgrading, _) = &mut self.state else {
+            return Poll::Ready(State::Over);
+        };
+        if let Poll::Ready(upgraded) = upgrading.as_mut().poll(context) {
+            let State::Upgrading(_, form) = self.take_state() else {
+                return Poll::Ready(State::Over);
+            };
+            return Poll::Ready(match upgraded {
+                Upgraded::Refused(reply) => self.answer(reply.into(), &form, context),
+                Upgraded::Tunnel(node) => {
+                    self.io.watch();
+                    let early = self.early.take();
+                    let downstream = self.listener.downstream();
+                    State::Tunnel(Box::new(ClientTunnel::new(node, early.rest(), downstream)))
+                }
+            });
+        }
+        self.io
+            .poll_closed(context, &mut self.early, MOST_EARLY)
+            .map(|()| State::Over)
     }
 
     /// Writes an answer as far as the client takes it at once.

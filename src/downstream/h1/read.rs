@@ -12,9 +12,10 @@ use super::super::Downstream;
 use super::super::body_budget::{Share, UsedUp};
 use super::super::handler::{Decision, Response};
 use super::super::listener::Listener;
+use super::super::websocket;
 use super::answer::Form;
 use crate::http1::{self, CONTINUE, Chunked, Framing, HeadEnd, Request, RequestHead, Room};
-use crate::proxy::{Cause, Exchange, Handled};
+use crate::proxy::{Cause, Exchange, Handled, Upgrading};
 use crate::upstream::Path;
 
 /// How an HTTP/2 client begins (RFC 9113 §3.4). It would not understand an answer.
@@ -28,6 +29,8 @@ pub(super) enum Next {
     Answer(Response, Form),
     /// A request is at its node.
     Hold(Exchange, Form),
+    /// A node is asked for a WebSocket.
+    Upgrade(Upgrading, Form),
     /// The end of the connection.
     Over,
 }
@@ -150,6 +153,16 @@ impl Reader<'_> {
         if self.listener.settings().redirect_to_https {
             let response = self.downstream.redirect(&head, self.peer);
             return (answer(response, form, &head), 0);
+        }
+        match self.downstream.upgrade(&head, self.peer) {
+            None => {}
+            Some(websocket::Decision::Answer(response)) => {
+                return (answer(response, form, &head), 0);
+            }
+            Some(websocket::Decision::Upgrade(upgrading)) => {
+                // What comes behind it would be no request.
+                return (Next::Upgrade(upgrading, form.closing()), 0);
+            }
         }
         let (request, path) = match self.downstream.decide(&head, self.peer) {
             Decision::Answer(response) => return (answer(response, form, &head), 0),

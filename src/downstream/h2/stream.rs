@@ -188,7 +188,8 @@ impl Reader<'_> {
         let asked = (request.host, path);
         match self
             .downstream
-            .begin(fields, asked, body, (self.peer, self.encrypted)) {
+            .begin(fields, asked, body, (self.peer, self.encrypted))
+        {
             Handled::Answered(reply) => Next::Answer(reply.into(), form),
             Handled::Exchange(exchange) => Next::Hold(exchange, form),
         }

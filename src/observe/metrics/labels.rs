@@ -17,6 +17,8 @@ pub enum Kind {
     Terminate,
     /// `xmpp:restart='true'`.
     Restart,
+    /// An upgrade to WebSocket.
+    WebSocket,
     /// `OPTIONS`.
     Preflight,
     /// What never became a BOSH request: other methods, other paths, malformed.
@@ -24,12 +26,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Creation,
         Self::Poll,
         Self::Send,
         Self::Terminate,
         Self::Restart,
+        Self::WebSocket,
         Self::Preflight,
         Self::Other,
     ];
@@ -42,6 +45,7 @@ impl Kind {
             Self::Send => "send",
             Self::Terminate => "terminate",
             Self::Restart => "restart",
+            Self::WebSocket => "websocket",
             Self::Preflight => "preflight",
             Self::Other => "other",
         }
@@ -99,6 +103,28 @@ pub const CAUSES: &[&str] = &[
     "node_error",
     "request_failed",
     "too_many",
+    "no_upgrade",
+    "bad_upgrade",
+    "origin",
+    "stopping",
+    "other",
+];
+
+/// Why WebSocket tunnels end, as `proxy` labels it.
+pub const TUNNEL_ENDS: &[&str] = &[
+    "client_closed",
+    "client_gone",
+    "client_silent",
+    "client_slow",
+    "client_invalid",
+    "node_closed",
+    "node_gone",
+    "node_down",
+    "node_slow",
+    "node_invalid",
+    "maint",
+    "stop",
+    "cut",
     "other",
 ];
 

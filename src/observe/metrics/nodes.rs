@@ -17,7 +17,7 @@ use prometheus_client::registry::Unit;
 
 use super::ByName;
 use super::labels::{NodeCause, NodeLabels, NodeOutcome, NodeReason, NodeState, NodeVerdict};
-use super::labels::{PROBE_FAILURES, STATES, VERDICTS};
+use super::labels::{PROBE_FAILURES, STATES, TUNNEL_ENDS, VERDICTS};
 use super::timing::{ANSWERS, Timing};
 
 /// Upper bounds of the buckets of connect and probe times, in seconds.
@@ -47,6 +47,12 @@ pub struct NodeMetrics {
     pub restarts: Counter,
     /// Requests under way at the node.
     pub held: Gauge,
+    /// WebSocket tunnels open to the node.
+    pub tunnels: Gauge,
+    /// WebSocket tunnels that were opened.
+    pub tunnels_opened: Counter,
+    /// WebSocket tunnels that ended.
+    pub tunnels_ended: ByName,
     /// 1 while the node is up.
     up: Gauge,
     /// One gauge for each verdict, 1 for the present one.
@@ -100,6 +106,9 @@ impl NodeMetrics {
             dropped: Counter::default(),
             restarts: Counter::default(),
             held: Gauge::default(),
+            tunnels: Gauge::default(),
+            tunnels_opened: Counter::default(),
+            tunnels_ended: ByName::new(TUNNEL_ENDS, |_| Counter::default()),
             up: Gauge::default(),
             verdicts: std::array::from_fn(|_| Gauge::default()),
             states: std::array::from_fn(|_| Gauge::default()),
@@ -199,6 +208,7 @@ impl Collector for NodePages {
         page.sessions()?;
         page.state()?;
         page.traffic()?;
+        page.tunnels()?;
         page.probes()
     }
 }
@@ -338,6 +348,17 @@ impl Page<'_> {
         let what = "Answers of nodes, without their heads.";
         self.one(("upstream_received", Some(Unit::Bytes)), what, |m| {
             &m.received_bytes
+        })
+    }
+
+    fn tunnels(&mut self) -> fmt::Result {
+        let what = "WebSocket tunnels open to each node.";
+        self.one(("websocket_tunnels", None), what, |m| &m.tunnels)?;
+        let what = "WebSocket tunnels that were opened.";
+        self.one(("websocket_opened", None), what, |m| &m.tunnels_opened)?;
+        let what = "WebSocket tunnels that ended, by cause.";
+        self.several("websocket_ended", what, NodeCause::new, |m| {
+            m.tunnels_ended.counters().collect()
         })
     }
 

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod answer;
 pub mod config;
+pub mod frames;
 pub mod head;
 pub mod parsers;
 pub mod request;

@@ -59,3 +59,8 @@ fn snapshots() {
 fn addresses() {
     hold("address", super::address::check);
 }
+
+#[test]
+fn frames() {
+    hold("frames", super::frames::check);
+}
