@@ -200,7 +200,15 @@ mod tests {
                             .copied()
                             .filter(|entry| list == "nodes" || !entry.starts_with("name"))
                             .collect();
-                        let entry = [&[&*format!("{key}: [[]]")], &*rest].concat().join(", ");
+                        let nested = key.rsplit('.').fold("[[]]".to_owned(), |value, name| {
+                            match name.strip_suffix("[]") {
+                                Some(list) => format!("{{ {list}: [{value}] }}"),
+                                None => format!("{{ {name}: {value} }}"),
+                            }
+                        });
+                        let nested = nested.trim_start_matches("{ ");
+                        let nested = nested.strip_suffix(" }").unwrap_or(nested);
+                        let entry = [&[nested], &*rest].concat().join(", ");
                         let others = if list == "nodes" { LISTEN } else { NODES };
                         format!("{others}{list}: [{{ {entry} }}]")
                     }

@@ -1,3 +1,5 @@
+//! Both ends of a TLS connection over a pipe, and hostile first messages.
+
 use std::future::poll_fn;
 
 use rustls::crypto::aws_lc_rs;
