@@ -8,6 +8,7 @@ use bowline::demo::node::{Fault, Kind, Node, Seen};
 use bytes::Bytes;
 use h2::Reason;
 use hyper::{Request, StatusCode};
+use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,6 +16,7 @@ use crate::balancer::*;
 use crate::clients::read_response;
 use crate::routing::creation;
 use crate::support::http2::{Asked, Http2, Reply, post, request};
+use crate::support::tls::{Authority, connect, listener};
 
 /// The settings of a balancer that takes HTTP/2.
 fn h2c(nodes: &[Node]) -> Settings {
@@ -94,6 +96,41 @@ async fn a_listener_with_h2c_serves_both_protocols() {
         balancer.metric("bowline_http2_connections") == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn over_tls_a_client_chooses_http_2_by_alpn() {
+    let (nodes, authority) = (tigase_nodes(1).await, Authority::new());
+    let mut settings = settings(&nodes);
+    settings.listen = vec![listener(vec![authority.files("chat.example.com")])];
+    let balancer = Balancer::start(&settings).await;
+    for version in [&TLS12, &TLS13] {
+        let connector = authority.client_of(b"h2", &[version], None);
+        let stream = connect(&connector, balancer.address(), "chat.example.com").await;
+        let stream = stream.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let mut client = Http2::over(stream, &h2::client::Builder::new()).await;
+        let mut sessions = Vec::new();
+        for _ in 0..10 {
+            let mut session = Session::create(&mut client).await;
+            let poll = session.poll(&mut client).await;
+            sessions.push((session, poll));
+        }
+        nodes[0].wait_until(|node| node.held() == 10).await.unwrap();
+        for (session, poll) in sessions {
+            let seen = seen_of(&nodes[0], &session.sid)[0].text();
+            assert!(seen.contains("X-Forwarded-Proto: https\r\n"), "{seen}");
+            nodes[0].push(&session.sid, "<message xmlns='jabber:client' id='m'/>");
+            let reply = poll.reply().await.unwrap();
+            assert!(reply.body.contains("id='m'"), "{reply:?}");
+        }
+        // The end of the connection ends what is held.
+        let mut session = Session::create(&mut client).await;
+        let _poll = session.poll(&mut client).await;
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        drop(client);
+        nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
+    }
 }
 
 #[tokio::test]

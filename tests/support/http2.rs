@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use hyper::{HeaderMap, Request, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -47,6 +48,14 @@ impl Http2 {
     pub(crate) async fn with(address: SocketAddr, builder: &Builder) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, builder).await
+    }
+
+    /// A connection over a stream that is open.
+    pub(crate) async fn over<S>(stream: S, builder: &Builder) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (send, connection) = builder.handshake(stream).await.unwrap();
         let driver = tokio::spawn(connection);
         Self { send, driver }

@@ -104,6 +104,16 @@ impl Authority {
         versions: &[&'static SupportedProtocolVersion],
         own: Option<&Issued>,
     ) -> TlsConnector {
+        self.client_of(b"http/1.1", versions, own)
+    }
+
+    /// The same for another protocol, by its name in ALPN.
+    pub(crate) fn client_of(
+        &self,
+        protocol: &[u8],
+        versions: &[&'static SupportedProtocolVersion],
+        own: Option<&Issued>,
+    ) -> TlsConnector {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -118,7 +128,7 @@ impl Authority {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         TlsConnector::from(Arc::new(config))
     }
 }
