@@ -35,7 +35,8 @@ export class Client {
 
   /** `every`: milliseconds between two rounds of a ping and two messages. */
   constructor(name, url, { wait, every }) {
-    Object.assign(this, { name, wait, every, url: `${url}#${name}` });
+    // A WebSocket takes no fragment.
+    Object.assign(this, { name, wait, every, url: url.startsWith('ws') ? url : `${url}#${name}` });
   }
 
   get login() {

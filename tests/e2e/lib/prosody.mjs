@@ -1,4 +1,4 @@
-// A Prosody server of the run's own: its port, its data folder, anonymous logins, BOSH and nothing
+// A Prosody server of the run's own: its port, its data folder, anonymous logins, BOSH, WebSocket and nothing
 // else; and the record of what it saw.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -16,9 +16,11 @@ function configuration(folder, port) {
 run_as_root = true
 data_path = ${JSON.stringify(path.join(folder, 'data'))}
 plugin_paths = { ${JSON.stringify(MODULES)} }
-modules_enabled = { "roster", "saslauth", "disco", "ping", "bosh", "e2e_record" }
+modules_enabled = { "roster", "saslauth", "disco", "ping", "bosh", "websocket", "e2e_record" }
 certificates = ${JSON.stringify(folder)} -- none, and no error about it
-modules_disabled = { "c2s", "s2s", "s2s_auth_certs" }
+modules_disabled = { "s2s", "s2s_auth_certs" }
+c2s_ports = { } -- WebSocket needs the module, but not its port
+c2s_direct_tls_ports = { }
 e2e_record = ${JSON.stringify(path.join(folder, 'record.tsv'))}
 
 interfaces = { "127.0.0.1" }
@@ -27,6 +29,7 @@ http_interfaces = { "127.0.0.1" }
 https_ports = { }
 http_default_host = "${DOMAIN}"
 consider_bosh_secure = true
+consider_websocket_secure = true
 
 log = { info = ${JSON.stringify(path.join(folder, 'prosody.log'))} }
 
