@@ -18,7 +18,6 @@ mod set;
 mod verdict;
 mod websocket;
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-pub use client::{ClientKey, client_key};
+pub use client::{ClientKey, PlacementKey, QueryGroup, client_key};
 pub use count::Count;
 pub use node::{LastFailure, Node, Passed, Penalty};
 pub use node_id::{NodeId, Share};
@@ -79,7 +78,7 @@ impl Cluster {
     pub fn new(settings: &Settings, metrics: &Metrics) -> Self {
         let cluster = Self {
             registry: Registry::new(),
-            set: ArcSwap::from_pointee(NodeSet::empty(settings.placement)),
+            set: ArcSwap::from_pointee(NodeSet::empty(settings.placement.clone())),
             replaced: watch::Sender::new(0),
             probed: AtomicBool::new(false),
             went_up: Notify::new(),
@@ -136,30 +135,38 @@ impl Cluster {
         is_there.then_some(node)
     }
 
-    /// The node for a new session of `client` by the configured placement: one that is up and
+    /// The node for a new session with this `key` by the configured placement: one that is up and
     /// ready, and not in `tried`; none if there is no such node.
-    pub fn place(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
+    pub fn place(&self, key: impl Into<PlacementKey>, tried: &[NodeId]) -> Option<NodeId> {
         let set = self.set.load();
-        set.chooser
-            .choose(set.members(), client_key(client), usable(tried))
+        set.chooser.choose(set.members(), key.into(), usable(tried))
     }
 
     /// As [`Cluster::place`], for a creation: the placement counts as load of the node until the
     /// result is dropped, which should be when the session is pinned, or the node has failed. The
-    /// node that the client is `tied` to goes first; a node that is full is passed over.
+    /// node that the key is `tied` to goes first; a node that is full is passed over.
     pub fn place_new(
         &self,
-        client: IpAddr,
+        key: impl Into<PlacementKey>,
         tied: Option<NodeId>,
         tried: &[NodeId],
     ) -> Option<Placed<'_>> {
+        let key = key.into();
         let usable = |node: &Node| usable(tried)(node) && !node.is_full();
-        let key = client_key(client);
+        // A node that is drained keeps its rooms to their ends, and their newcomers go there.
+        let keeps = |node: &Node| {
+            matches!(key, PlacementKey::Query(_))
+                && node.takes_newcomers()
+                && !tried.contains(&node.id)
+                && !node.is_full()
+        };
         let set = self.set.load();
         let nodes = set.members();
         // Others may take the last place of a node at the same moment: then the next one.
         for _ in 0..=nodes.len() {
-            let tied = tied.filter(|node| usable(self.node(*node)));
+            let tied = tied.map(|node| self.node(node));
+            let tied = tied.filter(|node| usable(node) || keeps(node));
+            let tied = tied.map(|node| node.id);
             let node = tied.or_else(|| set.chooser.choose(nodes, key, usable))?;
             let placed = Placed::at(self.node(node));
             if placed.fits() {
@@ -177,15 +184,15 @@ impl Cluster {
         taking.peek().is_some() && taking.all(|node| node.is_full())
     }
 
-    /// The node where a session of `client` is most likely at home when nothing is known of its
+    /// The node where a session with this `key` is most likely at home when nothing is known of its
     /// sid: the rendezvous choice, whatever the configured placement, of the nodes that serve
     /// their sessions and are not in `tried`. It counts with the configured weights: the session
     /// was placed when the node had its whole share, however little it has a moment after it came
     /// back.
-    pub fn home(&self, client: IpAddr, tried: &[NodeId]) -> Option<NodeId> {
+    pub fn home(&self, key: impl Into<PlacementKey>, tried: &[NodeId]) -> Option<NodeId> {
         let serves = |node: &Node| node.serves() && !tried.contains(&node.id);
         let set = self.set.load();
-        placement::by_hash(set.members(), client_key(client), Node::weight, serves)
+        placement::by_hash(set.members(), key.into(), Node::weight, serves)
     }
 
     /// Takes the verdict on a node (its probe task only). The first one and every change are

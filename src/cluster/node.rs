@@ -282,6 +282,12 @@ impl Node {
         self.is_up() && self.state() == OperatorState::Ready && self.is_member()
     }
 
+    /// Whether newcomers of a room that it has may still go to it: it is up and configured, and drained
+    /// at most.
+    pub fn takes_newcomers(&self) -> bool {
+        self.is_up() && self.state() != OperatorState::Maint && self.is_member()
+    }
+
     /// How much of its weight it has.
     pub fn share(&self) -> Share {
         Share(self.share.load(Ordering::Relaxed))

@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn placed(cluster: &Cluster) -> Vec<NodeId> {
-        let client = "192.0.2.1".parse().unwrap();
+        let client: std::net::IpAddr = "192.0.2.1".parse().unwrap();
         let mut nodes: Vec<_> = (0..8).filter_map(|_| cluster.place(client, &[])).collect();
         nodes.sort_unstable();
         nodes.dedup();
@@ -190,7 +190,7 @@ mod tests {
         let cluster = cluster(&[true, true]);
         let homes = || -> Vec<_> {
             (0..64_u8)
-                .filter_map(|last| cluster.home([192, 0, 2, last].into(), &[]))
+                .filter_map(|last| cluster.home(std::net::IpAddr::from([192, 0, 2, last]), &[]))
                 .collect()
         };
         let before = homes();

@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::rendezvous::Cost;
-use super::{ClientKey, Node, NodeId, Share};
+use super::{Node, NodeId, PlacementKey, Share};
 use crate::config::Placement;
 
 /// A placement policy with what it remembers.
 #[derive(Debug)]
 pub(super) enum Chooser {
     ClientIp,
+    /// By a query parameter; by the client's address where a request has none.
+    Query,
     LeastSessions {
         /// Where the search for the least loaded node starts next.
         start: AtomicUsize,
@@ -31,9 +33,10 @@ pub(super) enum Chooser {
 
 impl Chooser {
     /// The policy `placement`.
-    pub(super) fn new(placement: Placement) -> Self {
+    pub(super) fn new(placement: &Placement) -> Self {
         match placement {
             Placement::ClientIp => Self::ClientIp,
+            Placement::Query(_) => Self::Query,
             Placement::LeastSessions => Self::LeastSessions {
                 start: AtomicUsize::new(0),
             },
@@ -44,15 +47,19 @@ impl Chooser {
         }
     }
 
-    /// The node for a new session of `client`, of those that `usable` allows.
+    /// The node for a new session with this `key`, of those that `usable` allows.
     pub(super) fn choose(
         &self,
         nodes: &[Arc<Node>],
-        client: ClientKey,
+        key: PlacementKey,
         usable: impl Fn(&Node) -> bool,
     ) -> Option<NodeId> {
         match self {
-            Self::ClientIp => by_hash(nodes, client, Node::effective_weight, usable),
+            // A weight that grows would split a room: its later members would go to the node that grows.
+            Self::Query if matches!(key, PlacementKey::Query(_)) => {
+                by_hash(nodes, key, Node::weight, usable)
+            }
+            Self::ClientIp | Self::Query => by_hash(nodes, key, Node::effective_weight, usable),
             Self::LeastSessions { start } => {
                 let start = start.fetch_add(1, Ordering::Relaxed);
                 // A node that came back is empty, and by its load alone it would get everything:
@@ -74,16 +81,16 @@ impl Chooser {
     }
 }
 
-/// The node that the address belongs to ([`super::rendezvous`]), with these weights.
+/// The node that the key belongs to ([`super::rendezvous`]), with these weights.
 pub(super) fn by_hash(
     nodes: &[Arc<Node>],
-    client: ClientKey,
+    key: PlacementKey,
     weight: impl Fn(&Node) -> u32,
     usable: impl Fn(&Node) -> bool,
 ) -> Option<NodeId> {
     let mut best: Option<(Cost<'_>, NodeId)> = None;
     for node in nodes.iter().filter(|node| usable(node)) {
-        let cost = Cost::of(&node.name, weight(node), client);
+        let cost = Cost::of(&node.name, weight(node), key);
         if best.is_none_or(|(lowest, _)| cost.beats(&lowest)) {
             best = Some((cost, node.id));
         }
@@ -156,7 +163,7 @@ fn at_random(
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use super::super::client_key;
+    use super::super::QueryGroup;
     use super::*;
     use crate::config::NodeSettings;
     use crate::observe::metrics::Metrics;
@@ -184,8 +191,17 @@ mod tests {
         (0..).zip(weights).map(node).collect()
     }
 
-    fn client(number: u32) -> ClientKey {
-        client_key(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)))
+    fn client(number: u32) -> PlacementKey {
+        IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)).into()
+    }
+
+    fn room(number: u32) -> PlacementKey {
+        let query = format!("room=room{number}");
+        PlacementKey::Query(QueryGroup::of(&query, "room").unwrap())
+    }
+
+    fn by_room() -> Chooser {
+        Chooser::new(&Placement::Query("room".into()))
     }
 
     fn counts(nodes: &[Arc<Node>], picks: impl IntoIterator<Item = NodeId>) -> Vec<u32> {
@@ -209,8 +225,8 @@ mod tests {
     fn an_address_belongs_to_the_same_node_everywhere() {
         let nodes = nodes(&[1, 2, 3, 1, 1]);
         let place = |ip: &str| {
-            let client = client_key(ip.parse().unwrap());
-            by_hash(&nodes, client, Node::effective_weight, all)
+            let ip: IpAddr = ip.parse().unwrap();
+            by_hash(&nodes, ip.into(), Node::effective_weight, all)
                 .unwrap()
                 .0
         };
@@ -303,7 +319,7 @@ mod tests {
     #[test]
     fn equally_loaded_nodes_take_turns() {
         let nodes = nodes(&[1, 1, 1]);
-        let chooser = Chooser::new(Placement::LeastSessions);
+        let chooser = Chooser::new(&Placement::LeastSessions);
         let picks = (0..30).map(|n| chooser.choose(&nodes, client(n), all).unwrap());
         assert_eq!(counts(&nodes, picks), [10, 10, 10]);
     }
@@ -311,7 +327,7 @@ mod tests {
     #[test]
     fn sessions_end_up_in_proportion_to_the_weights() {
         let nodes = nodes(&[1, 2, 5]);
-        let chooser = Chooser::new(Placement::LeastSessions);
+        let chooser = Chooser::new(&Placement::LeastSessions);
         for number in 0..800 {
             let id = chooser.choose(&nodes, client(number), all).unwrap();
             nodes[id.index()].sessions.inc();
@@ -323,7 +339,7 @@ mod tests {
     #[test]
     fn a_round_is_interleaved_by_weight() {
         let nodes = nodes(&[5, 1, 1]);
-        let chooser = Chooser::new(Placement::RoundRobin);
+        let chooser = Chooser::new(&Placement::RoundRobin);
         let round = || (0..7).map(|n| chooser.choose(&nodes, client(n), all).unwrap().0);
         assert_eq!(round().collect::<Vec<_>>(), [0, 0, 1, 0, 2, 0, 0]);
         assert_eq!(round().collect::<Vec<_>>(), [0, 0, 1, 0, 2, 0, 0]);
@@ -332,7 +348,7 @@ mod tests {
     #[test]
     fn a_round_goes_on_without_a_node_that_is_down() {
         let nodes = nodes(&[1, 2, 1]);
-        let chooser = Chooser::new(Placement::RoundRobin);
+        let chooser = Chooser::new(&Placement::RoundRobin);
         let picks = |usable: fn(&Node) -> bool, count: u32| {
             let picks = (0..count).map(|n| chooser.choose(&nodes, client(n), usable).unwrap());
             counts(&nodes, picks)
@@ -362,7 +378,7 @@ mod tests {
     }
 
     /// Which part of new sessions a node gets that has this share, beside two whole ones.
-    fn part_of(share: u16, placement: Placement) -> f64 {
+    fn part_of(share: u16, placement: &Placement) -> f64 {
         let nodes = nodes(&[1, 1, 1]);
         for node in &nodes[1..] {
             node.sessions.add(100_000);
@@ -381,7 +397,7 @@ mod tests {
             Placement::Random,
         ] {
             for share in [100, 300, 500, 1000] {
-                let part = part_of(share, placement);
+                let part = part_of(share, &placement);
                 let expected = f64::from(share) / (2000.0 + f64::from(share));
                 assert!(
                     (part - expected).abs() < 0.02,
@@ -390,7 +406,7 @@ mod tests {
             }
         }
         for share in [100, 300, 500, 1000] {
-            let part = part_of(share, Placement::LeastSessions);
+            let part = part_of(share, &Placement::LeastSessions);
             let expected = f64::from(share) / 1000.0;
             assert!((part - expected).abs() < 0.03, "{share}: {part}");
         }
@@ -421,12 +437,41 @@ mod tests {
             Placement::RoundRobin,
             Placement::Random,
         ] {
-            let chooser = Chooser::new(placement);
+            let chooser = Chooser::new(&placement);
             for number in 0..20 {
                 let only = |node: &Node| node.id.0 == 0;
                 let chosen = chooser.choose(&nodes, client(number), only);
                 assert_eq!(chosen, Some(NodeId(0)));
             }
+        }
+    }
+
+    #[test]
+    fn rooms_spread_by_weight_and_stay_while_a_share_grows() {
+        let nodes = nodes(&[1, 2, 1]);
+        let chooser = by_room();
+        let place = |n| chooser.choose(&nodes, room(n), all).unwrap();
+        let before: Vec<NodeId> = (0..20_000).map(place).collect();
+        for (count, expected) in counts(&nodes, before.clone())
+            .iter()
+            .zip([5_000, 10_000, 5_000_u32])
+        {
+            assert!(
+                count.abs_diff(expected) < 400,
+                "{count}, expected {expected}"
+            );
+        }
+        nodes[1].set_share(Share(100));
+        let after: Vec<NodeId> = (0..20_000).map(place).collect();
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn a_request_without_a_room_goes_by_its_address() {
+        let nodes = nodes(&[1, 2, 1]);
+        for number in 0..100 {
+            let chosen = by_room().choose(&nodes, client(number), all);
+            assert_eq!(chosen, Some(hashed(&nodes, number, all)));
         }
     }
 
@@ -439,7 +484,7 @@ mod tests {
             Placement::RoundRobin,
             Placement::Random,
         ] {
-            let chooser = Chooser::new(placement);
+            let chooser = Chooser::new(&placement);
             for number in 0..50 {
                 let only = |node: &Node| node.id.0 == 1;
                 assert_eq!(

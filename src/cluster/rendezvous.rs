@@ -1,11 +1,12 @@
-//! Weighted rendezvous hashing: which node an address belongs to, with no table and no state, so
-//! that every balancer of every version, on every machine and after every restart, agrees.
+//! Weighted rendezvous hashing: which node an address or a room belongs to, with no table and no state,
+//! so that every balancer of every version, on every machine and after every restart, agrees.
 //!
 //! The function is part of the program's interface and never changes:
 //!
-//! 1. The hash of a node and a client is XXH3-64 with seed 0 over the node's name (UTF-8), one
-//!    zero byte (which no name contains), and the client's address in network order: four bytes
-//!    of IPv4, or the first eight of IPv6.
+//! 1. The hash of a node and a key is XXH3-64 with seed 0 over the node's name (UTF-8), one
+//!    zero byte (which no name contains), and the key in network order. The key of a client is its
+//!    address: four bytes of IPv4, or the first eight of IPv6. The key of a query parameter is the
+//!    two bytes of its group ([`super::QueryGroup`]).
 //! 2. Its cost is `−log2((hash + 1) / 2^64)` as a fixed-point number with 48 fractional bits,
 //!    computed in integers by repeated squaring (`neg_log2`), divided by the node's weight. The
 //!    division is done by cross multiplication, so nothing is rounded.
@@ -17,12 +18,12 @@
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::ClientKey;
+use super::PlacementKey;
 
 /// Fractional bits of [`neg_log2`].
 const FRACTION_BITS: u32 = 48;
 
-/// What it costs to send a client to a node; the lowest wins.
+/// What it costs to send a session to a node; the lowest wins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cost<'a> {
     /// At most 64 × 2^48.
@@ -32,10 +33,10 @@ pub(super) struct Cost<'a> {
 }
 
 impl<'a> Cost<'a> {
-    /// The cost of the node called `name` for `client`.
-    pub(super) fn of(name: &'a str, weight: u32, client: ClientKey) -> Self {
+    /// The cost of the node called `name` for `key`.
+    pub(super) fn of(name: &'a str, weight: u32, key: PlacementKey) -> Self {
         Self {
-            cost: neg_log2(hash(name, client)),
+            cost: neg_log2(hash(name, key)),
             weight,
             name,
         }
@@ -49,11 +50,14 @@ impl<'a> Cost<'a> {
     }
 }
 
-fn hash(name: &str, client: ClientKey) -> u64 {
+fn hash(name: &str, key: PlacementKey) -> u64 {
     let mut hasher = Xxh3Default::new();
     hasher.update(name.as_bytes());
     hasher.update(&[0]);
-    hasher.update(client.as_bytes());
+    match key {
+        PlacementKey::Client(client) => hasher.update(client.as_bytes()),
+        PlacementKey::Query(group) => hasher.update(&group.to_bytes()),
+    }
     hasher.digest()
 }
 
@@ -82,25 +86,35 @@ const fn neg_log2(hash: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client_key;
+    use std::net::IpAddr;
+
+    use super::super::QueryGroup;
     use super::*;
+
+    fn client(address: &str) -> PlacementKey {
+        let address: IpAddr = address.parse().unwrap();
+        address.into()
+    }
 
     /// Values that must never change: balancers of other versions rely on them.
     #[test]
     fn the_hash_is_xxh3_of_name_zero_and_address() {
-        let v4 = client_key("192.0.2.7".parse().unwrap());
-        let v6 = client_key("2001:db8:1:2::1".parse().unwrap());
+        let v4 = client("192.0.2.7");
+        let v6 = client("2001:db8:1:2::1");
+        let room = PlacementKey::Query(QueryGroup::of("room=tea", "room").unwrap());
         let golden = [
             hash("t1", v4),
             hash("t2", v4),
             hash("t1", v6),
             hash("t2", v6),
+            hash("t1", room),
         ];
         let expected = [
             0xf5c1_f469_92af_df6f,
             0xa9c1_95e4_9669_253a,
             0xbd71_be2b_91b1_3124,
             0x0b35_b2aa_a6a1_2ea5,
+            0xed1e_248a_4dd2_7cf0,
         ];
         assert_eq!(golden, expected);
     }

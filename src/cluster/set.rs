@@ -37,8 +37,8 @@ impl NodeSet {
         Self {
             nodes: Box::default(),
             members: 0,
+            chooser: Arc::new(Chooser::new(&placement)),
             placement,
-            chooser: Arc::new(Chooser::new(placement)),
         }
     }
 
@@ -56,7 +56,7 @@ impl NodeSet {
         Self {
             nodes: self.members().iter().cloned().chain(leaving).collect(),
             members: self.members,
-            placement: self.placement,
+            placement: self.placement.clone(),
             chooser: Arc::clone(&self.chooser),
         }
     }
@@ -137,12 +137,12 @@ impl Cluster {
         let chooser = if settings.placement == before.placement {
             Arc::clone(&before.chooser)
         } else {
-            Arc::new(Chooser::new(settings.placement))
+            Arc::new(Chooser::new(&settings.placement))
         };
         self.put(NodeSet {
             members: members.len(),
             nodes: members.into_iter().chain(leaving).collect(),
-            placement: settings.placement,
+            placement: settings.placement.clone(),
             chooser,
         });
         Ok(())

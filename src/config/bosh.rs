@@ -5,14 +5,20 @@ use super::check;
 use super::defaults::HOST_ATTRIBUTE;
 use super::read::{Section, Value};
 use super::sections::{KIB, MIB, MOST_ENTRIES, texts};
-use super::settings::{Bosh, CreationFrom, HostAttribute};
+use super::settings::{Bosh, CreationFrom, HostAttribute, QueryPolicy};
 
 const CREATION_FROM: [(&str, CreationFrom); 2] =
     [("strip", CreationFrom::Strip), ("pass", CreationFrom::Pass)];
 
+const QUERY: [(&str, QueryPolicy); 2] = [("drop", QueryPolicy::Drop), ("pass", QueryPolicy::Pass)];
+
+/// The most names in `bosh.answer_headers`.
+const MOST_ANSWER_HEADERS: usize = 16;
+
 pub(super) fn bosh(section: &Section<'_>) -> Bosh {
     let default = Bosh::default();
     let paths = section.get("paths");
+    let answer_headers = section.get("answer_headers");
     Bosh {
         paths: paths.map_or(default.paths, |value| {
             texts(&value, 1..=MOST_ENTRIES, check::path)
@@ -20,6 +26,10 @@ pub(super) fn bosh(section: &Section<'_>) -> Bosh {
         max_body: section.size("max_body", default.max_body, KIB..=16 * MIB),
         max_answer: section.size("max_answer", default.max_answer, KIB..=64 * MIB),
         creation_from: section.choice("creation_from", default.creation_from, &CREATION_FROM),
+        query: section.choice("query", default.query, &QUERY),
+        answer_headers: answer_headers.map_or(default.answer_headers, |value| {
+            texts(&value, 0..=MOST_ANSWER_HEADERS, check::answer_header)
+        }),
     }
 }
 

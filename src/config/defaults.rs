@@ -8,9 +8,9 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::settings::{
-    AccessLog, Admin, Affinity, Bosh, Cors, CreationFrom, Health, HostAttribute, Limits, Listen,
-    Log, LogFormat, NodeSettings, Origins, Placement, Probe, Release, Settings, Timeouts, Upstream,
-    WebSocket, WebSocketQuery,
+    AccessLog, Admin, Affinity, Bosh, Cors, CorsOwner, CreationFrom, Health, HostAttribute, Limits,
+    Listen, Log, LogFormat, NodeSettings, Origins, Placement, Probe, QueryPolicy, Release,
+    Settings, Timeouts, Upstream, WebSocket, WebSocketQuery,
 };
 
 /// The most worker threads.
@@ -85,6 +85,8 @@ impl Default for Bosh {
             max_body: 1024 * 1024,
             max_answer: 4 * 1024 * 1024,
             creation_from: CreationFrom::Strip,
+            query: QueryPolicy::Drop,
+            answer_headers: Vec::new(),
         }
     }
 }
@@ -92,6 +94,7 @@ impl Default for Bosh {
 impl Default for Cors {
     fn default() -> Self {
         Self {
+            owner: CorsOwner::Own,
             origins: Origins::Any,
             credentials: false,
             headers: Vec::new(),

@@ -12,9 +12,12 @@ const PLACES: [(&str, &str); 19] = [
     ("listen[]", "address h2c tls redirect"),
     ("listen[].tls", "certificate key certificates client_ca"),
     ("listen[].tls.certificates[]", "certificate key"),
-    ("bosh", "paths max_body max_answer creation_from"),
+    (
+        "bosh",
+        "paths max_body max_answer creation_from query answer_headers",
+    ),
     ("host_attribute", "rewrite"),
-    ("cors", "origins credentials headers"),
+    ("cors", "owner origins credentials headers"),
     ("node_list", "path max_age host_meta"),
     ("websocket", "paths query idle pong max_frame"),
     (

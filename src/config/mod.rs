@@ -11,6 +11,7 @@
 mod bosh;
 mod check;
 mod defaults;
+mod destinations;
 mod error;
 mod excerpt;
 mod hints;

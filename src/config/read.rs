@@ -438,7 +438,7 @@ impl<'t> Section<'t> {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(
+    pub(super) fn choice<T: Clone>(
         &self,
         key: &'static str,
         default: T,
@@ -449,7 +449,7 @@ impl<'t> Section<'t> {
         };
         let chosen = words.iter().find(|(name, _)| value.is_word(name));
         if let Some((_, chosen)) = chosen {
-            return *chosen;
+            return chosen.clone();
         }
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let what = format!("one of {}", names.join(", "));

@@ -45,6 +45,8 @@ impl Reload {
                     max_body: _,
                     max_answer: _,
                     creation_from: _,
+                    query: _,
+                    answer_headers: _,
                 },
             host_attribute: _,
             affinity: _,
@@ -82,7 +84,13 @@ impl Reload {
             threads: _,
         } = new;
         nodes(&old.nodes, &new.nodes, &mut step.changed);
-        placement(old.placement, new.placement, &mut step.changed);
+        // What a query places is kept in a table that is made at the start.
+        let by_query = |placement: &Placement| matches!(placement, Placement::Query(_));
+        if by_query(&old.placement) || by_query(&new.placement) {
+            waits! { "placement": placement; }
+        } else {
+            live! { "placement": placement; }
+        }
         health(&old.health, &new.health, &mut step.changed);
         live! {
             "placement_wait": placement_wait;
@@ -97,6 +105,8 @@ impl Reload {
             "listen": listen;
             "bosh.paths": bosh.paths;
             "bosh.max_body": bosh.max_body;
+            "bosh.query": bosh.query;
+            "bosh.answer_headers": bosh.answer_headers;
             "affinity": affinity;
             "affinity_ttl": affinity_ttl;
             "trusted_proxies": trusted_proxies;
@@ -176,12 +186,6 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
     changed.extend(left.map(|node| format!("node {} leaves", node.name)));
 }
 
-fn placement(old: Placement, new: Placement, changed: &mut Vec<String>) {
-    if old != new {
-        changed.push("placement".to_owned());
-    }
-}
-
 fn health(old: &Health, new: &Health, changed: &mut Vec<String>) {
     let probe = |probe: &Probe| format!("{probe:?}");
     if old != new {
@@ -225,6 +229,19 @@ mod tests {
             "node t2: address t2.example.com:5280 -> t2:1, node t2: weight 1 -> 5, node t3 joins, node t1 leaves"
         );
         assert_eq!(step.settings, new);
+    }
+
+    #[test]
+    fn a_placement_by_a_query_waits_for_a_restart() {
+        let mut new = settings();
+        new.placement = Placement::RoundRobin;
+        assert_eq!(Reload::new(&settings(), &new).words(), "placement");
+        new.placement = Placement::Query("room".into());
+        for (old, new) in [(settings(), new.clone()), (new, settings())] {
+            let step = Reload::new(&old, &new);
+            assert_eq!(step.words(), "nothing changes; needs a restart: placement");
+            assert_eq!(step.settings, old);
+        }
     }
 
     #[test]

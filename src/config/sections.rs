@@ -14,13 +14,14 @@ use super::bosh;
 use super::check;
 use super::defaults::{
     AFFINITY, AFFINITY_TTL, HOST_ATTRIBUTE, MAX_SESSIONS, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT,
-    PROBE_PATH, SNAPSHOT_INTERVAL, WEIGHT, threads,
+    PROBE_PATH, WEIGHT, threads,
 };
+use super::destinations;
 use super::keys::nearest;
 use super::read::{Section, Value, quoted};
 use super::settings::{
     AccessLog, Admin, Affinity, Health, Limits, Listen, Log, LogFormat, NodeSettings, Placement,
-    Probe, Release, Settings, Snapshot, Timeouts, Traces, Upstream,
+    Probe, Release, Settings, Timeouts, Upstream,
 };
 use super::tls;
 use super::units::{show_duration, show_size};
@@ -63,7 +64,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         host_attribute: attribute.unwrap_or(HOST_ATTRIBUTE),
         affinity: root.choice("affinity", AFFINITY, &AFFINITIES),
         affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND),
-        placement: root.choice("placement", PLACEMENT, &PLACEMENTS),
+        placement: placement(root),
         placement_wait: root.duration("placement_wait", PLACEMENT_WAIT, Duration::ZERO),
         trusted_proxies: trusted.map_or_else(Vec::new, |value| networks(&value)),
         cors: web::cors(&root.section("cors")),
@@ -76,13 +77,38 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         timeouts: timeouts(&root.section("timeouts")),
         log: log(&root.section("log")),
         reload_on_change: root.flag("reload_on_change", false),
-        snapshot: snapshot(root.get("snapshot")),
-        traces: traces(root.get("traces")),
+        snapshot: destinations::snapshot(root.get("snapshot")),
+        traces: destinations::traces(root.get("traces")),
         threads: root.count("threads", threads(), 1..=MOST_THREADS),
         listen,
         bosh,
         nodes: nodes.unwrap_or_default(),
     }
+}
+
+fn placement(root: &Section<'_>) -> Placement {
+    let value = root.get("placement");
+    let word = value.as_ref().and_then(Value::word).unwrap_or_default();
+    let (Some(value), Some((scheme, name))) = (&value, word.split_once(':')) else {
+        return root.choice("placement", PLACEMENT, &PLACEMENTS);
+    };
+    if scheme == "query" && check::is_parameter_name(name) {
+        if root
+            .get("affinity")
+            .is_some_and(|value| value.is_word("client-ip"))
+        {
+            value.refuse::<()>(
+                "needs `affinity: sid`: an address has one node, whatever its rooms are",
+            );
+        }
+        return Placement::Query(name.into());
+    }
+    let refused = if scheme == "query" {
+        value.must_be("`query:` and the name of a parameter, of A-Z a-z 0-9 . _ ~ - only")
+    } else {
+        value.must_be("one of client-ip, least-sessions, round-robin, random, query:NAME")
+    };
+    refused.unwrap_or(PLACEMENT)
 }
 
 fn listen(value: &Value<'_>) -> Vec<Listen> {
@@ -422,35 +448,6 @@ fn access_log(value: Value<'_>) -> Option<AccessLog> {
     section.need("sample")?;
     let sample = section.count("sample", NonZeroU32::MIN.get(), 2..=MOST_SAMPLE);
     NonZeroU32::new(sample).map(AccessLog::Sample)
-}
-
-fn snapshot(value: Option<Value<'_>>) -> Option<Snapshot> {
-    let value = value.filter(|value| !value.is_null() && !value.is_off())?;
-    let section = value.section()?;
-    let interval = section.duration("interval", SNAPSHOT_INTERVAL, SECOND);
-    let file = section.need("file")?;
-    match file.text()? {
-        "" => file.must_be("a file's path"),
-        path => Some(Snapshot {
-            file: PathBuf::from(path),
-            interval,
-        }),
-    }
-}
-
-fn traces(value: Option<Value<'_>>) -> Option<Traces> {
-    let value = value.filter(|value| !value.is_null())?;
-    let section = value.clone().section()?;
-    let sample = section.count("sample", 1, 1..=MOST_SAMPLE);
-    let endpoint_value = section.need("endpoint")?;
-    let endpoint = match check::collector(endpoint_value.text()?) {
-        Ok(endpoint) => endpoint,
-        Err(must) => return endpoint_value.must(must),
-    };
-    if !cfg!(feature = "otlp") && section.is_sound("sample") {
-        return value.refuse("needs a Bowline that was built with `--features otlp`");
-    }
-    Some(Traces { endpoint, sample })
 }
 
 /// A key in hexadecimal. It is a secret, so that no message shows it.

@@ -114,6 +114,20 @@ pub struct Bosh {
     pub max_answer: usize,
     /// What becomes of the `from` of a creation.
     pub creation_from: CreationFrom,
+    /// Whether nodes get the query of a request.
+    pub query: QueryPolicy,
+    /// Names of fields of a node's answer that its client gets, in lower case; at most 16, none twice,
+    /// none by default.
+    pub answer_headers: Vec<String>,
+}
+
+/// What becomes of the query of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryPolicy {
+    /// It is left out.
+    Drop,
+    /// Nodes get it as it came.
+    Pass,
 }
 
 /// What becomes of the `from` of a creation (XEP-0206 §3). Nodes do not need it, and a Tigase with
@@ -148,10 +162,14 @@ pub enum Affinity {
 }
 
 /// How the node of a new session is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
     /// Weighted rendezvous hash of the client's address: several balancers agree.
     ClientIp,
+    /// Weighted rendezvous hash of the value of the query parameter with this name: several balancers
+    /// agree. A request without the parameter is placed by its client's address. The name has 1 to 64
+    /// of the characters `A-Z a-z 0-9 . _ ~ -`.
+    Query(Box<str>),
     /// The node with the fewest sessions for its weight.
     LeastSessions,
     /// One after the other, by weight.
@@ -163,6 +181,8 @@ pub enum Placement {
 /// Cross-origin resource sharing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cors {
+    /// Whose headers the answers of nodes have.
+    pub owner: CorsOwner,
     /// The origins that may read answers.
     pub origins: Origins,
     /// Whether their pages may send credentials (`withCredentials`); false by default, and only with
@@ -171,6 +191,15 @@ pub struct Cors {
     /// Names of request headers that their pages may send besides `Content-Type`; at most 64, each
     /// a token of 1 to 64 characters, none twice in any spelling. No node gets them.
     pub headers: Vec<String>,
+}
+
+/// Whose CORS headers the answers of nodes have. Answers that the balancer writes have its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CorsOwner {
+    /// The balancer's, in place of the node's. It answers `OPTIONS` itself.
+    Own,
+    /// The node's. Nodes get `Origin`, and `OPTIONS`.
+    Pass,
 }
 
 /// Origins that may read answers.

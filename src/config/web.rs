@@ -7,11 +7,13 @@ use super::check;
 use super::defaults::{HOST_META, NODE_LIST_MAX_AGE};
 use super::read::{Section, Value, quoted};
 use super::sections::{MOST_ENTRIES, MOST_NODES, texts};
-use super::settings::{Cors, HOST_META_PATHS, NodeList, NodeSettings, Origins};
+use super::settings::{Cors, CorsOwner, HOST_META_PATHS, NodeList, NodeSettings, Origins};
 use super::units::show_duration;
 
 /// The most names in `cors.headers`: each preflight carries all of them.
 const MOST_HEADERS: usize = 64;
+
+const OWNERS: [(&str, CorsOwner); 2] = [("own", CorsOwner::Own), ("pass", CorsOwner::Pass)];
 
 pub(super) fn cors(section: &Section<'_>) -> Cors {
     let default = Cors::default();
@@ -33,6 +35,7 @@ pub(super) fn cors(section: &Section<'_>) -> Cors {
     }
     let headers = section.get("headers");
     Cors {
+        owner: section.choice("owner", default.owner, &OWNERS),
         origins,
         credentials,
         headers: headers.map_or(default.headers, |value| headers_of(&value)),

@@ -26,7 +26,7 @@ impl Response {
                 answer.content_type.as_deref().unwrap_or(XML),
             );
         }
-        allowed.write(head);
+        downstream.cors.write(allowed, answer, head);
         match &self.extra {
             Extra::Nothing => {}
             Extra::Allow(methods) => head.add("allow", methods.as_bytes()),

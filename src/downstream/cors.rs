@@ -3,8 +3,9 @@
 //! Every answer carries it, the balancer's own as well: without it a browser shows the page a
 //! network error, and a client that could log in again in a second waits for eleven.
 
-use crate::config::{Cors, Origins};
+use crate::config::{Cors, CorsOwner, Origins};
 use crate::http1::{FieldWriter, Fields};
+use crate::proxy::Answer;
 
 /// The configured policy, in the form that answers need.
 #[derive(Debug)]
@@ -13,6 +14,9 @@ pub(super) struct Policy {
     credentials: bool,
     /// What a preflight allows a page to send: `Content-Type`, and the configured headers.
     request_headers: String,
+    /// The fields of a node's answer that pages may read; empty if there are none.
+    exposed: String,
+    owner: CorsOwner,
 }
 
 /// What one request's answer says of origins.
@@ -30,7 +34,7 @@ pub(super) enum Allowed {
 
 impl Policy {
     /// The policy of the settings.
-    pub(super) fn new(cors: &Cors) -> Self {
+    pub(super) fn new(cors: &Cors, answer_headers: &[String]) -> Self {
         let mut names = "Content-Type".to_owned();
         for name in &cors.headers {
             names = names + ", " + name;
@@ -39,6 +43,8 @@ impl Policy {
             origins: cors.origins.clone(),
             credentials: cors.credentials,
             request_headers: names,
+            exposed: answer_headers.join(", "),
+            owner: cors.owner,
         }
     }
 
@@ -68,6 +74,23 @@ impl Policy {
             Origins::Only(origins) => fields
                 .all("origin")
                 .all(|origin| origins.iter().any(|one| one.as_bytes() == origin)),
+        }
+    }
+
+    /// Writes what every answer says of origins, and the fields of a node's answer that pass.
+    pub(super) fn write(&self, allowed: &Allowed, answer: &Answer, head: &mut impl FieldWriter) {
+        let Some(fields) = &answer.fields else {
+            allowed.write(head);
+            return;
+        };
+        if self.owner == CorsOwner::Own {
+            allowed.write(head);
+            if !fields.is_empty() {
+                head.add("access-control-expose-headers", self.exposed.as_bytes());
+            }
+        }
+        for (name, value) in fields.iter() {
+            head.add(name, value);
         }
     }
 

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use super::client::{client_address, is_secure, parent};
 use super::cors::Allowed;
 use super::{Downstream, node_list};
+use crate::cluster::QueryGroup;
+use crate::config::{CorsOwner, Placement, QueryPolicy};
 use crate::http1::{Fields, Method, Request, RequestHead};
 use crate::observe::metrics::Kind;
 use crate::observe::traces::Parent;
-use crate::proxy::{Answer, BoshRequest, Cause, Delivery, Handled, Reply, RequestRecord};
-use crate::upstream::{Authority, Path};
+use crate::proxy::{Answer, BoshRequest, Cause, Delivery, Exchange, Handled, Reply, RequestRecord};
+use crate::upstream::{Authority, OriginValue, Path, Preflight, Query};
 
 const TEXT: Bytes = Bytes::from_static(b"text/plain; charset=utf-8");
 
@@ -61,6 +63,8 @@ pub(super) enum Decision<'a> {
     Answer(Response),
     /// It is for a node, once its body is there.
     Forward(Request<'a>, Path<'a>),
+    /// It is at a node, or waits for one. It has no body.
+    Hold(Exchange),
 }
 
 /// The configured path that `path` names: itself, or itself with one `/` more at its end. A
@@ -91,6 +95,9 @@ impl Downstream {
         };
         Decision::Answer(match head.method {
             Method::Post => return Decision::Forward(request, path),
+            Method::Options if self.settings.cors.owner == CorsOwner::Pass => {
+                return self.pass_preflight(&request, path, head.fields, peer);
+            }
             Method::Options => self.preflight(head.fields, peer),
             Method::Get | Method::Head => self.about(head.fields, peer),
             Method::Other => {
@@ -104,12 +111,13 @@ impl Downstream {
     pub(super) fn begin(
         &self,
         fields: Fields<'_>,
-        (host, path): (&str, Path<'_>),
+        (request, path): (&Request<'_>, Path<'_>),
         body: &[u8],
         (peer, encrypted): (IpAddr, bool),
     ) -> Handled {
         let trusted = &self.settings.trusted_proxies;
-        let Some(host) = Authority::new(host) else {
+        let query = self.query_for_node(request);
+        let (Some(host), Some(query)) = (Authority::new(request.host), query) else {
             let record = self.record(Kind::Other, fields, peer);
             let answer = Answer::reject(Cause::BadHead, false);
             let delivery = record.finish(&answer);
@@ -117,6 +125,12 @@ impl Downstream {
         };
         let ask = BoshRequest {
             path,
+            query,
+            group: self.group_of(request.query),
+            origin: match self.settings.cors.owner {
+                CorsOwner::Own => None,
+                CorsOwner::Pass => fields.first("origin").and_then(OriginValue::new),
+            },
             host,
             client: client_address(peer, fields, trusted),
             secure: encrypted || is_secure(peer, fields, trusted),
@@ -124,6 +138,48 @@ impl Downstream {
             body,
         };
         (self.handler)(&self.proxy, &ask)
+    }
+
+    /// The query that nodes get; none if they must not get this one.
+    fn query_for_node<'a>(&self, request: &Request<'a>) -> Option<Query<'a>> {
+        match self.settings.bosh.query {
+            QueryPolicy::Drop => Some(Query::default()),
+            QueryPolicy::Pass => Query::new(request.query),
+        }
+    }
+
+    /// Hands a preflight to a node.
+    fn pass_preflight<'a>(
+        &self,
+        request: &Request<'_>,
+        path: Path<'_>,
+        fields: Fields<'_>,
+        peer: IpAddr,
+    ) -> Decision<'a> {
+        let host = Authority::new(request.host);
+        let (Some(host), Some(query)) = (host, self.query_for_node(request)) else {
+            return Decision::Answer(self.refuse(Cause::BadHead, fields, peer));
+        };
+        let value = |name| fields.first(name).and_then(OriginValue::new);
+        let preflight = Preflight {
+            path,
+            query,
+            host,
+            origin: value("origin"),
+            method: value("access-control-request-method"),
+            headers: value("access-control-request-headers"),
+        };
+        let record = self.record(Kind::Preflight, fields, peer);
+        let client = client_address(peer, fields, &self.settings.trusted_proxies);
+        Decision::Hold(self.proxy.preflight(&preflight, client, record))
+    }
+
+    /// The group of the parameter that placement looks at.
+    pub(super) fn group_of(&self, query: &str) -> Option<QueryGroup> {
+        match &self.settings.placement {
+            Placement::Query(name) if !query.is_empty() => QueryGroup::of(query, name),
+            _ => None,
+        }
     }
 
     /// Refuses a request.

@@ -72,7 +72,7 @@ impl Downstream {
         let places = settings.limits.connections.min(Semaphore::MAX_PERMITS);
         let each = settings.limits.connections_per_client;
         Self {
-            cors: cors::Policy::new(&settings.cors),
+            cors: cors::Policy::new(&settings.cors, &settings.bosh.answer_headers),
             node_list: node_list::NodeList::new(&settings),
             clients: Clients::new(&settings),
             connections: Arc::new(Connections::new(each)),

@@ -26,8 +26,12 @@ pub(super) enum Decision {
 
 impl Downstream {
     /// Decides about a request on a WebSocket path; none for any other path, and for a POST, which is
-    /// BOSH's.
-    pub(super) fn upgrade(&self, head: &RequestHead<'_>, peer: IpAddr) -> Option<Decision> {
+    /// BOSH's. `encrypted` says that it came over TLS.
+    pub(super) fn upgrade(
+        &self,
+        head: &RequestHead<'_>,
+        (peer, encrypted): (IpAddr, bool),
+    ) -> Option<Decision> {
         let websocket = self.settings.websocket.as_ref()?;
         if head.method == Method::Post {
             return None;
@@ -68,9 +72,10 @@ impl Downstream {
         let origin = head.fields.first("origin");
         let asked = UpgradeRequest {
             query,
+            group: self.group_of(request.query),
             host,
             client: client_address(peer, head.fields, trusted),
-            secure: is_secure(peer, head.fields, trusted),
+            secure: encrypted || is_secure(peer, head.fields, trusted),
             key: upgrade.key,
             origin: origin.and_then(|origin| std::str::from_utf8(origin).ok()),
         };

@@ -21,7 +21,7 @@ use crate::bosh;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::{Probe, Settings};
 use crate::transport::Stream;
-use crate::upstream::{self, Authority, Connection, Error, Path, Proto, RequestHead};
+use crate::upstream::{self, Authority, Connection, Error, Path, Proto, Query, RequestHead};
 
 /// The largest answer that is read, in bytes; an answer to a probe has a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -183,10 +183,12 @@ impl Question {
         };
         let head = RequestHead {
             path,
+            query: Query::default(),
             host,
             forwarded_for: IpAddr::V4(Ipv4Addr::LOCALHOST),
             forwarded_proto: Proto::Http,
             forwarded_host: None,
+            origin: None,
         };
         let request = upstream::write_request(&head, wrapper_of_unknown_sid().as_bytes());
         connection.send(&request, self.timeout).await?;

@@ -48,6 +48,73 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Fields of an answer that are of interest beside the usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WantedFields {
+    /// Their names, in lower case.
+    pub names: Vec<String>,
+    /// `Vary`, and all whose names begin with `Access-Control-`.
+    pub cors: bool,
+}
+
+impl WantedFields {
+    /// None.
+    pub const NONE: &'static Self = &Self {
+        names: Vec::new(),
+        cors: false,
+    };
+
+    const fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.cors
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        const CORS: &str = "access-control-";
+        let is_cors = || {
+            let begins = name.get(..CORS.len());
+            begins.is_some_and(|begins| begins.eq_ignore_ascii_case(CORS))
+                || name.eq_ignore_ascii_case("vary")
+        };
+        let listed = self.names.iter().any(|one| name.eq_ignore_ascii_case(one));
+        listed || (self.cors && is_cors())
+    }
+}
+
+/// The most fields that are kept of an answer, and the most bytes of them.
+const MOST_KEPT: (usize, usize) = (32, 4096);
+
+/// Fields of an answer that were [wanted](WantedFields), in their order: at most 32, and 4 KiB in all. What
+/// goes beyond that is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFields(Vec<(Box<str>, Box<[u8]>)>);
+
+impl KeptFields {
+    /// Those of `fields` that are wanted; none if no field is wanted.
+    pub(super) fn of(fields: &[Field<'_>], wanted: &WantedFields) -> Option<Box<Self>> {
+        if wanted.is_empty() {
+            return None;
+        }
+        let (mut kept, mut bytes) = (Vec::new(), 0);
+        for field in fields.iter().filter(|field| wanted.wants(field.name)) {
+            bytes += field.name.len() + field.value.len();
+            if kept.len() < MOST_KEPT.0 && bytes <= MOST_KEPT.1 {
+                kept.push((field.name.to_ascii_lowercase().into(), field.value.into()));
+            }
+        }
+        Some(Box::new(Self(kept)))
+    }
+
+    /// Names in lower case, and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Whether a field is called `name`.
 pub(super) fn is(field: &Field<'_>, name: &str) -> bool {
     field.name.eq_ignore_ascii_case(name)

@@ -17,7 +17,7 @@ mod write;
 
 pub use chunked::Chunked;
 pub use error::Error;
-pub use fields::{Field, Fields, Room};
+pub use fields::{Field, Fields, KeptFields, Room, WantedFields};
 pub use head_end::HeadEnd;
 pub use request::{Method, Request, RequestHead, Version};
 pub use response::ResponseHead;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::fields::{Room, is, length, lists};
+use super::fields::{KeptFields, Room, WantedFields, is, length, lists};
 use super::{Error, Framing};
 
 /// What nodes send nearly always; such an answer's type takes no memory.
@@ -19,6 +19,8 @@ pub struct ResponseHead {
     pub framing: Framing,
     /// Whether the node keeps the connection open, as far as the head says.
     pub keep_alive: bool,
+    /// The fields that were wanted; none if no field was.
+    pub fields: Option<Box<KeptFields>>,
 }
 
 impl ResponseHead {
@@ -27,11 +29,11 @@ impl ResponseHead {
         self.status < 200
     }
 
-    /// Reads a whole head, as [`HeadEnd`](super::HeadEnd) found it.
+    /// Reads a whole head, as [`HeadEnd`](super::HeadEnd) found it, and keeps the fields `wanted`.
     ///
     /// # Errors
     /// `Invalid`, with the rule that it breaks, or `TooManyFields`.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+    pub fn parse(bytes: &[u8], wanted: &WantedFields) -> Result<Self, Error> {
         let mut room = Room::new();
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -50,6 +52,7 @@ impl ResponseHead {
         if status == 101 {
             return Err(Error::Invalid("an upgrade that was not requested"));
         }
+        let kept = KeptFields::of(response.headers, wanted);
         let fields = ResponseFields::read(response.headers)?;
         let is_1_1 = response.version == Some(1);
         Ok(Self {
@@ -57,6 +60,7 @@ impl ResponseHead {
             framing: fields.framing(status, is_1_1)?,
             content_type: fields.content_type.map(shared),
             keep_alive: is_1_1 && !fields.close,
+            fields: kept,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::reject::Cause;
+use crate::http1::KeptFields;
 
 /// An answer to one request. Its body may hold a sid, so that `{:?}` leaves it out.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Answer {
     pub content_type: Option<Bytes>,
     /// The body.
     pub body: Bytes,
+    /// Fields of the node's head that its client gets; none in an answer of the balancer's own.
+    pub fields: Option<Box<KeptFields>>,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u8>,
     /// Whether the client's connection closes behind it.
@@ -40,6 +43,7 @@ impl Answer {
             status: 200,
             content_type: None,
             body,
+            fields: None,
             retry_after: None,
             close: false,
             cause: None,
@@ -57,6 +61,7 @@ impl Answer {
             },
             content_type: None,
             body: cause.wrapper(),
+            fields: None,
             retry_after: row.retry_after,
             close: row.close,
             cause: Some(cause),

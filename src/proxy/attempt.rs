@@ -203,8 +203,9 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
                     self.phase = ExchangePhase::Receiving(connection.begin_receive());
                 }
                 ExchangePhase::Receiving(receiving) => {
-                    let most = self.proxy.live().max_answer;
-                    let received = connection.poll_receive(context, receiving, most, FINISH_LIMIT);
+                    let live = self.proxy.live();
+                    let form = (live.max_answer, &live.wanted);
+                    let received = connection.poll_receive(context, receiving, form, FINISH_LIMIT);
                     let Poll::Ready(response) = received else {
                         let waits = connection.awaits_first_byte() && !receiving.is_half_closed();
                         if waits && Pin::new(&mut self.lost).poll(context).is_ready() {
@@ -270,7 +271,7 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
 /// Whether a try at the node is to go on.
 fn stays(node: &Node, times: &AttemptTimes) -> bool {
     if times.creation {
-        node.takes_new()
+        node.takes_newcomers()
     } else {
         node.serves()
     }

@@ -87,14 +87,14 @@ pub(super) async fn run(proxy: Arc<Proxy>, request: PendingRequest) -> Reply {
 }
 
 impl Proxy {
-    /// The node for a creation: the one that its client's address is tied to, or by placement.
+    /// The node for a creation: the one that its client's address or its room is tied to, or by placement.
     /// It counts as the node's load until dropped.
     fn place(&self, request: &PendingRequest, tried: &[NodeId]) -> Option<Placed<'_>> {
         let tied = self
             .addresses
             .as_ref()
-            .and_then(|addresses| addresses.find(request.client(), self.now()));
-        self.cluster.place_new(request.client(), tied, tried)
+            .and_then(|addresses| addresses.find(request.key(), self.now()));
+        self.cluster.place_new(request.key(), tied, tried)
     }
 
     /// Waits until a node may be tried (again). False when it is too late.
@@ -193,7 +193,7 @@ impl Proxy {
             };
             match self
                 .sessions
-                .insert(sid, id, terms, request.rid, self.now())
+                .insert(sid, id, terms, (request.rid, request.group), self.now())
             {
                 Insert::Made(session) if answer.reusable => session.keep_idle(connection, id),
                 Insert::Made(_) => {}
@@ -205,7 +205,7 @@ impl Proxy {
                 Insert::Full => return Try::Done(Answer::reject(Cause::Full, request.legacy)),
             }
             if let Some(addresses) = &self.addresses {
-                addresses.tie(request.client(), id, self.now());
+                addresses.tie(request.key(), id, self.now());
             }
         }
         let (host, accept) = (wrapper.host, wrapper.accept);

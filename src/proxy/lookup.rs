@@ -4,7 +4,6 @@
 //! which may wait; the requests of known sessions pay nothing for it.
 
 use std::future::{Future, ready};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::reject::Cause;
@@ -49,7 +48,7 @@ impl Proxy {
     }
 
     /// The same for a sid that [`Self::find`] did not find. It becomes a provisional session at the
-    /// rendezvous node of its client's address, which every balancer agrees on.
+    /// rendezvous node of its client's address, or of its room, which every balancer agrees on.
     pub(super) fn locate(
         self: &Arc<Self>,
         sid: &str,
@@ -67,7 +66,7 @@ impl Proxy {
         for _ in 0..3 {
             let session = match self.sessions.find(sid) {
                 Some(session) => session,
-                None => self.provisional(sid, request.client())?,
+                None => self.provisional(sid, request)?,
             };
             if let Some(joined) = self.join(session, request)? {
                 return Ok(joined);
@@ -105,10 +104,10 @@ impl Proxy {
         }
     }
 
-    fn provisional(&self, sid: &str, client: IpAddr) -> Result<Arc<Session>, Cause> {
+    fn provisional(&self, sid: &str, request: &PendingRequest) -> Result<Arc<Session>, Cause> {
         self.metrics.unknown_sids.inc();
         let now = self.now();
-        let asker = self.clients.client(client);
+        let asker = self.clients.client(request.client());
         self.unknown
             .ask(&self.clients, sid, asker, self.clock.since_start(now))
             .map_err(|why| match why {
@@ -118,9 +117,9 @@ impl Proxy {
         let tied = self
             .addresses
             .as_ref()
-            .and_then(|addresses| addresses.find(client, now));
+            .and_then(|addresses| addresses.find(request.key(), now));
         let node = tied
-            .or_else(|| self.cluster.home(client, &[]))
+            .or_else(|| self.cluster.home(request.key(), &[]))
             .unwrap_or(NodeId(0));
         let session = self.sessions.find_or_provisional(sid, node, now);
         session.ok_or(Cause::Full)

@@ -18,6 +18,7 @@ mod create;
 mod deadline;
 mod lookup;
 mod node_response;
+mod preflight;
 mod reject;
 mod release;
 mod request;

@@ -63,6 +63,7 @@ pub(super) fn pass_on(answer: upstream::Response, legacy: bool) -> Answer {
     Answer {
         status: if legacy { answer.status } else { 200 },
         content_type: answer.content_type,
+        fields: answer.fields,
         ..Answer::ok(answer.body)
     }
 }

@@ -10,10 +10,13 @@ use super::request_record::RequestRecord;
 use super::shared::Proxy;
 use super::termination_state::Phase;
 use crate::bosh;
+use crate::cluster::{PlacementKey, QueryGroup};
 use crate::config::CreationFrom;
 use crate::observe::metrics::Kind;
 use crate::observe::traces::Parent;
-use crate::upstream::{self, Authority, Path, Proto, RequestHead, StoredRequest};
+use crate::upstream::{
+    self, Authority, OriginValue, Path, Proto, Query, RequestHead, StoredRequest,
+};
 
 /// What `downstream` knows of a request, all of it checked. Its body holds a sid, so that `{:?}` leaves it
 /// out.
@@ -21,6 +24,12 @@ use crate::upstream::{self, Authority, Path, Proto, RequestHead, StoredRequest};
 pub struct BoshRequest<'a> {
     /// One of the configured BOSH paths.
     pub path: Path<'a>,
+    /// The query that nodes get.
+    pub query: Query<'a>,
+    /// The group of the query parameter that placement looks at, if it does and there is one.
+    pub group: Option<QueryGroup>,
+    /// The `Origin` that nodes get.
+    pub origin: Option<OriginValue<'a>>,
     /// The `Host` of the request.
     pub host: Authority<'a>,
     /// The client's address.
@@ -66,6 +75,8 @@ pub(super) struct PendingRequest {
     /// What goes to the node; the same for every node.
     stored: StoredRequest,
     pub(super) rid: u64,
+    /// What it is placed by, if it is a query parameter.
+    pub(super) group: Option<QueryGroup>,
     /// The pause that was asked for, in seconds.
     pub(super) pause: Option<u32>,
     /// The wait that a creation asked for, in seconds.
@@ -79,6 +90,12 @@ impl PendingRequest {
     /// Its client's address.
     pub(super) fn client(&self) -> IpAddr {
         self.record.client()
+    }
+
+    /// What it is placed by.
+    pub(super) fn key(&self) -> PlacementKey {
+        self.group
+            .map_or_else(|| self.client().into(), PlacementKey::Query)
     }
 
     /// Hands the bytes for a node to `take`, in memory of this thread that is used again.
@@ -110,8 +127,14 @@ impl Proxy {
         record.enters(Phase::Queue);
         let body = self.for_node(request.body, wrapper);
         PendingRequest {
-            stored: StoredRequest::new(request.path, request.host, request.proto(), &body),
+            stored: StoredRequest::new(
+                (request.path, request.query),
+                request.host,
+                (request.proto(), request.origin),
+                &body,
+            ),
             rid: wrapper.rid,
+            group: request.group,
             pause: wrapper.pause,
             wait: seconds(wrapper.wait.unwrap_or(60)),
             // With `stream` it ends one stream of several (XEP-0124 §16), not the session.
@@ -143,10 +166,12 @@ pub fn request_for_node(request: &BoshRequest<'_>, body: &[u8]) -> Box<[u8]> {
 const fn request_head<'a>(request: &BoshRequest<'a>) -> RequestHead<'a> {
     RequestHead {
         path: request.path,
+        query: request.query,
         host: request.host,
         forwarded_for: request.client,
         forwarded_proto: request.proto(),
         forwarded_host: Some(request.host),
+        origin: request.origin,
     }
 }
 

@@ -54,7 +54,7 @@ impl Proxy {
         };
         pending.record.of_session(sid);
         if let Some(addresses) = &self.addresses {
-            addresses.renew(request.client, self.now());
+            addresses.renew(pending.key(), self.now());
         }
         match self.find(sid, &pending) {
             Ok(Some(found)) => Handled::Exchange(Box::pin(session_request::run(found, pending))),

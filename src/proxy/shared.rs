@@ -13,11 +13,16 @@ use tokio::time::Instant;
 use super::access_log::AccessLogger;
 use super::release::Release;
 use crate::cluster::{Cluster, Epoch, NodeId};
-use crate::config::{Affinity, CreationFrom, HostAttribute, Settings};
+use crate::config::{Affinity, CorsOwner, CreationFrom, HostAttribute, Placement, Settings};
+use crate::http1::WantedFields;
 use crate::limits::{Clients, Files, Rates, UnknownSids};
 use crate::observe::metrics::Metrics;
 use crate::observe::traces::Traces;
 use crate::sessions::{Addresses, Clock, Sessions, Time};
+
+/// How long a room stays tied to its node after its last request. Its members ask again when `wait` has
+/// passed, which nodes bound to less.
+const ROOM_TTL: Duration = Duration::from_secs(5 * 60);
 
 /// Does work that takes longer than a thread that serves requests has.
 pub type Background = fn(Box<dyn FnOnce() + Send>);
@@ -29,7 +34,7 @@ pub struct Proxy {
     pub cluster: Arc<Cluster>,
     /// The sessions.
     pub sessions: Arc<Sessions>,
-    /// The nodes of addresses, with `affinity: client-ip`.
+    /// The nodes of addresses, with `affinity: client-ip`; those of rooms, with `placement: query:NAME`.
     pub addresses: Option<Addresses>,
     /// The counters.
     pub metrics: Arc<Metrics>,
@@ -56,6 +61,8 @@ pub struct Proxy {
 #[derive(Debug)]
 pub(super) struct LiveSettings {
     pub(super) max_answer: usize,
+    /// The fields of a node's answer that its client gets.
+    pub(super) wanted: WantedFields,
     pub(super) creation_from: CreationFrom,
     pub(super) host_attribute: HostAttribute,
     /// How long a connect to a node may take.
@@ -67,6 +74,10 @@ impl LiveSettings {
     fn new(settings: &Settings) -> Self {
         Self {
             max_answer: settings.bosh.max_answer,
+            wanted: WantedFields {
+                names: settings.bosh.answer_headers.clone(),
+                cors: settings.cors.owner == CorsOwner::Pass,
+            },
             creation_from: settings.bosh.creation_from,
             host_attribute: settings.host_attribute.clone(),
             connect: settings.timeouts.connect,
@@ -88,9 +99,12 @@ impl Proxy {
         let limit = settings.limits.sessions;
         let connections = i64::try_from(settings.limits.connections).unwrap_or(i64::MAX);
         metrics.connections_limit.set(connections);
-        let addresses = match settings.affinity {
-            Affinity::Sid => None,
-            Affinity::ClientIp => Some(Addresses::new(settings.affinity_ttl, limit)),
+        let addresses = match (settings.affinity, &settings.placement) {
+            (Affinity::ClientIp, _) => Some(Addresses::new(settings.affinity_ttl, limit)),
+            (Affinity::Sid, Placement::Query(_)) => {
+                Some(Addresses::new(ROOM_TTL, limit).for_rooms())
+            }
+            (Affinity::Sid, _) => None,
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
         let limits = &settings.limits;

@@ -18,7 +18,7 @@ use super::reject::Cause;
 use super::request_record::{Reply, RequestRecord};
 use super::shared::Proxy;
 use super::termination_state::Phase;
-use crate::cluster::{NodeId, Placed};
+use crate::cluster::{NodeId, Placed, PlacementKey, QueryGroup};
 use crate::observe::metrics::Kind;
 use crate::observe::traces::Parent;
 use crate::upstream::{Authority, Path, Proto};
@@ -41,6 +41,8 @@ pub struct UpgradeRequest<'a> {
     pub query: &'a str,
     /// The `Host`.
     pub host: Authority<'a>,
+    /// The group of the query parameter that placement looks at.
+    pub group: Option<QueryGroup>,
     /// The client's address.
     pub client: IpAddr,
     /// Whether the client's side is encrypted.
@@ -66,6 +68,8 @@ pub type Upgrading = Pin<Box<dyn Future<Output = Upgraded> + Send>>;
 /// What is kept of an upgrade until a node agrees to it.
 struct PendingUpgrade {
     query: String,
+    /// What its placement is computed from.
+    placement: PlacementKey,
     /// The head for a node behind its first line, without the end.
     fields: String,
     key: String,
@@ -94,6 +98,10 @@ impl PendingUpgrade {
         }
         Self {
             query: request.query.to_owned(),
+            placement: match request.group {
+                Some(group) => PlacementKey::Query(group),
+                None => request.client.into(),
+            },
             fields,
             key: request.key.to_owned(),
             record,
@@ -137,15 +145,13 @@ impl Proxy {
         is_query(query)
     }
 
-    /// The node for a tunnel: the one that its client's address is tied to, or by placement. It counts as
-    /// the node's load until dropped.
-    ///
-    /// A placement by a parameter of the query (a room) is decided here: `upgrade.query` has it.
+    /// The node for a tunnel: the one that its client's address or its room is tied to, or by placement. It
+    /// counts as the node's load until dropped.
     fn place_tunnel(&self, upgrade: &PendingUpgrade, tried: &[NodeId]) -> Option<Placed<'_>> {
-        let client = upgrade.record.client();
+        let key = upgrade.placement;
         let addresses = self.addresses.as_ref();
-        let tied = addresses.and_then(|addresses| addresses.find(client, self.now()));
-        self.cluster.place_new(client, tied, tried)
+        let tied = addresses.and_then(|addresses| addresses.find(key, self.now()));
+        self.cluster.place_new(key, tied, tried)
     }
 }
 
@@ -154,7 +160,7 @@ async fn run(proxy: Arc<Proxy>, upgrade: PendingUpgrade) -> Upgraded {
     match choose(&proxy, &upgrade).await {
         Ok((node, opened)) => {
             if let Some(addresses) = &proxy.addresses {
-                addresses.tie(upgrade.record.client(), node, proxy.now());
+                addresses.tie(upgrade.placement, node, proxy.now());
             }
             let PendingUpgrade { key, record, .. } = upgrade;
             let agreed = Answer {

@@ -1,22 +1,24 @@
-//! The nodes of client addresses, for `affinity: client-ip`.
+//! The nodes of client addresses, for `affinity: client-ip`, and those of rooms, for a placement by a
+//! query parameter.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 
 use super::Time;
-use crate::cluster::{ClientKey, NodeId, client_key};
+use crate::cluster::{NodeId, PlacementKey};
 use crate::observe::metrics::TableSize;
 
-/// Which node each client address is tied to. The hash only places an address's first request:
-/// once tied, a node that comes back does not steal sessions that moved away.
+/// Which node each client address or room is tied to. The hash only places the first request: once tied,
+/// a node that comes back does not steal sessions that moved away, nor the newcomers of a room.
 #[derive(Debug)]
 pub struct Addresses {
-    table: DashMap<ClientKey, Tie, ahash::RandomState>,
+    table: DashMap<PlacementKey, Tie, ahash::RandomState>,
     ttl: Duration,
     limit: usize,
+    /// Addresses have no ties.
+    rooms_only: bool,
 }
 
 #[derive(Debug)]
@@ -33,27 +35,43 @@ impl Addresses {
             table: DashMap::with_hasher(ahash::RandomState::new()),
             ttl,
             limit,
+            rooms_only: false,
         }
     }
 
-    /// The node of `client`, kept for another time to live.
-    pub fn find(&self, client: IpAddr, now: Time) -> Option<NodeId> {
-        let tie = self.table.get(&client_key(client))?;
+    /// The same for rooms alone: no address has a tie in it.
+    #[must_use]
+    pub fn for_rooms(self) -> Self {
+        Self {
+            rooms_only: true,
+            ..self
+        }
+    }
+
+    fn has(&self, key: PlacementKey) -> bool {
+        !self.rooms_only || matches!(key, PlacementKey::Query(_))
+    }
+
+    /// The node of `key`, kept for another time to live.
+    pub fn find(&self, key: PlacementKey, now: Time) -> Option<NodeId> {
+        let tie = self.has(key).then(|| self.table.get(&key))??;
         tie.expires
             .fetch_max((now + self.ttl).seconds(), Ordering::Relaxed);
         Some(tie.node)
     }
 
-    /// A request of `client` came: its tie, if there is one, lives for another time to live.
-    pub fn renew(&self, client: IpAddr, now: Time) {
-        self.find(client, now);
+    /// A request of `key` came: its tie, if there is one, lives for another time to live.
+    pub fn renew(&self, key: PlacementKey, now: Time) {
+        self.find(key, now);
     }
 
-    /// Ties `client` to `node`. When the table is full a new address stays untied: the hash then
-    /// places it as it would have anyway.
-    pub fn tie(&self, client: IpAddr, node: NodeId, now: Time) {
-        let key = client_key(client);
+    /// Ties `key` to `node`. When the table is full a new key stays untied: the hash then places it as
+    /// it would have anyway.
+    pub fn tie(&self, key: PlacementKey, node: NodeId, now: Time) {
         let expires = AtomicU32::new((now + self.ttl).seconds());
+        if !self.has(key) {
+            return;
+        }
         if self.table.len() < self.limit || self.table.contains_key(&key) {
             self.table.insert(key, Tie { node, expires });
         }
@@ -61,7 +79,7 @@ impl Addresses {
 
     /// How much the table holds, and may hold; the memory is reckoned from the sizes of its parts.
     pub fn size(&self) -> TableSize {
-        let slot = size_of::<(ClientKey, Tie)>() + 1;
+        let slot = size_of::<(PlacementKey, Tie)>() + 1;
         TableSize {
             table: "addresses",
             entries: self.table.len(),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Time;
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, QueryGroup};
 
 /// Added to `inactivity` before a pin expires: the node counts from when it wrote the answer, the
 /// balancer from when it passed it on.
@@ -94,6 +94,9 @@ pub struct Pin {
     pub owner: Option<NodeId>,
     /// What the node said of the session.
     pub terms: Terms,
+    /// The group that its creation was placed by, if it was a query parameter. The session moves by it
+    /// when its node fails.
+    pub group: Option<QueryGroup>,
     /// What is known of the session.
     pub state: PinState,
     /// No request has come since the session's creation. Such pins go early when the table is
@@ -111,10 +114,17 @@ pub struct Pin {
 
 impl Pin {
     /// The pin of a session that `node` has just made in answer to the request `rid`.
-    pub(super) fn made(sid: &str, node: NodeId, terms: Terms, rid: u64, now: Time) -> Self {
+    pub(super) fn made(
+        sid: &str,
+        node: NodeId,
+        terms: Terms,
+        (rid, group): (u64, Option<QueryGroup>),
+        now: Time,
+    ) -> Self {
         Self {
             owner: Some(node),
             terms,
+            group,
             fresh: true,
             last_rid: Some(rid),
             expires: terms.expiry(0, now).seconds(),
@@ -130,6 +140,7 @@ impl Pin {
             node,
             owner: None,
             terms,
+            group: None,
             state: PinState::Live,
             fresh: false,
             last_rid: None,
@@ -145,6 +156,7 @@ impl fmt::Debug for Pin {
             .field("node", &self.node)
             .field("owner", &self.owner)
             .field("terms", &self.terms)
+            .field("group", &self.group)
             .field("state", &self.state)
             .field("fresh", &self.fresh)
             .field("last_rid", &self.last_rid)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Time;
 use super::pin::{FRESH, GRACE, TOMBSTONE, Terms};
 use super::rid_order::{Look, Place, Proof, RidOrder, Turn};
-use crate::cluster::{Epoch, NodeId};
+use crate::cluster::{Epoch, NodeId, QueryGroup};
 use crate::upstream::Connection;
 
 mod conversion;
@@ -50,6 +50,7 @@ pub enum Refusal {
 pub struct Session {
     sid: Box<str>,
     terms: Terms,
+    group: Option<QueryGroup>,
     node: AtomicU16,
     /// The epoch of its node in which it was made there; 0 if it was made elsewhere, or before this
     /// process began.
@@ -133,6 +134,11 @@ impl Session {
     /// What its node said of it.
     pub const fn terms(&self) -> Terms {
         self.terms
+    }
+
+    /// What its creation was placed by, if it was a query parameter.
+    pub const fn group(&self) -> Option<QueryGroup> {
+        self.group
     }
 
     /// The node that it is pinned to.

@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 
 use super::session::{Session, Stage};
 use super::{Pin, PinState, Place, Terms, Time};
-use crate::cluster::{Cluster, Epoch, NodeId, OperatorState};
+use crate::cluster::{Cluster, Epoch, NodeId, OperatorState, QueryGroup};
 use crate::observe::metrics::{Metrics, TableSize};
 
 /// Many and small shards, so that a sweep holds each for microseconds: 73 µs at a million pins.
@@ -114,13 +114,21 @@ impl Sessions {
         self.len() >= self.limit
     }
 
-    /// Pins a session that `node` has just made in answer to the request `rid`.
-    pub fn insert(&self, sid: &str, node: NodeId, terms: Terms, rid: u64, now: Time) -> Insert {
+    /// Pins a session that `node` has just made in answer to the request `rid`, which was placed by
+    /// `group` if that is one.
+    pub fn insert(
+        &self,
+        sid: &str,
+        node: NodeId,
+        terms: Terms,
+        (rid, group): (u64, Option<QueryGroup>),
+        now: Time,
+    ) -> Insert {
         if self.is_full() {
             return Insert::Full;
         }
         let epoch = self.cluster.node(node).restart_detector.epoch();
-        let pin = Pin::made(sid, node, terms, rid, now);
+        let pin = Pin::made(sid, node, terms, (rid, group), now);
         let session = Arc::new(Session::from_pin(pin, Some(epoch)));
         match self.table.entry(BySid(Arc::clone(&session))) {
             Entry::Occupied(there) => Insert::Taken(there.key().0.node()),

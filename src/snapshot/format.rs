@@ -4,11 +4,11 @@
 //! header   magic 8 · version u32 · written u32, seconds since the Unix epoch · length of the body u64 ·
 //!          XXH3-64 of the body u64
 //! body     count of nodes u16, then each: state u8 · length of the name u8 · name
-//!          count of pins u32, then a record of 40 bytes for each
+//!          count of pins u32, then a record of 42 bytes for each
 //!          the sids, one after the other
 //! record   sid's start among the sids u32 · its length u16 · node u16 · owner u16, 0xffff for none ·
 //!          wait u16 · inactivity u16 · maxpause u16 · pause u16 · hold u8 · flags u8 ·
-//!          rid of the pause u64 · last rid u64 · expiry u32
+//!          rid of the pause u64 · last rid u64 · expiry u32 · group u16, 0 for none
 //! flags    bits 0 and 1: live 0, ended 1, lost 2 · 2: legacy · 3: fresh · 4: has a last rid · 5: pauses
 //! ```
 //!
@@ -19,7 +19,7 @@ use std::time::SystemTime;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cluster::{NodeId, OperatorState};
+use crate::cluster::{NodeId, OperatorState, QueryGroup};
 use crate::sessions::{Pause, Pin, PinState, Terms};
 
 /// How a snapshot begins.
@@ -27,7 +27,7 @@ pub const MAGIC: [u8; 8] = *b"BOWLINE\n";
 
 const VERSION: u32 = 1;
 const HEADER: usize = 32;
-const RECORD: usize = 40;
+const RECORD: usize = 42;
 const NO_NODE: u16 = u16::MAX;
 
 const STATE: u8 = 0b11;
@@ -156,6 +156,8 @@ impl Writer {
         out.extend_from_slice(&pause.rid.to_le_bytes());
         out.extend_from_slice(&pin.last_rid.unwrap_or(0).to_le_bytes());
         out.extend_from_slice(&pin.expires.to_le_bytes());
+        let group = pin.group.map_or(0, QueryGroup::number);
+        out.extend_from_slice(&group.to_le_bytes());
         self.sids.extend_from_slice(pin.sid.as_bytes());
         self.pins += 1;
     }
@@ -295,6 +297,7 @@ impl<'a> Snapshot<'a> {
                 rid: pause_rid,
             }),
             expires: record.u32()?,
+            group: QueryGroup::of_number(record.u16()?),
         })
     }
 }

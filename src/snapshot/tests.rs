@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::format::Broken;
 use super::*;
+use crate::cluster::QueryGroup;
 use crate::cluster::tests::settings;
 use crate::config::Placement;
 use crate::sessions::{Insert, Pause, PinState, Terms};
@@ -48,7 +49,7 @@ fn process(file: &Path) -> Store {
 fn insert(store: &Store, sid: &str, node: u16) {
     let made = store
         .sessions
-        .insert(sid, NodeId(node), TERMS, 7, time(NOW));
+        .insert(sid, NodeId(node), TERMS, (7, None), time(NOW));
     assert!(matches!(made, Insert::Made(_)), "{made:?}");
 }
 
@@ -242,6 +243,7 @@ fn pin(sid: &str, node: u16) -> Pin {
         last_rid: None,
         pause: None,
         expires: u32::MAX,
+        group: None,
     }
 }
 
@@ -256,6 +258,7 @@ prop_compose! {
         last_rid in any::<Option<u64>>(),
         pause in any::<Option<(u16, u64)>>(),
         expires in any::<u32>(),
+        group in any::<u16>(),
     ) -> Pin {
         let (wait, inactivity, maxpause, hold, legacy) = terms;
         Pin {
@@ -268,6 +271,7 @@ prop_compose! {
             last_rid,
             pause: pause.map(|(seconds, rid)| Pause { seconds, rid }),
             expires,
+            group: QueryGroup::of_number(group),
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::race::{Candidates, connect_any};
 use super::{Error, Heard, Reader, Response};
+use crate::http1::WantedFields;
 use crate::transport::Stream;
 
 /// The most bytes taken by one read.
@@ -240,8 +241,21 @@ impl Connection {
         max_answer: usize,
         finish: Duration,
     ) -> impl Future<Output = Result<Response, Error>> + Send + '_ {
+        self.receive_for(max_answer, WantedFields::NONE, finish)
+    }
+
+    /// The same, and the response keeps the fields `wanted`.
+    ///
+    /// # Errors
+    /// Those of [`receive`](Self::receive).
+    pub fn receive_for<'a>(
+        &'a mut self,
+        max_answer: usize,
+        wanted: &'a WantedFields,
+        finish: Duration,
+    ) -> impl Future<Output = Result<Response, Error>> + Send + 'a {
         let mut receiving = self.begin_receive();
-        poll_fn(move |cx| self.poll_receive(cx, &mut receiving, max_answer, finish))
+        poll_fn(move |cx| self.poll_receive(cx, &mut receiving, (max_answer, wanted), finish))
     }
 
     /// Begins to receive, with [`poll_receive`](Self::poll_receive).
@@ -253,7 +267,7 @@ impl Connection {
         }
     }
 
-    /// Receives on. See [`receive`](Self::receive).
+    /// Receives on. See [`receive`](Self::receive). The response keeps the fields `wanted`.
     ///
     /// # Errors
     /// Those of [`receive`](Self::receive).
@@ -261,7 +275,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         receiving: &mut Receiving,
-        max_answer: usize,
+        (max_answer, wanted): (usize, &WantedFields),
         finish: Duration,
     ) -> Poll<Result<Response, Error>> {
         match self.state {
@@ -277,7 +291,7 @@ impl Connection {
             let _ = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
             receiving.half_close = HalfClose::Silent;
         }
-        let read = self.poll_answer(cx, &mut receiving.partial, max_answer, finish);
+        let read = self.poll_answer(cx, &mut receiving.partial, (max_answer, wanted), finish);
         let Poll::Ready(mut result) = read else {
             if receiving.half_close == HalfClose::Silent && self.state == State::Answering {
                 receiving.half_close = HalfClose::Answered;
@@ -351,7 +365,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         partial: &mut Option<Box<Partial>>,
-        max_answer: usize,
+        (max_answer, wanted): (usize, &WantedFields),
         finish: Duration,
     ) -> Poll<Result<Response, Error>> {
         let mut room = [const { MaybeUninit::uninit() }; READ];
@@ -376,7 +390,7 @@ impl Connection {
             if let Some(heard) = &self.heard {
                 heard.note();
             }
-            if let Some(result) = take(partial, buffer.filled(), max_answer, finish) {
+            if let Some(result) = take(partial, buffer.filled(), (max_answer, wanted), finish) {
                 return Poll::Ready(result);
             }
         }
@@ -407,19 +421,19 @@ impl Receiving {
 fn take(
     partial: &mut Option<Box<Partial>>,
     bytes: &[u8],
-    max_answer: usize,
+    (max_answer, wanted): (usize, &WantedFields),
     finish: Duration,
 ) -> Option<Result<Response, Error>> {
     let Some(partial) = partial else {
         let mut reader = Reader::new(max_answer);
-        let result = reader.push(bytes).transpose();
+        let result = reader.push_for(bytes, wanted).transpose();
         if result.is_none() {
             let deadline = reader.has_begun().then(|| Box::pin(sleep(finish)));
             *partial = Some(Box::new(Partial { reader, deadline }));
         }
         return result;
     };
-    let result = partial.reader.push(bytes).transpose();
+    let result = partial.reader.push_for(bytes, wanted).transpose();
     if !partial.reader.has_begun() {
         partial.deadline = None;
     } else if result.is_none() && partial.deadline.is_none() {

@@ -31,5 +31,8 @@ pub use connection::{Connection, Receiving, Sending};
 pub use error::Error;
 pub use heard::Heard;
 pub use race::Candidates;
-pub use request::{Authority, Path, Proto, RequestHead, StoredRequest, write_request};
+pub use request::{
+    Authority, OriginValue, Path, Preflight, Proto, Query, RequestHead, StoredRequest,
+    write_request,
+};
 pub use response::{Reader, Response};

@@ -3,7 +3,8 @@
 //! Tigase parses the request head as XML text (`X-Foo: a<b` hangs its connection, a byte past
 //! ASCII closes it), and no node needs to see what a client put into its head. So a head is
 //! written from checked parts only and holds visible ASCII without `<`, `>` and `&`: the first
-//! opens an element, the last an entity, and none has a place in a path or a host name.
+//! opens an element, the last an entity, and none has a place in a path or a host name. Only a query
+//! has `&`, and it is passed on to nodes only where the operator says so.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -17,6 +18,46 @@ const IN_PATH: [bool; 256] = {
             byte,
             b'<' | b'>' | b'&' | b'#' | b'"' | b'\'' | b'\\' | b'`'
         );
+        byte += 1;
+    }
+    all
+};
+
+/// Which bytes may stand in a query: those of RFC 3986 §3.4, and those that browsers leave as they are
+/// (WHATWG URL, "query percent-encode set") and no server reads as markup.
+const IN_QUERY: [bool; 256] = {
+    let mut all = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        all[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'@'
+                    | b'/'
+                    | b'?'
+                    | b'%'
+                    | b'['
+                    | b']'
+                    | b'{'
+                    | b'}'
+                    | b'|'
+                    | b'^'
+            );
         byte += 1;
     }
     all
@@ -51,6 +92,24 @@ impl<'a> Path<'a> {
     /// The path as it was given.
     pub const fn as_str(self) -> &'a str {
         self.0
+    }
+}
+
+/// The query of a request, without its `?`: letters, digits and `-._~!$&'()*+,;=:@/?%[]{}|^`; up to
+/// 4096 bytes, since a token (JWT) may stand in it. The empty one is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    /// Checks a query; none if it is not of that form.
+    pub fn new(query: &'a str) -> Option<Self> {
+        let fits = query.len() <= 4096 && query.bytes().all(|byte| IN_QUERY[usize::from(byte)]);
+        fits.then_some(Self(query))
+    }
+
+    /// The `?` in front of it; nothing in front of an empty one.
+    const fn mark(self) -> &'static [u8] {
+        if self.0.is_empty() { b"" } else { b"?" }
     }
 }
 
@@ -92,11 +151,68 @@ impl Proto {
     }
 }
 
+/// The value of `Origin`, or of a preflight's `Access-Control-Request-` field: visible ASCII and spaces
+/// without `<`, `>` and `&`, 1 to 512 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginValue<'a>(&'a str);
+
+impl<'a> OriginValue<'a> {
+    /// Checks a value; none if it is not of that form.
+    pub fn new(value: &'a [u8]) -> Option<Self> {
+        let fits = (1..=512).contains(&value.len())
+            && value
+                .iter()
+                .all(|byte| matches!(byte, b' '..=b'~') && !b"<>&".contains(byte));
+        let value = std::str::from_utf8(value).ok()?;
+        fits.then_some(Self(value))
+    }
+}
+
+/// A preflight, as it goes to a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Preflight<'a> {
+    /// The path asked for.
+    pub path: Path<'a>,
+    /// The query asked for.
+    pub query: Query<'a>,
+    /// The `Host`.
+    pub host: Authority<'a>,
+    /// `Origin`.
+    pub origin: Option<OriginValue<'a>>,
+    /// `Access-Control-Request-Method`.
+    pub method: Option<OriginValue<'a>>,
+    /// `Access-Control-Request-Headers`.
+    pub headers: Option<OriginValue<'a>>,
+}
+
+impl Preflight<'_> {
+    /// Writes the request.
+    pub fn write(&self) -> Box<[u8]> {
+        let mut head = format!("OPTIONS {}", self.path.0);
+        if !self.query.0.is_empty() {
+            head = head + "?" + self.query.0;
+        }
+        head = head + " HTTP/1.1\r\nHost: " + self.host.0 + "\r\n";
+        for (name, value) in [
+            ("Origin", self.origin),
+            ("Access-Control-Request-Method", self.method),
+            ("Access-Control-Request-Headers", self.headers),
+        ] {
+            if let Some(value) = value {
+                head = head + name + ": " + value.0 + "\r\n";
+            }
+        }
+        (head + "\r\n").into_bytes().into()
+    }
+}
+
 /// What varies in the head of a request to a node.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
     /// The path asked for.
     pub path: Path<'a>,
+    /// The query asked for.
+    pub query: Query<'a>,
     /// The `Host`.
     pub host: Authority<'a>,
     /// The client, for `X-Forwarded-For`; an IPv4 address in IPv6 form is written as IPv4.
@@ -105,6 +221,8 @@ pub struct RequestHead<'a> {
     pub forwarded_proto: Proto,
     /// The host that the client asked for, for `X-Forwarded-Host`; left out if there is none.
     pub forwarded_host: Option<Authority<'a>>,
+    /// The client's `Origin`; left out if there is none.
+    pub origin: Option<OriginValue<'a>>,
 }
 
 /// Writes a whole POST request, head and body.
@@ -113,13 +231,20 @@ pub struct RequestHead<'a> {
 /// `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`. No `Connection`: HTTP/1.1 keeps
 /// connections open (RFC 9112 §9.3). No `Accept-Encoding`, so that answers come uncoded.
 pub fn write_request(head: &RequestHead<'_>, body: &[u8]) -> Box<[u8]> {
-    let mut request = Vec::with_capacity(MOST_FIXED + head.path.0.len() + body.len());
+    let target = [
+        head.path.0.as_bytes(),
+        head.query.mark(),
+        head.query.0.as_bytes(),
+    ]
+    .concat();
+    let mut request = Vec::with_capacity(MOST_FIXED + target.len() + body.len());
     let parts = Parts {
-        path: head.path.0.as_bytes(),
+        target: &target,
         host: head.host.0.as_bytes(),
         client: head.forwarded_for,
         proto: head.forwarded_proto,
         forwarded_host: head.forwarded_host.map(|host| host.0.as_bytes()),
+        origin: head.origin.map_or(b"", |origin| origin.0.as_bytes()),
         body,
     };
     parts.write(&mut request);
@@ -133,20 +258,40 @@ const MOST_FIXED: usize = 320;
 /// one in memory, so the head is written each time that the request is sent. Its body holds a sid: never
 /// to be shown.
 pub struct StoredRequest {
-    /// Path, host and body.
+    /// Path with query, host, origin and body.
     text: Box<[u8]>,
-    path: u16,
+    target: u16,
+    /// Empty if nodes get no `Origin`.
+    origin: u16,
     host: u8,
     proto: Proto,
 }
 
 impl StoredRequest {
     /// A request that names its own host in `X-Forwarded-Host`.
-    pub fn new(path: Path<'_>, host: Authority<'_>, proto: Proto, body: &[u8]) -> Self {
+    pub fn new(
+        (path, query): (Path<'_>, Query<'_>),
+        host: Authority<'_>,
+        (proto, origin): (Proto, Option<OriginValue<'_>>),
+        body: &[u8],
+    ) -> Self {
+        let (mark, host_bytes) = (query.mark(), host.0.as_bytes());
+        let origin = origin.map_or("", |origin| origin.0);
+        let (query_bytes, origin_bytes) = (query.0.as_bytes(), origin.as_bytes());
+        let parts = [
+            path.0.as_bytes(),
+            mark,
+            query_bytes,
+            host_bytes,
+            origin_bytes,
+            body,
+        ];
+        let target = path.0.len() + mark.len() + query.0.len();
         Self {
-            text: [path.0.as_bytes(), host.0.as_bytes(), body].concat().into(),
-            // A path has 2048 bytes at most, a host 255.
-            path: u16::try_from(path.0.len()).unwrap_or_default(),
+            text: parts.concat().into(),
+            // A path has 2048 bytes at most, a query 4096, a host 255, an origin 512.
+            origin: u16::try_from(origin.len()).unwrap_or_default(),
+            target: u16::try_from(target).unwrap_or_default(),
             host: u8::try_from(host.0.len()).unwrap_or_default(),
             proto,
         }
@@ -154,14 +299,16 @@ impl StoredRequest {
 
     /// Writes it for a node, behind what is in `out`. `client` is the client's address.
     pub fn write(&self, client: IpAddr, out: &mut Vec<u8>) {
-        let (path, rest) = self.text.split_at(self.path.into());
-        let (host, body) = rest.split_at(self.host.into());
+        let (target, rest) = self.text.split_at(self.target.into());
+        let (host, rest) = rest.split_at(self.host.into());
+        let (origin, body) = rest.split_at(self.origin.into());
         let parts = Parts {
-            path,
+            target,
             host,
             client,
             proto: self.proto,
             forwarded_host: Some(host),
+            origin,
             body,
         };
         parts.write(out);
@@ -170,11 +317,14 @@ impl StoredRequest {
 
 /// The parts of a request, all of them checked.
 struct Parts<'a> {
-    path: &'a [u8],
+    /// The path, and the query behind it.
+    target: &'a [u8],
     host: &'a [u8],
     client: IpAddr,
     proto: Proto,
     forwarded_host: Option<&'a [u8]>,
+    /// Empty if there is none.
+    origin: &'a [u8],
     body: &'a [u8],
 }
 
@@ -186,10 +336,14 @@ impl Parts<'_> {
             Some(host) => (b"\r\nX-Forwarded-Host: ", host),
             None => (b"", &b""[..]),
         };
+        let origin_name: &[u8] = match self.origin {
+            [] => b"",
+            _ => b"\r\nOrigin: ",
+        };
         let begin = out.len();
         for part in [
             b"POST ",
-            self.path,
+            self.target,
             b" HTTP/1.1\r\nHost: ",
             self.host,
             b"\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: ",
@@ -200,6 +354,8 @@ impl Parts<'_> {
             self.proto.as_str().as_bytes(),
             host_name,
             host,
+            origin_name,
+            self.origin,
             b"\r\n\r\n",
         ] {
             out.extend_from_slice(part);
@@ -207,7 +363,7 @@ impl Parts<'_> {
         debug_assert!(
             out[begin..]
                 .iter()
-                .all(|byte| byte.is_ascii() && !b"<>&".contains(byte)),
+                .all(|byte| byte.is_ascii() && !b"<>".contains(byte)),
             "a head is ASCII without markup, for its parts are"
         );
         out.extend_from_slice(self.body);
@@ -258,137 +414,4 @@ impl Small {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn head(client: &str) -> RequestHead<'static> {
-        RequestHead {
-            path: Path::new("/http-bind").expect("a path"),
-            host: Authority::new("t1.example.com:5280").expect("a host"),
-            forwarded_for: client.parse().expect("an address"),
-            forwarded_proto: Proto::Https,
-            forwarded_host: Authority::new("chat.example.com"),
-        }
-    }
-
-    #[test]
-    fn a_request_to_the_letter() {
-        let request = write_request(&head("192.0.2.7"), b"<body/>");
-        assert_eq!(
-            std::str::from_utf8(&request).unwrap(),
-            "POST /http-bind HTTP/1.1\r\n\
-             Host: t1.example.com:5280\r\n\
-             Content-Type: text/xml; charset=utf-8\r\n\
-             Content-Length: 7\r\n\
-             X-Forwarded-For: 192.0.2.7\r\n\
-             X-Forwarded-Proto: https\r\n\
-             X-Forwarded-Host: chat.example.com\r\n\
-             \r\n\
-             <body/>"
-        );
-    }
-
-    #[test]
-    fn a_stored_request_is_written_as_it_would_have_been_at_once() {
-        let head = RequestHead {
-            forwarded_host: Authority::new("t1.example.com:5280"),
-            ..head("2001:db8::1")
-        };
-        let stored = StoredRequest::new(head.path, head.host, head.forwarded_proto, b"<body/>");
-        for _ in 0..2 {
-            let mut written = b"before".to_vec();
-            stored.write(head.forwarded_for, &mut written);
-            assert_eq!(written[6..], write_request(&head, b"<body/>")[..]);
-        }
-    }
-
-    #[test]
-    fn a_client_without_a_host_has_no_forwarded_host() {
-        let head = RequestHead {
-            forwarded_host: None,
-            forwarded_proto: Proto::Http,
-            ..head("::1")
-        };
-        let request = write_request(&head, b"");
-        assert!(request.ends_with(
-            b"Content-Length: 0\r\nX-Forwarded-For: ::1\r\nX-Forwarded-Proto: http\r\n\r\n"
-        ));
-    }
-
-    #[test]
-    fn addresses_are_written_in_full() {
-        for (client, written) in [
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8::1", "2001:db8::1"),
-            (
-                "2001:db8:1111:2222:3333:4444:5555:6666",
-                "2001:db8:1111:2222:3333:4444:5555:6666",
-            ),
-        ] {
-            let request = write_request(&head(client), b"");
-            let line = format!("\r\nX-Forwarded-For: {written}\r\n");
-            assert!(String::from_utf8_lossy(&request).contains(&line), "{line}");
-        }
-    }
-
-    #[test]
-    fn any_body_is_passed_as_it_is() {
-        let body: Vec<u8> = (0..=255).collect();
-        let request = write_request(&head("::1"), &body);
-        assert!(request.ends_with(&body));
-        assert!(String::from_utf8_lossy(&request).contains("Content-Length: 256\r\n"));
-    }
-
-    #[test]
-    fn paths_that_could_break_a_head_are_refused() {
-        for path in ["/", "/http-bind", "/a/b-c_d.e~f", "/x?y=1;z=2", "/%3C"] {
-            assert!(Path::new(path).is_some(), "{path}");
-        }
-        let long = format!("/{}", "x".repeat(2048));
-        for path in [
-            "",
-            "bosh",
-            "/a b",
-            "/a\r\nX: y",
-            "/<a/>",
-            "/a&b",
-            "/é",
-            "/a#b",
-            "/\"",
-            "/\0",
-            &long,
-        ] {
-            assert!(Path::new(path).is_none(), "{path:?}");
-        }
-        for alone in "<>&#\"'\\` \r\n\t\0\x7f".chars() {
-            let path = format!("/a{alone}b");
-            assert!(Path::new(&path).is_none(), "{path:?}");
-        }
-    }
-
-    #[test]
-    fn hosts_that_could_break_a_head_are_refused() {
-        for host in ["a", "t1.example.com:5280", "[2001:db8::1]:80", "192.0.2.7"] {
-            assert!(Authority::new(host).is_some(), "{host}");
-        }
-        let long = "x".repeat(256);
-        for host in [
-            "",
-            "a b",
-            "a\r\nb",
-            "<a>",
-            "a&b",
-            "user@host",
-            "é",
-            "a/b",
-            "a,b",
-            &long,
-        ] {
-            assert!(Authority::new(host).is_none(), "{host:?}");
-        }
-        for alone in "<>&#\"'\\`/@?=;,!$()*+{}|^ \r\n\t\0\x7f".chars() {
-            let host = format!("a{alone}b");
-            assert!(Authority::new(&host).is_none(), "{host:?}");
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::Error;
-use crate::http1::{Chunked, Framing, HeadEnd, ResponseHead};
+use crate::http1::{Chunked, Framing, HeadEnd, KeptFields, ResponseHead, WantedFields};
 
 /// The most interim answers (1xx) before the real one.
 const MAX_INTERIM: u8 = 8;
@@ -25,6 +25,8 @@ pub struct Response {
     /// Whether the connection can carry another exchange: HTTP/1.1 without `Connection: close`, a
     /// body that ended by itself, and no byte behind it.
     pub reusable: bool,
+    /// The fields of its head that were wanted; none if no field was.
+    pub fields: Option<Box<KeptFields>>,
 }
 
 impl fmt::Debug for Response {
@@ -94,11 +96,23 @@ impl Reader {
     /// # Errors
     /// `NotHttp`, `Invalid` or `TooLarge`, as soon as it is certain. The reader is then of no
     /// more use, as after an answer; it says `Invalid` to whatever follows.
-    pub fn push(&mut self, mut input: &[u8]) -> Result<Option<Response>, Error> {
+    pub fn push(&mut self, input: &[u8]) -> Result<Option<Response>, Error> {
+        self.push_for(input, WantedFields::NONE)
+    }
+
+    /// The same, and the answer keeps the fields `wanted`.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push).
+    pub fn push_for(
+        &mut self,
+        mut input: &[u8],
+        wanted: &WantedFields,
+    ) -> Result<Option<Response>, Error> {
         loop {
             match std::mem::replace(&mut self.phase, ReadState::Over) {
                 ReadState::Head(end, kept) => {
-                    let Some((head, rest)) = self.head(end, kept, input)? else {
+                    let Some((head, rest)) = self.head(end, kept, input, wanted)? else {
                         return Ok(None);
                     };
                     input = rest;
@@ -140,6 +154,7 @@ impl Reader {
         mut end: HeadEnd,
         mut kept: Vec<u8>,
         input: &'a [u8],
+        wanted: &WantedFields,
     ) -> Result<Option<(ResponseHead, &'a [u8])>, Error> {
         let Some(at) = end.find(input)? else {
             kept.extend_from_slice(input);
@@ -148,10 +163,10 @@ impl Reader {
         };
         let (last, rest) = input.split_at(at);
         let head = if kept.is_empty() {
-            ResponseHead::parse(last)?
+            ResponseHead::parse(last, wanted)?
         } else {
             kept.extend_from_slice(last);
-            ResponseHead::parse(&kept)?
+            ResponseHead::parse(&kept, wanted)?
         };
         Ok(Some((head, rest)))
     }
@@ -238,6 +253,7 @@ impl Response {
             content_type: head.content_type,
             body,
             reusable: head.keep_alive && head.framing != Framing::UntilClose,
+            fields: head.fields,
         }
     }
 

@@ -131,7 +131,13 @@ fn scrapes(nodes: u16, count: usize) -> Result<()> {
     let table = Arc::new(table);
     for number in 0..count {
         let node = NodeId(u16::try_from(number % usize::from(nodes))?);
-        let made = table.insert(&sid(number), node, Terms::UNSEEN, 1, Time::default());
+        let made = table.insert(
+            &sid(number),
+            node,
+            Terms::UNSEEN,
+            (1, None),
+            Time::default(),
+        );
         if !matches!(made, Insert::Made(_)) {
             return Err("a pin was not taken".into());
         }

@@ -43,7 +43,7 @@ pub(crate) fn measure(count: usize) -> Result<()> {
     let now = Time::after(Duration::from_secs(1));
     for number in 0..count {
         let node = NodeId(u16::from(number % 2 == 1));
-        let made = sessions.insert(&sid(number), node, TERMS, 1, now);
+        let made = sessions.insert(&sid(number), node, TERMS, (1, None), now);
         if !matches!(made, Insert::Made(_)) {
             return Err("a pin was not taken".into());
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bowline::config::Placement;
 use bowline::proxy::BoshRequest;
-use bowline::upstream::{Authority, Path};
+use bowline::upstream::{Authority, Path, Query};
 
 use crate::client::{Heard, Wire};
 use crate::corpus::{NAMESPACE, Words, creation, poll};
@@ -292,6 +292,9 @@ fn leaks_no_debug_output_has_a_sid() {
     let answer = bowline::bosh::read_response(body.as_bytes()).unwrap();
     let ask = BoshRequest {
         path: Path::new("/http-bind").unwrap(),
+        query: Query::default(),
+        group: None,
+        origin: None,
         host: Authority::new("a").unwrap(),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         secure: false,

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use bowline::config::{
-    self, AccessLog, Affinity, ConfigError, CreationFrom, HostAttribute, LogFormat, Origins,
-    Placement, Probe, Settings,
+    self, AccessLog, Affinity, ConfigError, CorsOwner, CreationFrom, HostAttribute, LogFormat,
+    Origins, Placement, Probe, QueryPolicy, Settings,
 };
 
 use crate::support::folder::Folder;
@@ -143,6 +143,9 @@ fn every_key_has_its_effect() {
     assert_eq!(settings.bosh.max_body, 1024);
     assert_eq!(settings.bosh.max_answer, 64 * 1024 * 1024);
     assert_eq!(settings.bosh.creation_from, CreationFrom::Pass);
+    assert_eq!(settings.bosh.query, QueryPolicy::Pass);
+    assert_eq!(settings.bosh.answer_headers, ["x-jitsi-shard", "x-b"]);
+    assert_eq!(settings.cors.owner, CorsOwner::Pass);
     let name = HostAttribute::Rewrite("chat.example.com".into());
     assert_eq!(settings.host_attribute, name);
     assert_eq!(settings.affinity, Affinity::ClientIp);

@@ -1,8 +1,8 @@
 //! Pages of another origin that send credentials or headers of their own.
 
-use bowline::config::Origins;
-use bowline::demo::client::Reply;
-use bowline::demo::node::{Fate, Node};
+use bowline::config::{CorsOwner, Origins};
+use bowline::demo::client::{Client, Reply};
+use bowline::demo::node::{Fate, Fault, Kind, Node};
 
 use crate::balancer::*;
 use crate::routing::creation;
@@ -141,4 +141,119 @@ async fn no_credential_reaches_a_node() {
     for secret in ["authorization", "cookie", "c2vjcmv0", "origin"] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
+}
+
+/// What is said of origins in the answer.
+fn cors_fields(reply: &Reply) -> Vec<(&str, &str)> {
+    let fields = reply.headers.iter();
+    let mut fields: Vec<_> = fields
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .filter(|(name, _)| name.starts_with("access-control-") || *name == "vary")
+        .collect();
+    fields.sort_unstable();
+    fields
+}
+
+/// A balancer that leaves origins to its nodes.
+async fn passing(nodes: &[Node]) -> Balancer {
+    let mut settings = settings(nodes);
+    settings.cors.owner = CorsOwner::Pass;
+    settings.cors.origins = Origins::Only(vec![PAGE.to_owned()]);
+    Balancer::start(&settings).await
+}
+
+#[tokio::test]
+async fn the_balancers_headers_replace_those_of_a_node() {
+    let nodes = tigase_nodes(1).await;
+    let own = balancer(&nodes, false, &[]).await;
+    let reply = ask(&own, "POST /http-bind", Some(PAGE), &creation()).await;
+    let expected = [("access-control-allow-origin", PAGE), ("vary", "Origin")];
+    assert_eq!(cors_fields(&reply), expected);
+}
+
+#[tokio::test]
+async fn a_nodes_headers_pass_where_it_owns_them() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = passing(&nodes).await;
+    let directly = Client::to(nodes[0].address())
+        .post(&creation())
+        .await
+        .unwrap();
+    let mut expected: Vec<(String, String)> = directly.headers.clone();
+    expected.retain(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
+    expected
+        .iter_mut()
+        .for_each(|(name, _)| name.make_ascii_lowercase());
+    expected.sort_unstable();
+    assert!(!expected.is_empty(), "{directly:?}");
+    let reply = ask(&balancer, "POST /http-bind", Some(PAGE), &creation()).await;
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(cors_fields(&reply), expected);
+    let record = nodes[0].record();
+    let text = record.last().unwrap().text();
+    assert!(text.contains(&format!("\r\nOrigin: {PAGE}\r\n")), "{text}");
+    assert!(!text.contains("c2VjcmV0"), "{text}");
+    // No node wrote this one.
+    let refused = ask(&balancer, "PUT /http-bind", Some(PAGE), "").await;
+    let own = [("access-control-allow-origin", PAGE), ("vary", "Origin")];
+    assert_eq!(cors_fields(&refused), own);
+}
+
+#[tokio::test]
+async fn a_preflight_goes_to_a_node_that_owns_the_headers() {
+    let nodes = tigase_nodes(2).await;
+    let balancer = passing(&nodes).await;
+    let request = format!(
+        "OPTIONS /http-bind HTTP/1.1\r\nHost: a\r\nOrigin: {PAGE}\r\n\
+         Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-a\r\n\
+         Cookie: sso=c2VjcmV0\r\n\r\n"
+    );
+    let ask = async || {
+        balancer
+            .client()
+            .post_raw(request.as_bytes())
+            .await
+            .unwrap()
+    };
+    let reply = ask().await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(!cors_fields(&reply).is_empty(), "{reply:?}");
+    let preflights = |node: &Node| node.count(|seen| seen.kind == Kind::Options);
+    let home = usize::from(preflights(&nodes[0]) == 0);
+    let record = nodes[home].record();
+    let seen = record
+        .iter()
+        .find(|seen| seen.kind == Kind::Options)
+        .unwrap();
+    assert_eq!(
+        seen.text(),
+        format!(
+            "OPTIONS /http-bind HTTP/1.1\r\nHost: a\r\nOrigin: {PAGE}\r\n\
+             Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-a\r\n\r\n"
+        )
+    );
+    // A node that fails is left for the next one.
+    nodes[home].misbehave(Fault::losing_the_answer());
+    let reply = ask().await;
+    assert_eq!(
+        (reply.status, preflights(&nodes[1 - home])),
+        (200, 1),
+        "{reply:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_preflight_that_no_node_can_answer_is_refused() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = passing(&nodes).await;
+    nodes[0].refuse().await;
+    eventually("the node is down", || {
+        !balancer.proxy().cluster.nodes()[0].is_up()
+    })
+    .await;
+    let reply = ask(&balancer, "OPTIONS /http-bind", Some(PAGE), "").await;
+    assert_eq!(reply.status, 503, "{reply:?}");
 }

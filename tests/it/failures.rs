@@ -27,7 +27,7 @@ async fn refuses_the_connection_at_a_creation_the_next_node_takes_it() {
     let first = balancer
         .proxy()
         .cluster
-        .place("127.0.0.1".parse().unwrap(), &[])
+        .place(std::net::IpAddr::from([127, 0, 0, 1]), &[])
         .unwrap()
         .index();
     nodes[first].refuse().await;
@@ -415,7 +415,7 @@ async fn does_not_answer_a_creation_a_probe_looks_after_it_and_the_next_node_tak
     let first = balancer
         .proxy()
         .cluster
-        .place("127.0.0.1".parse().unwrap(), &[])
+        .place(std::net::IpAddr::from([127, 0, 0, 1]), &[])
         .unwrap()
         .index();
     nodes[first].freeze();

@@ -35,6 +35,7 @@ mod reconnect_storm;
 mod rediscovery;
 mod reload;
 mod restarts;
+mod rooms;
 mod routing;
 mod silence;
 mod simulator;

@@ -217,7 +217,7 @@ async fn placement_by_client_ip_follows_the_address() {
         let expected = balancer
             .proxy()
             .cluster
-            .place(address.parse().unwrap(), &[])
+            .place(address.parse::<std::net::IpAddr>().unwrap(), &[])
             .unwrap();
         for _ in 0..2 {
             let mut client = balancer.client().header("X-Forwarded-For", &address);

@@ -1,6 +1,7 @@
 //! WebSocket: upgrades, tunnels, and how they end.
 
 mod ends;
+mod fronts;
 mod hostile;
 mod refusals;
 mod wire;

@@ -181,7 +181,8 @@ impl Plan {
                 Placement::LeastSessions,
                 Placement::RoundRobin,
                 Placement::Random,
-            ][rng.usize(..4)],
+            ][rng.usize(..4)]
+            .clone(),
             by_address: chance(rng, 2),
             penalised: chance(rng, 2),
             sessions: chance(rng, 2).then(|| rng.usize(1..count + 2)),

@@ -47,7 +47,7 @@ fn settings(plan: &Plan, nodes: &[Arc<Node>]) -> Settings {
         .iter()
         .map(|node| NodeSettings::new(format!("t{}", node.index), node.address().to_string()));
     let mut settings = Settings::for_nodes(named.collect());
-    settings.placement = plan.placement;
+    settings.placement = plan.placement.clone();
     if plan.by_address {
         settings.affinity = Affinity::ClientIp;
     }

@@ -154,7 +154,8 @@ impl Reader<'_> {
             let response = self.downstream.redirect(&head, self.peer);
             return (answer(response, form, &head), 0);
         }
-        match self.downstream.upgrade(&head, self.peer) {
+        let peer = (self.peer, self.listener.acceptor().is_some());
+        match self.downstream.upgrade(&head, peer) {
             None => {}
             Some(websocket::Decision::Answer(response)) => {
                 return (answer(response, form, &head), 0);
@@ -167,6 +168,7 @@ impl Reader<'_> {
         let (request, path) = match self.downstream.decide(&head, self.peer) {
             Decision::Answer(response) => return (answer(response, form, &head), 0),
             Decision::Forward(request, path) => (request, path),
+            Decision::Hold(exchange) => return (Next::Hold(exchange, form), 0),
         };
         let most = self.downstream.settings.bosh.max_body;
         let refuse = |cause| {
@@ -262,6 +264,7 @@ impl Reader<'_> {
                 let behind = &bytes[taken..];
                 self.hand_on(&parsed, (request, path), &body.bytes, behind, form)
             }
+            Decision::Hold(exchange) => Next::Hold(exchange, form),
         };
         (next, taken)
     }
@@ -285,7 +288,7 @@ impl Reader<'_> {
                 return Next::Answer(refused, form);
             }
         }
-        let asked = (request.host, path);
+        let asked = (&request, path);
         let peer = (self.peer, self.listener.acceptor().is_some());
         match self.downstream.begin(head.fields, asked, body, peer) {
             Handled::Answered(reply) => Next::Answer(reply.into(), form),

@@ -174,6 +174,7 @@ impl Reader<'_> {
         let (request, path) = match self.downstream.decide(&request_head, self.peer) {
             Decision::Answer(response) => return Next::Answer(response, form),
             Decision::Forward(request, path) => (request, path),
+            Decision::Hold(exchange) => return Next::Hold(exchange, form),
         };
         if let Framing::Length(length) = request.framing {
             let most = self.downstream.settings.bosh.max_body;
@@ -185,7 +186,7 @@ impl Reader<'_> {
         let Some(body) = body else {
             return Next::Read;
         };
-        let asked = (request.host, path);
+        let asked = (&request, path);
         match self
             .downstream
             .begin(fields, asked, body, (self.peer, self.encrypted))

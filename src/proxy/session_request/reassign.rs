@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::request::PendingRequest;
 use super::{RetryState, SessionRequest};
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, PlacementKey};
 
 /// How long a request waits for a node to come up when no node is known to have its session.
 const PROVISIONAL_PATIENCE: Duration = Duration::from_secs(60);
@@ -43,14 +43,30 @@ impl SessionRequest {
         // session is the better choice, if it is back.
         let owner = self.session.owner().filter(|owner| *owner != from);
         let owner = owner.filter(|owner| cluster.node(*owner).serves());
-        if let Some(to) = owner.or_else(|| cluster.place(pending.client(), &moves.tried)) {
+        let key = match self.session.group() {
+            Some(group) => PlacementKey::Query(group),
+            None => pending.key(),
+        };
+        let addresses = self.proxy.addresses.as_ref();
+        let is_room = matches!(key, PlacementKey::Query(_));
+        let tied = addresses.filter(|_| is_room);
+        let tied = tied.and_then(|addresses| addresses.find(key, self.proxy.now()));
+        let fits =
+            |id: &NodeId| cluster.node(*id).takes_newcomers() && !state.moves().tried.contains(id);
+        let tied = tied.filter(fits);
+        let to = owner.or(tied);
+        if let Some(to) = to.or_else(|| cluster.place(key, &state.moves().tried)) {
+            // A room leaves its node only with the node: one connection that failed does not take the
+            // room's newcomers elsewhere.
+            let moves_on = !is_room || !cluster.node(from).serves();
             if self.proxy.sessions.reassign(&self.session, from, to)
-                && let Some(addresses) = &self.proxy.addresses
+                && let Some(addresses) = addresses.filter(|_| moves_on)
             {
-                addresses.tie(pending.client(), to, self.proxy.now());
+                addresses.tie(key, to, self.proxy.now());
             }
             return true;
         }
+        let moves = state.moves();
         moves.tried.clear();
         let mut patience = Duration::from_secs(self.session.terms().inactivity.max(10).into());
         if self.session.is_provisional() {

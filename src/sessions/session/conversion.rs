@@ -43,6 +43,7 @@ impl Session {
         Self {
             sid: pin.sid,
             terms: pin.terms,
+            group: pin.group,
             node: AtomicU16::new(pin.node.0),
             made: AtomicU32::new(made.map_or(0, Epoch::number)),
             expires: AtomicU32::new(pin.expires),
@@ -76,6 +77,7 @@ impl Session {
             node: self.node(),
             owner: state.owner(),
             terms: self.terms,
+            group: self.group,
             state: kept_as,
             fresh: state.fresh,
             last_rid: state.order.last(),

@@ -29,7 +29,7 @@ fn second(seconds: u32) -> u32 {
 }
 
 fn made() -> Session {
-    let pin = Pin::made("a-secret-sid", T1, TERMS, 100, at(0));
+    let pin = Pin::made("a-secret-sid", T1, TERMS, (100, None), at(0));
     Session::from_pin(pin, Some(Epoch::of_number(2)))
 }
 
@@ -55,6 +55,7 @@ fn the_pin_of_a_new_session_has_what_its_creation_said() {
         node: T1,
         owner: Some(T1),
         terms: TERMS,
+        group: None,
         state: PinState::Live,
         fresh: true,
         last_rid: Some(100),
@@ -206,7 +207,7 @@ async fn a_pin_expires_at_the_same_wall_time_in_another_process() {
     let wall = SystemTime::UNIX_EPOCH + EPOCH;
     let first = Clock::anchored(Instant::now(), wall);
     tokio::time::advance(Duration::from_secs(7)).await;
-    let pin = Pin::made("a", T1, TERMS, 1, first.time_of(Instant::now()));
+    let pin = Pin::made("a", T1, TERMS, (1, None), first.time_of(Instant::now()));
 
     let restart = Instant::now();
     let second = Clock::anchored(restart, wall + Duration::from_secs(7 + 20));

@@ -7,6 +7,7 @@ mod requests;
 
 use super::*;
 use crate::cluster::tests::settings;
+use crate::cluster::{PlacementKey, QueryGroup};
 use crate::config::Placement;
 use crate::sessions::{Addresses, Refusal, Turn};
 use tokio::sync::oneshot::error::TryRecvError;
@@ -44,7 +45,7 @@ fn table(limit: usize) -> Table {
 
 impl Table {
     fn insert(&self, sid: &str) -> Arc<Session> {
-        match self.sessions.insert(sid, T1, TERMS, 1, at(0)) {
+        match self.sessions.insert(sid, T1, TERMS, (1, None), at(0)) {
             Insert::Made(session) => session,
             other => panic!("{other:?}"),
         }
@@ -218,7 +219,7 @@ async fn a_connection_is_kept_only_where_its_session_lives() {
 fn the_first_pin_of_a_sid_wins() {
     let table = table(10);
     table.insert("a");
-    match table.sessions.insert("a", T2, TERMS, 1, at(0)) {
+    match table.sessions.insert("a", T2, TERMS, (1, None), at(0)) {
         Insert::Taken(owner) => assert_eq!(owner, T1),
         other => panic!("{other:?}"),
     }
@@ -237,7 +238,7 @@ fn a_sid_is_given_to_one_client_only() {
     let table = table(10);
     let session = table.insert("a");
     let taken_from = |node| {
-        let insert = table.sessions.insert("a", node, TERMS, 1, at(0));
+        let insert = table.sessions.insert("a", node, TERMS, (1, None), at(0));
         matches!(insert, Insert::Taken(owner) if owner == session.node())
     };
     assert!(taken_from(T1) && taken_from(T2));
@@ -252,7 +253,7 @@ fn a_full_table_takes_no_more() {
     let table = table(1);
     table.insert("a");
     assert!(matches!(
-        table.sessions.insert("b", T1, TERMS, 1, at(0)),
+        table.sessions.insert("b", T1, TERMS, (1, None), at(0)),
         Insert::Full
     ));
     assert!(table.sessions.find_or_provisional("b", T1, at(0)).is_none());
@@ -302,7 +303,7 @@ fn only_the_first_of_two_requests_moves_a_session() {
 #[test]
 fn an_address_stays_tied_for_its_time_to_live() {
     let addresses = Addresses::new(Duration::from_secs(60), 1);
-    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)).into();
     addresses.tie(client, T2, at(0));
     assert_eq!(addresses.find(client, at(50)), Some(T2));
     addresses.sweep(at(110));
@@ -311,14 +312,24 @@ fn an_address_stays_tied_for_its_time_to_live() {
         Some(T2),
         "a request renews it"
     );
-    addresses.tie(IpAddr::V4(Ipv4Addr::LOCALHOST), T1, at(110));
-    assert_eq!(
-        addresses.find(IpAddr::V4(Ipv4Addr::LOCALHOST), at(110)),
-        None,
-        "bounded"
-    );
+    let other = IpAddr::V4(Ipv4Addr::LOCALHOST).into();
+    addresses.tie(other, T1, at(110));
+    assert_eq!(addresses.find(other, at(110)), None, "bounded");
     addresses.sweep(at(171));
     assert_eq!(addresses.find(client, at(171)), None);
+}
+
+#[test]
+fn a_table_of_rooms_ties_no_address() {
+    let rooms = Addresses::new(Duration::from_secs(60), 10).for_rooms();
+    let client = IpAddr::V4(Ipv4Addr::LOCALHOST).into();
+    let room = PlacementKey::Query(QueryGroup::of("room=tea", "room").unwrap());
+    rooms.tie(client, T1, at(0));
+    rooms.tie(room, T2, at(0));
+    assert_eq!(
+        (rooms.find(client, at(1)), rooms.find(room, at(1))),
+        (None, Some(T2))
+    );
 }
 
 #[test]
@@ -333,7 +344,7 @@ fn a_node_that_lost_its_sessions_loses_those_that_it_had_made_before() {
     table.sessions.reassign(&moved, T1, T2);
     table.sessions.reassign(&moved, T2, T1);
     table.sessions.terminate(&ended, "none", at(1));
-    let elsewhere = table.sessions.insert("b", T2, TERMS, 1, at(0));
+    let elsewhere = table.sessions.insert("b", T2, TERMS, (1, None), at(0));
     detector.broke(detector.epoch(), tokio::time::Instant::now());
     let since = detector.epoch();
     let new = table.insert("new");

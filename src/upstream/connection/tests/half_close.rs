@@ -20,7 +20,7 @@ fn answer<'a>(
     receiving: &'a mut Receiving,
 ) -> Pin<Box<impl Future<Output = Result<Response, Error>> + 'a>> {
     Box::pin(poll_fn(move |context| {
-        connection.poll_receive(context, receiving, MAX, LONG)
+        connection.poll_receive(context, receiving, (MAX, WantedFields::NONE), LONG)
     }))
 }
 
