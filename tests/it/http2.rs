@@ -591,3 +591,19 @@ async fn a_drain_that_keeps_polls_says_goaway_and_waits() {
     client.ended().await.unwrap();
     assert_eq!(drained.await.unwrap(), 0, "nothing was cut");
 }
+
+/// A stream of a request without a body may end in a frame of its own. To answer before that would need
+/// a reset to end the stream.
+#[tokio::test]
+async fn a_get_is_answered_at_the_end_of_its_stream() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::start(&h2c(&nodes)).await;
+    let mut client = Http2::to(balancer.address()).await;
+    let mut get = client.begin(request("GET", "/http-bind")).unwrap();
+    let other = client.ask(request("GET", "/http-bind"), "").await.unwrap();
+    assert_eq!(other.reply().await.unwrap().status, 200);
+    let ok = "bowline_requests_total{kind=\"other\",outcome=\"ok\"}";
+    assert_eq!(balancer.metric(ok), 1, "the first one waits");
+    get.stream.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(get.reply().await.unwrap().status, 200);
+}

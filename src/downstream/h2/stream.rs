@@ -117,10 +117,13 @@ async fn read(
     let read = match at_once.await {
         Poll::Ready(read) => read,
         Poll::Pending => {
-            // What is refused by its head is not read.
-            match reader.next(&head, ended, None) {
-                Next::Read => {}
-                next => return next,
+            // What is refused by its head is not read. What needs no body is answered at its end, so that
+            // no reset has to end the stream.
+            if !matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS") {
+                match reader.next(&head, ended, None) {
+                    Next::Read => {}
+                    next => return next,
+                }
             }
             go_on(&head, respond);
             poll_fn(|context| body.poll(&mut stream, context)).await
