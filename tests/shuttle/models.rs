@@ -28,7 +28,7 @@ mod sessions {
     impl Session {
         pub fn model(rid: u64) -> Self {
             let node = crate::cluster::NodeId(0);
-            let pin = Pin::made("a", node, TERMS, rid, Time::default());
+            let pin = Pin::made("a", node, TERMS, (rid, None), Time::default());
             Self::from_pin(pin, Some(crate::cluster::Epoch::of_number(1)))
         }
 

@@ -5,6 +5,20 @@ pub mod cluster {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct NodeId(pub u16);
 
+    /// As `bowline::cluster::QueryGroup`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct QueryGroup(std::num::NonZeroU16);
+
+    impl QueryGroup {
+        pub fn number(self) -> u16 {
+            self.0.get()
+        }
+
+        pub fn of_number(number: u16) -> Option<Self> {
+            std::num::NonZeroU16::new(number).map(Self)
+        }
+    }
+
     /// As `bowline::cluster::Epoch`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Epoch(u32);
