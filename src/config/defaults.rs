@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, CorsOwner, CreationFrom, Health, HostAttribute, Limits,
     Listen, Log, LogFormat, NodeSettings, Origins, Placement, Probe, QueryPolicy, Release,
-    Settings, Timeouts, Upstream, WebSocket, WebSocketQuery,
+    Settings, Timeouts, Upstream, WebSocket,
 };
 
 /// The most worker threads.
@@ -106,7 +106,7 @@ impl Default for WebSocket {
     fn default() -> Self {
         Self {
             paths: vec!["/xmpp-websocket".to_owned()],
-            query: WebSocketQuery::Drop,
+            query: QueryPolicy::Drop,
             // Proxies and mobile networks forget a connection that is silent for longer.
             idle: Duration::from_secs(60),
             pong: Duration::from_secs(20),

@@ -1,6 +1,6 @@
 //! What a new configuration changes in a running balancer, and what of it waits for a restart.
 
-use super::settings::{Bosh, Health, NodeSettings, Placement, Probe, Settings, Timeouts, Upstream};
+use super::settings::{Bosh, Health, NodeSettings, Placement, Settings, Timeouts, Upstream};
 
 /// The step from one configuration to another.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,9 +145,9 @@ impl Reload {
 }
 
 fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) {
-    let find = |nodes: &[NodeSettings], name: &str| -> Option<NodeSettings> {
-        nodes.iter().find(|node| node.name == name).cloned()
-    };
+    fn find<'a>(nodes: &'a [NodeSettings], name: &str) -> Option<&'a NodeSettings> {
+        nodes.iter().find(|node| node.name == name)
+    }
     for node in new {
         let name = &node.name;
         let Some(before) = find(old, name) else {
@@ -161,7 +161,7 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
             max_sessions,
             public_url,
             websocket,
-        } = &before;
+        } = before;
         if *address != node.address {
             changed.push(format!(
                 "node {name}: address {address} -> {}",
@@ -187,14 +187,10 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
 }
 
 fn health(old: &Health, new: &Health, changed: &mut Vec<String>) {
-    let probe = |probe: &Probe| format!("{probe:?}");
-    if old != new {
-        let what = if probe(&old.probe) == probe(&new.probe) {
-            "health"
-        } else {
-            "health.probe"
-        };
-        changed.push(what.to_owned());
+    if old.probe != new.probe {
+        changed.push("health.probe".to_owned());
+    } else if old != new {
+        changed.push("health".to_owned());
     }
 }
 

@@ -233,22 +233,13 @@ pub struct WebSocket {
     /// Paths that are WebSocket, under the rules of [`Bosh::paths`] and none of them.
     pub paths: Vec<String>,
     /// What becomes of the query of an upgrade.
-    pub query: WebSocketQuery,
+    pub query: QueryPolicy,
     /// A client that has sent nothing for this long gets a ping; 10 ms to 24 h, 60 s by default.
     pub idle: Duration,
     /// How long it has for a byte after that; 10 ms to 24 h, 20 s by default.
     pub pong: Duration,
     /// The largest frame of a client, in bytes of its payload; 1 KiB to 64 MiB, 1 MiB by default.
     pub max_frame: usize,
-}
-
-/// What becomes of the query of an upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WebSocketQuery {
-    /// It is left out.
-    Drop,
-    /// It passes.
-    Pass,
 }
 
 /// Where a node takes WebSocket.

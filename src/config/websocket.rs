@@ -6,12 +6,10 @@ use std::time::Duration;
 use super::check;
 use super::read::{Section, Value, quoted};
 use super::sections::{KIB, MIB, MOST_ENTRIES, MOST_NODES, texts};
-use super::settings::{WebSocket, WebSocketQuery, WebSocketUrl};
+use super::settings::{QueryPolicy, WebSocket, WebSocketUrl};
 
-const QUERIES: [(&str, WebSocketQuery); 2] = [
-    ("drop", WebSocketQuery::Drop),
-    ("pass", WebSocketQuery::Pass),
-];
+const QUERIES: [(&str, QueryPolicy); 2] =
+    [("drop", QueryPolicy::Drop), ("pass", QueryPolicy::Pass)];
 
 /// The least of a duration.
 const SHORTEST: Duration = Duration::from_millis(10);

@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use super::Downstream;
 use super::client::{client_address, is_secure, parent};
 use super::handler::{Extra, Response, configured_path};
-use crate::config::WebSocketQuery;
+use crate::config::QueryPolicy;
 use crate::http1::{Method, RequestHead};
-use crate::proxy::{Cause, Proxy, UpgradeRequest, Upgrading};
-use crate::upstream::Authority;
+use crate::proxy::{Cause, UpgradeRequest, Upgrading};
+use crate::upstream::{Authority, Query};
 use crate::websocket::{UpgradeFault, check_upgrade};
 
 pub(super) use tunnel::{Behind, ClientTunnel};
@@ -55,11 +55,10 @@ impl Downstream {
             }
         };
         let query = match websocket.query {
-            WebSocketQuery::Drop => "",
-            WebSocketQuery::Pass => request.query,
+            QueryPolicy::Drop => Some(Query::default()),
+            QueryPolicy::Pass => Query::new(request.query),
         };
-        let host = Authority::new(request.host).filter(|_| Proxy::takes_query(query));
-        let Some(host) = host else {
+        let (Some(host), Some(query)) = (Authority::new(request.host), query) else {
             return refuse(Cause::BadUpgrade);
         };
         if !self.cors.lets_in(head.fields) {

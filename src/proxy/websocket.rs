@@ -21,7 +21,7 @@ use super::termination_state::Phase;
 use crate::cluster::{NodeId, Placed, PlacementKey, QueryGroup};
 use crate::observe::metrics::Kind;
 use crate::observe::traces::Parent;
-use crate::upstream::{Authority, Path, Proto};
+use crate::upstream::{Authority, Path, Proto, Query};
 
 use attempt::{Opened, Try};
 pub use tunnel::{NodeEnd, NodeTunnel, Tunnel, TunnelEnd};
@@ -29,16 +29,13 @@ pub use tunnel::{NodeEnd, NodeTunnel, Tunnel, TunnelEnd};
 /// How often an upgrade is written to nodes, each time to the next one where there is one.
 const MOST_WRITES: usize = 3;
 
-/// The longest query that is passed on, in bytes: a token may stand in it.
-const MOST_QUERY: usize = 4096;
-
 /// What `downstream` knows of an upgrade, all of it checked. Its query may hold a token, so that it has
 /// no `{:?}`.
 #[expect(missing_debug_implementations, reason = "a query may hold a token")]
 #[derive(Clone, Copy)]
 pub struct UpgradeRequest<'a> {
     /// The query without its `?`; empty if there is none, or none is passed on.
-    pub query: &'a str,
+    pub query: Query<'a>,
     /// The `Host`.
     pub host: Authority<'a>,
     /// The group of the query parameter that placement looks at.
@@ -97,7 +94,7 @@ impl PendingUpgrade {
             fields = fields + "Origin: " + origin + "\r\n";
         }
         Self {
-            query: request.query.to_owned(),
+            query: request.query.as_str().to_owned(),
             placement: match request.group {
                 Some(group) => PlacementKey::Query(group),
                 None => request.client.into(),
@@ -122,27 +119,13 @@ fn is_origin(origin: &str) -> bool {
     origin.len() <= 255 && origin.bytes().all(plain)
 }
 
-/// Whether a query may be passed on to nodes: up to 4096 bytes, letters, digits and
-/// `-._~!$&'()*+,;=:@/?%[]{}|^`.
-pub(super) fn is_query(query: &str) -> bool {
-    let plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%[]{}|^".contains(&byte);
-    query.len() <= MOST_QUERY && query.bytes().all(plain)
-}
-
 impl Proxy {
-    /// Begins an upgrade. Its query must be one that may be passed on
-    /// ([`takes_query`](Self::takes_query)).
+    /// Begins an upgrade.
     pub fn upgrade(self: &Arc<Self>, request: &UpgradeRequest<'_>, parent: &Parent) -> Upgrading {
         let kind = Kind::WebSocket;
         let record = RequestRecord::new(Arc::clone(self), kind, request.client, parent);
         let pending = PendingUpgrade::new(request, record);
         Box::pin(run(Arc::clone(self), pending))
-    }
-
-    /// Whether a query may be passed on to nodes.
-    pub fn takes_query(query: &str) -> bool {
-        is_query(query)
     }
 
     /// The node for a tunnel: the one that its client's address or its room is tied to, or by placement. It
@@ -216,8 +199,9 @@ mod tests {
 
     #[test]
     fn only_plain_queries_and_origins_go_to_a_node() {
+        let is_query = |text: &str| Query::new(text).is_some();
         assert!(is_query("room=a%20b&previd=x-1_2.3~4") && is_query(""));
-        assert!(is_query(&"x".repeat(MOST_QUERY)) && !is_query(&"x".repeat(MOST_QUERY + 1)));
+        assert!(is_query(&"x".repeat(4096)) && !is_query(&"x".repeat(4097)));
         for byte in 0..=u8::MAX {
             let text = char::from(byte).to_string();
             let plain = byte.is_ascii_graphic() && !b"\"#<>\\`".contains(&byte);

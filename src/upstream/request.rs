@@ -107,6 +107,11 @@ impl<'a> Query<'a> {
         fits.then_some(Self(query))
     }
 
+    /// The query as it was given.
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+
     /// The `?` in front of it; nothing in front of an empty one.
     const fn mark(self) -> &'static [u8] {
         if self.0.is_empty() { b"" } else { b"?" }

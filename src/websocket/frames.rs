@@ -79,7 +79,7 @@ pub struct Seen {
 enum Part {
     First,
     Second,
-    /// Bytes of the length that are left, and the least length that needs so many.
+    /// The bytes of the length that are still missing, and the smallest length that this encoding may have.
     Length(u8, u32),
     /// Bytes of the mask that were read.
     Mask(u8),

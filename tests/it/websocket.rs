@@ -228,12 +228,9 @@ async fn a_query_reaches_the_node_only_where_it_may() {
     let target = "/xmpp-websocket?room=a%20b&previd=7-x_y";
     let request = upgrade("").replace("/xmpp-websocket", target);
     for (query, expected) in [
+        (bowline::config::QueryPolicy::Drop, "GET /ws HTTP/1.1\r\n"),
         (
-            bowline::config::WebSocketQuery::Drop,
-            "GET /ws HTTP/1.1\r\n",
-        ),
-        (
-            bowline::config::WebSocketQuery::Pass,
+            bowline::config::QueryPolicy::Pass,
             "GET /ws?room=a%20b&previd=7-x_y HTTP/1.1\r\n",
         ),
     ] {

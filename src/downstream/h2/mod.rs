@@ -60,7 +60,7 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// How long it then has to answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client has to end a connection that it was told the end of, once nothing is asked on it.
+/// How long a client has to close a connection after GOAWAY, once no request is under way.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Serves HTTP/2 over `io`, of which `early` was read before. Returns when the connection is served by a
@@ -119,7 +119,7 @@ struct Connection {
     fresh: bool,
     /// The wait for the next request, where none is under way.
     idle: Option<Idle>,
-    /// The client was told that the connection ends.
+    /// GOAWAY was sent.
     leaving: bool,
     /// When nothing was asked any more after that.
     left: Option<Instant>,
@@ -215,7 +215,7 @@ impl Connection {
         }
     }
 
-    /// Whether the client is told now that the connection ends.
+    /// Whether it is time to send GOAWAY.
     fn leaves(&mut self, context: &mut Context<'_>) -> bool {
         if self.leaving {
             return false;

@@ -16,8 +16,7 @@ fn hold(_: &Arc<Proxy>, _: &BoshRequest<'_>) -> Handled {
 
 /// The client's end of a connection whose requests are held without an end.
 fn connect() -> Pipe {
-    let downstream =
-        Arc::into_inner(Downstream::for_tests()).expect("it is shared with nobody yet");
+    let downstream = Arc::into_inner(Downstream::for_tests()).expect("this is the only reference");
     let downstream = Arc::new(downstream.with_handler(hold));
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let counted = Counted::for_tests(&downstream, peer);

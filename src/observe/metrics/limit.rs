@@ -15,7 +15,7 @@ impl Limit {
     /// The used part, 0 to 1.
     #[allow(
         clippy::cast_precision_loss,
-        reason = "nobody cares for the last digit of a part"
+        reason = "a share needs no exact last digit"
     )]
     pub fn part(&self) -> f64 {
         if self.most > 0 {

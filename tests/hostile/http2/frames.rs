@@ -85,7 +85,7 @@ pub(crate) fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8
     block
 }
 
-/// An integer with a prefix of so many bits (RFC 7541 §5.1).
+/// An integer with a prefix of `bits` bits (RFC 7541 §5.1).
 fn integer(mut value: usize, bits: u32, into: &mut Vec<u8>) {
     let most = (1 << bits) - 1;
     if value < most {
@@ -137,7 +137,7 @@ impl Frames {
         self.write(&frame(kind, flags, stream, payload)).await;
     }
 
-    /// A head, in as many frames as it needs.
+    /// A head, split into frames of the largest size.
     pub(crate) async fn head(&mut self, stream: u32, block: &[u8], ended: bool) {
         let mut parts = block.chunks(MAX_FRAME).peekable();
         let mut kind = HEADERS;
@@ -157,7 +157,7 @@ impl Frames {
         self.write(&bytes).await;
     }
 
-    /// A body, in as many frames as it needs, as the windows let them through, and as long as it is
+    /// A body, split into frames, as the windows let them through, and as long as it is
     /// wanted.
     pub(crate) async fn body(&mut self, stream: u32, body: &[u8], ended: bool) {
         let mut left = body;

@@ -285,7 +285,7 @@ pub(super) fn requests() -> Vec<Case> {
     ]
 }
 
-/// A request with a field of so many KiB, in as many frames as it needs.
+/// A request with a field of this size in KiB, split into frames.
 fn oversized(kib: usize) -> Vec<u8> {
     let value = "y".repeat(kib * 1024);
     let mut fields: Vec<(&str, &str)> = GET.to_vec();
