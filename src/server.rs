@@ -5,23 +5,24 @@
 //! it was accepted. Probes, sweeping and the admin listener run on the caller's runtime.
 
 mod error;
+mod listeners;
+mod workers;
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Notify, mpsc, oneshot};
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::admin::{self, AccessControl, AdminState, ReloadRequest};
-use crate::cluster::{Cluster, TooManyNodes};
-use crate::config::{Release, Reload, Settings};
+use crate::cluster::Cluster;
+use crate::config::{Log, Release, Reload, Settings};
 use crate::digest;
-use crate::downstream::{self, Downstream, Drain, Listener};
+use crate::downstream::{self, Downstream, Drain};
 use crate::health::{self, Probes};
 use crate::limits::Files;
 use crate::observe::log;
@@ -30,10 +31,9 @@ use crate::proxy::Proxy;
 use crate::snapshot::{Moment, Store};
 use crate::tls::Certificates;
 
-pub use error::StartError;
-
-/// Connections that the kernel keeps for a listener until they are accepted.
-const BACKLOG: i32 = 4096;
+pub use error::{BindError, ReloadError, StartError};
+use listeners::{Listeners, bind};
+use workers::Workers;
 
 /// How often expired sessions are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -44,35 +44,26 @@ const RELOADS_WAITING: usize = 8;
 /// How long connections that are cut may take to end.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
 
-/// What is heard of a worker.
-#[derive(Debug)]
-struct Worker {
-    /// It serves nobody any more.
-    drained: oneshot::Receiver<()>,
-    /// Its thread has nothing left.
-    gone: oneshot::Receiver<()>,
-}
-
 /// A running balancer. Dropping it cuts everything at once; [`Server::drain`] ends it in order.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    listeners: Mutex<Listeners>,
+    /// What serves newcomers, and was in force at the last reload.
+    downstream: Arc<ArcSwap<Downstream>>,
+    files: Files,
     admin_address: Option<SocketAddr>,
     proxy: Arc<Proxy>,
     drain: Arc<Drain>,
     admin: Arc<AdminState>,
     cut: Arc<Notify>,
     certificates: Certificates,
-    workers: Vec<Worker>,
+    workers: Workers,
     background: Vec<JoinHandle<()>>,
     probes: Probes,
     snapshot: Option<Arc<Store>>,
     /// The settings in force.
     settings: Mutex<Settings>,
     reloads: Option<mpsc::Receiver<ReloadRequest>>,
-    notice: Duration,
-    deadline: Duration,
-    release: Release,
 }
 
 impl Server {
@@ -87,16 +78,15 @@ impl Server {
     /// Outside of a tokio runtime.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         let certificates = Certificates::load(&settings.listen).map_err(StartError::Tls)?;
-        let mut listeners = Vec::new();
-        for listen in &settings.listen {
-            listeners.push(bind(listen.address)?);
-        }
+        let mut listeners = Listeners::default();
+        let prepared = listeners.prepare(&settings.listen, settings.threads);
+        let prepared = prepared.map_err(StartError::Bind)?;
         let admin_listener = settings
             .admin
             .as_ref()
             .map(|admin| bind(admin.address))
-            .transpose()?;
-        let addresses = addresses_of(&listeners)?;
+            .transpose()
+            .map_err(StartError::Bind)?;
         let access = settings.admin.as_ref().map(AccessControl::load).transpose();
         let access = access.map_err(StartError::Token)?.unwrap_or_default();
 
@@ -121,7 +111,7 @@ impl Server {
             Arc::clone(&drain),
             *files,
         );
-        let downstream = Arc::new(downstream);
+        let downstream = Arc::new(ArcSwap::from_pointee(downstream));
         let cut = Arc::new(Notify::new());
         let tables = Arc::clone(&proxy);
         let measure = move || {
@@ -157,24 +147,22 @@ impl Server {
             background.push(tokio::spawn(admin::watch(Arc::clone(&admin))));
             background.push(serve_admin(listener, Arc::clone(&admin))?);
         }
-        let listeners: Vec<_> = (settings.listen.iter().cloned())
-            .zip(certificates.acceptors())
-            .map(|(listen, acceptor)| {
-                let listener = Listener::new(Arc::clone(&downstream), listen);
-                Arc::new(listener.with_tls(acceptor))
-            })
-            .zip(listeners)
-            .collect();
-        let workers = start_workers(settings.threads, &listeners, &cut)?;
+        let workers = Workers::start(settings.threads, &cut, &drain)?;
         let probes = health::start(&cluster, settings, &proxy.metrics);
-        for address in &addresses {
-            info!(%address, nodes = settings.nodes.len(), threads = settings.threads, "listening");
-        }
+        let prepared = prepared.with_tls(certificates.acceptors());
+        listeners.apply(prepared, (&downstream.load_full(), false), &workers);
+        info!(
+            nodes = settings.nodes.len(),
+            threads = settings.threads,
+            "serving clients"
+        );
         if let Some(address) = admin_address {
             info!(%address, "admin listening");
         }
         Ok(Self {
-            addresses,
+            listeners: Mutex::new(listeners),
+            downstream,
+            files: *files,
             admin_address,
             proxy,
             drain,
@@ -187,15 +175,12 @@ impl Server {
             snapshot,
             settings: Mutex::new(configured),
             reloads: Some(asked),
-            notice: settings.timeouts.drain_notice,
-            deadline: settings.timeouts.drain,
-            release: settings.upstream.release,
         })
     }
 
     /// Where clients are served, with the ports that port 0 became.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        lock(&self.listeners).addresses()
     }
 
     /// Where the admin listener is, if there is one.
@@ -217,21 +202,51 @@ impl Server {
     /// restart.
     ///
     /// # Errors
-    /// [`TooManyNodes`]; then nothing has changed.
-    pub fn reload(&self, new: &Settings) -> Result<Reload, TooManyNodes> {
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+    /// [`ReloadError`]; then nothing has changed.
+    pub fn reload(&self, new: &Settings) -> Result<Reload, ReloadError> {
+        let mut settings = lock(&self.settings);
+        let mut listeners = lock(&self.listeners);
         let step = Reload::new(&settings, new);
         let proxy = &self.proxy;
+        // All that can fail comes first.
+        let acceptors = self.certificates.prepare(&step.settings.listen);
+        let acceptors = acceptors.map_err(ReloadError::Tls)?;
+        let prepared = listeners.prepare(&step.settings.listen, step.settings.threads);
+        let prepared = prepared.map_err(ReloadError::Bind)?;
+        let replaced = proxy.cluster.replace(&step.settings, &proxy.metrics);
+        replaced.map_err(ReloadError::Nodes)?;
+
         let old = std::mem::replace(&mut *settings, step.settings.clone());
-        if let Err(error) = proxy.cluster.replace(&step.settings, &proxy.metrics) {
-            *settings = old;
-            return Err(error);
+        let fitted = fit(&step.settings, self.files);
+        proxy.configure(&fitted);
+        if step.limits {
+            proxy.limit(&fitted);
         }
-        proxy.configure(&step.settings);
+        if step.client_side {
+            self.exchange_downstream(fitted);
+        }
+        self.certificates.replace(acceptors.clone());
+        self.certificates.show(&proxy.metrics);
+        let downstream = self.downstream.load_full();
+        let prepared = prepared.with_tls(acceptors);
+        listeners.apply(prepared, (&downstream, step.client_side), &self.workers);
         if old.health != step.settings.health {
             self.probes.configure(&step.settings);
         }
         Ok(step)
+    }
+
+    /// Serves newcomers by these settings. Connections of the others end with their next answer.
+    fn exchange_downstream(&self, settings: Settings) {
+        let old = self.downstream.load_full();
+        old.set_limits(&settings.limits);
+        self.downstream.store(Arc::new(old.with_settings(settings)));
+        old.retire();
+    }
+
+    /// The settings of the log in force.
+    pub fn log_settings(&self) -> Log {
+        lock(&self.settings).log.clone()
     }
 
     /// The admin listener's requests for a reload, to be answered by what called [`Server::start`]. Without
@@ -251,15 +266,8 @@ impl Server {
         let Self {
             workers, probes, ..
         } = self;
-        let worker = async {
-            for worker in workers {
-                if (&mut worker.drained).await.is_err() {
-                    return;
-                }
-            }
-        };
         tokio::select! {
-            () = worker => {}
+            () = workers.broken() => {}
             () = probes.broken() => {}
         }
     }
@@ -270,17 +278,18 @@ impl Server {
     /// have ended. Everything else is answered. Says how many client connections were cut at the
     /// deadline.
     pub async fn drain(mut self) -> i64 {
+        let (times, release) = {
+            let settings = lock(&self.settings);
+            (settings.timeouts.clone(), settings.upstream.release)
+        };
         self.admin.begin_drain();
-        info!(notice = ?self.notice, deadline = ?self.deadline, "draining");
-        sleep(self.notice).await;
+        info!(notice = ?times.drain_notice, deadline = ?times.drain, "draining");
+        sleep(times.drain_notice).await;
         self.drain.begin();
-        if self.release == Release::HalfClose {
+        if release == Release::HalfClose {
             self.proxy.release();
         }
-        let workers = std::mem::take(&mut self.workers).into_iter();
-        let (drained, gone): (Vec<_>, Vec<_>) =
-            workers.map(|worker| (worker.drained, worker.gone)).unzip();
-        let in_time = timeout(self.deadline, all(drained)).await.is_ok();
+        let in_time = timeout(times.drain, self.workers.drained()).await.is_ok();
         let cut = self.proxy.metrics.connections.get();
         if in_time {
             info!(released = self.proxy.released(), "drained");
@@ -288,7 +297,7 @@ impl Server {
             warn!(connections = cut, "drain deadline: connections are cut");
             self.cut();
             // Each request that is cut gets its line in the log.
-            let _ = timeout(CUT_WITHIN, all(gone)).await;
+            let _ = timeout(CUT_WITHIN, self.workers.gone()).await;
         }
         if let Some(store) = self.snapshot.take() {
             let proxy = Arc::clone(&self.proxy);
@@ -316,11 +325,8 @@ impl Drop for Server {
     }
 }
 
-/// Waits for all of these. An error is a worker that died; it holds nothing any more either.
-async fn all(signs: Vec<oneshot::Receiver<()>>) {
-    for sign in signs {
-        let _ = sign.await;
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Raises the limit of open files as far as it may be, and lowers `limits.connections` to what fits.
@@ -330,6 +336,11 @@ fn fit_files(settings: &Settings) -> (Settings, Files) {
         settings.threads,
         settings.listen.len(),
     );
+    (fit(settings, files), files)
+}
+
+/// Lowers `limits.connections` to what fits.
+fn fit(settings: &Settings, files: Files) -> Settings {
     let mut settings = settings.clone();
     let wanted = settings.limits.connections;
     let fit = files.connections();
@@ -344,34 +355,7 @@ fn fit_files(settings: &Settings) -> (Settings, Files) {
     } else {
         info!(open_files = files.limit(), connections = wanted, "limits");
     }
-    (settings, files)
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        // A restart must not wait for the old process's connections to be forgotten.
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(TcpListener::from(socket))
-    };
-    bound().map_err(|source| StartError::Bind { address, source })
-}
-
-fn addresses_of(listeners: &[TcpListener]) -> Result<Vec<SocketAddr>, StartError> {
-    listeners
-        .iter()
-        .map(|one| one.local_addr().map_err(StartError::Worker))
-        .collect()
+    settings
 }
 
 /// Writes the snapshot again and again. Never returns.
@@ -403,66 +387,4 @@ fn serve_admin(
         state,
         std::future::pending(),
     )))
-}
-
-/// Starts the worker threads. Each accepts from every listener; the kernel wakes whoever is free.
-fn start_workers(
-    threads: usize,
-    listeners: &[(Arc<Listener>, TcpListener)],
-    cut: &Arc<Notify>,
-) -> Result<Vec<Worker>, StartError> {
-    let mut workers = Vec::new();
-    for number in 0..threads {
-        let own = listeners
-            .iter()
-            .map(|(listener, socket)| Ok((Arc::clone(listener), socket.try_clone()?)))
-            .collect::<io::Result<Vec<_>>>();
-        let own = own.map_err(StartError::Worker)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(StartError::Worker)?;
-        let (drained, on_drained) = oneshot::channel();
-        let (gone, on_gone) = oneshot::channel();
-        let cut = Arc::clone(cut);
-        std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || {
-                runtime.block_on(work(own, &cut, drained));
-                drop(runtime);
-                // Nobody may be waiting any more.
-                let _ = gone.send(());
-            })
-            .map_err(StartError::Worker)?;
-        workers.push(Worker {
-            drained: on_drained,
-            gone: on_gone,
-        });
-    }
-    Ok(workers)
-}
-
-/// Serves clients until the drain is complete, and stays until everything is cut: a session's
-/// connections to its node belong to the runtime that opened them, whichever uses them.
-async fn work(
-    listeners: Vec<(Arc<Listener>, TcpListener)>,
-    cut: &Notify,
-    drained: oneshot::Sender<()>,
-) {
-    let mut cut = std::pin::pin!(cut.notified());
-    let mut accepting = tokio::task::JoinSet::new();
-    for (listener, socket) in listeners {
-        match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => drop(accepting.spawn(downstream::accept(listener, socket))),
-            Err(error) => warn!(%error, "a worker cannot watch its listener"),
-        }
-    }
-    let accepted = async { while accepting.join_next().await.is_some() {} };
-    tokio::select! {
-        () = cut.as_mut() => return,
-        () = accepted => {}
-    }
-    // Nobody may be waiting any more.
-    let _ = drained.send(());
-    cut.await;
 }

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, JsonFields};
+use tracing_subscriber::reload;
 
 use super::line::Formatter;
 use crate::config::{AccessLog, Log, LogFormat};
@@ -44,24 +45,55 @@ pub enum LoggingError {
     System(io::Error),
 }
 
-/// Starts the process's log. What is returned is to be kept until the end: dropping it waits a
-/// moment until everything is written.
+/// The process's log. It is to be kept until the end: dropping it waits a moment until everything is
+/// written.
+pub struct Logging {
+    _flush: Flush,
+    variable: Option<String>,
+    exchange: Exchange,
+}
+
+/// Puts another filter in place of the one in force.
+type Exchange = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+impl fmt::Debug for Logging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logging").finish_non_exhaustive()
+    }
+}
+
+impl Logging {
+    /// Takes the filter of these settings, unless `RUST_LOG` overrides it.
+    ///
+    /// # Errors
+    /// If the filter cannot be read; then the one in force stays.
+    pub fn reload(&self, log: &Log) -> Result<(), LoggingError> {
+        let filter = filter(self.variable.clone(), log)?;
+        (self.exchange)(filter).map_err(|error| LoggingError::System(io::Error::other(error)))
+    }
+}
+
+/// Starts the process's log.
 ///
 /// # Errors
 /// If `RUST_LOG` or the filter cannot be read, if the process already has a log, or if the system
 /// has no thread for it.
-pub fn init(log: &Log) -> Result<Flush, LoggingError> {
+pub fn init(log: &Log) -> Result<Logging, LoggingError> {
     let variable = env::var_os(VARIABLE).map(|value| value.to_string_lossy().into_owned());
-    let filter = filter(variable, log)?;
+    let filter = filter(variable.clone(), log)?;
     let colours = io::stderr().is_terminal();
     // A descriptor of its own: whoever writes to `io::stderr` holds a lock, and a pipe that nobody
     // reads must not hold up whoever comes after.
     let out = io::stderr().as_fd().try_clone_to_owned();
     let out = File::from(out.map_err(LoggingError::System)?);
     let (lines, flush) = log::start(out).map_err(LoggingError::System)?;
-    let dispatch = dispatch(log.format, filter, colours, lines);
+    let (dispatch, exchange) = dispatch(log.format, filter, colours, lines);
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| LoggingError::Started)?;
-    Ok(flush)
+    Ok(Logging {
+        _flush: flush,
+        variable,
+        exchange,
+    })
 }
 
 fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError> {
@@ -90,7 +122,7 @@ fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError
         })
 }
 
-fn dispatch<W>(form: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> Dispatch
+fn dispatch<W>(form: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> (Dispatch, Exchange)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -102,13 +134,19 @@ where
     match form {
         LogFormat::Text => {
             let formatter = Formatter::text(format::format().with_ansi(colours));
-            let lines = lines.with_ansi(colours);
-            lines.event_format(formatter).finish().into()
+            let lines = lines.with_ansi(colours).event_format(formatter);
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            let exchange = Box::new(move |filter| handle.reload(filter));
+            (lines.finish().into(), exchange)
         }
         LogFormat::Json => {
             let formatter = Formatter::json(format::format().json().flatten_event(true));
             let lines = lines.fmt_fields(JsonFields::new()).with_ansi(false);
-            lines.event_format(formatter).finish().into()
+            let lines = lines.event_format(formatter).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let exchange = Box::new(move |filter| handle.reload(filter));
+            (lines.finish().into(), exchange)
         }
     }
 }
@@ -172,7 +210,7 @@ mod tests {
         let lines = Lines::default();
         let filter = filter(variable.map(str::to_owned), log).expect("a good filter");
         let writer = lines.clone();
-        let dispatch = dispatch(log.format, filter, false, move || writer.clone());
+        let (dispatch, _) = dispatch(log.format, filter, false, move || writer.clone());
         tracing::dispatcher::with_default(&dispatch, || {
             tracing::info!(node = "t1", "node is up");
             tracing::debug!("detail");
@@ -198,6 +236,32 @@ mod tests {
             let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
             assert!(value.get("message").is_some(), "{line}");
         }
+    }
+
+    #[test]
+    fn another_filter_applies_at_once() {
+        let lines = Lines::default();
+        let file = log(LogFormat::Text, "info");
+        let writer = lines.clone();
+        let first = filter(None, &file).expect("a good filter");
+        let (dispatch, exchange) = dispatch(file.format, first, false, move || writer.clone());
+        let count = || {
+            lines
+                .0
+                .lock()
+                .expect("no panic held it")
+                .split(|b| *b == b'\n')
+                .count()
+                - 1
+        };
+        tracing::dispatcher::with_default(&dispatch, || {
+            for (text, expected) in [("debug", 1), ("error", 1), ("info,bowline=debug", 2)] {
+                exchange(filter(None, &log(LogFormat::Text, text)).expect("a good filter"))
+                    .expect("the log is there");
+                tracing::debug!("detail");
+                assert_eq!(count(), expected, "{text}");
+            }
+        });
     }
 
     #[test]

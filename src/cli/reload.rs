@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ask::{AskError, Whom, ask};
+use super::logging::Logging;
 use super::{complain, exit};
 use crate::config::{self, Reload, Settings, one_line};
 use crate::server::Server;
@@ -22,20 +23,38 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What is wrong with the configuration; then nothing has changed.
-pub(super) fn apply(server: &Server, file: &Path, text: Option<&str>) -> Result<Reload, String> {
+pub(super) fn apply(
+    server: &Server,
+    logging: &Logging,
+    file: &Path,
+    text: Option<&str>,
+) -> Result<Reload, String> {
     let settings = match text {
         Some(text) => config::parse(text, "the request"),
         None => config::load(file),
     };
     let outcome = settings
         .map_err(|errors| errors.to_string())
-        .and_then(|settings| apply_settings(server, &settings));
+        .and_then(|settings| apply_settings(server, logging, &settings));
     server.reloaded(&outcome);
     outcome
 }
 
-fn apply_settings(server: &Server, settings: &Settings) -> Result<Reload, String> {
-    server.reload(settings).map_err(|error| error.to_string())
+fn apply_settings(
+    server: &Server,
+    logging: &Logging,
+    settings: &Settings,
+) -> Result<Reload, String> {
+    let before = server.log_settings();
+    // First, since the lines on requests depend on it.
+    logging
+        .reload(&settings.log)
+        .map_err(|error| error.to_string())?;
+    server.reload(settings).map_err(|error| {
+        // It was in force a moment ago.
+        let _ = logging.reload(&before);
+        error.to_string()
+    })
 }
 
 /// Notices when the content of the file changes. Follows symbolic links, and so notices when Kubernetes

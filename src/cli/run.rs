@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tracing::{error, info, warn};
 
-use super::logging::{self, LoggingError};
+use super::logging::{self, Logging, LoggingError};
 use super::reload::{FileWatch, apply};
 use super::{complain, exit, notify, refuse};
 use crate::admin::ReloadRequest;
@@ -24,8 +24,8 @@ pub fn run(config: &Path) -> ExitCode {
         Err(errors) => return refuse(&errors),
     };
     // Until the end: its end writes what still waits.
-    let _flush = match logging::init(&settings.log) {
-        Ok(flush) => flush,
+    let logging = match logging::init(&settings.log) {
+        Ok(logging) => logging,
         Err(error) => {
             complain(&error);
             return match error {
@@ -35,7 +35,7 @@ pub fn run(config: &Path) -> ExitCode {
             };
         }
     };
-    super::block_on(serve(settings, config))
+    super::block_on(serve(settings, config, &logging))
 }
 
 /// The signals that end the process.
@@ -88,7 +88,7 @@ fn warn_of_root(settings: &Settings) {
 
 /// Serves until the first signal, then drains; a second one ends the draining. `SIGHUP` and the admin
 /// listener reload the configuration.
-async fn serve(settings: Settings, file: &Path) -> ExitCode {
+async fn serve(settings: Settings, file: &Path, logging: &Logging) -> ExitCode {
     let signals = Ending::new().and_then(|ending| Ok((ending, signal(SignalKind::hangup())?)));
     let (mut ending, mut hangups) = match signals {
         Ok(signals) => signals,
@@ -104,7 +104,7 @@ async fn serve(settings: Settings, file: &Path) -> ExitCode {
             error!("{error}");
             return match error {
                 StartError::Token(_) | StartError::Tls(_) => exit::CONFIG.into(),
-                StartError::Bind { .. } | StartError::Worker(_) | StartError::Traces(_) => {
+                StartError::Bind(_) | StartError::Worker(_) | StartError::Traces(_) => {
                     exit::OS.into()
                 }
             };
@@ -126,14 +126,14 @@ async fn serve(settings: Settings, file: &Path) -> ExitCode {
             _ = hangups.recv() => {
                 notify::reloading();
                 // The log says how it ended.
-                let _ = apply(&server, file, None);
+                let _ = apply(&server, logging, file, None);
                 notify::ready();
             }
             () = watch.changed() => {
-                let _ = apply(&server, file, None);
+                let _ = apply(&server, logging, file, None);
             }
             request = next(&mut requests) => {
-                let outcome = apply(&server, file, request.text.as_deref());
+                let outcome = apply(&server, logging, file, request.text.as_deref());
                 // The asker may have gone.
                 let _ = request.reply.send(outcome);
             }

@@ -1,6 +1,8 @@
 //! What a new configuration changes in a running balancer, and what of it waits for a restart.
 
-use super::settings::{Bosh, Health, NodeSettings, Placement, Settings, Timeouts, Upstream};
+use super::settings::{
+    Bosh, Health, Limits, Listen, Log, NodeSettings, Placement, Settings, Timeouts, Upstream,
+};
 
 /// The step from one configuration to another.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +13,10 @@ pub struct Reload {
     pub changed: Vec<String>,
     /// The keys that differ and wait for a restart.
     pub needs_restart: Vec<&'static str>,
+    /// Connections with clients are served by other settings from now on.
+    pub client_side: bool,
+    /// The limits change, or who is exempt from those of one client.
+    pub limits: bool,
 }
 
 impl Reload {
@@ -20,6 +26,8 @@ impl Reload {
             settings: new.clone(),
             changed: Vec::new(),
             needs_restart: Vec::new(),
+            client_side: false,
+            limits: old.limits != new.limits || old.trusted_proxies != new.trusted_proxies,
         };
         macro_rules! waits {
             ($($key:literal: $($field:ident).+;)+) => {$(
@@ -33,6 +41,14 @@ impl Reload {
             ($($key:literal: $($field:ident).+;)+) => {$(
                 if old.$($field).+ != new.$($field).+ {
                     step.changed.push($key.to_owned());
+                }
+            )+};
+        }
+        macro_rules! client_side {
+            ($($key:literal: $($field:ident).+;)+) => {$(
+                if old.$($field).+ != new.$($field).+ {
+                    step.changed.push($key.to_owned());
+                    step.client_side = true;
                 }
             )+};
         }
@@ -66,7 +82,20 @@ impl Reload {
                     release: _,
                 },
             admin: _,
-            limits: _,
+            limits:
+                Limits {
+                    connections: _,
+                    handshakes: _,
+                    connections_per_client: _,
+                    streams: _,
+                    body_memory: _,
+                    sessions: _,
+                    creations_per_client: _,
+                    creations_burst: _,
+                    unknown_sids_per_second: _,
+                    unknown_sids_per_client: _,
+                    exempt: _,
+                },
             timeouts:
                 Timeouts {
                     head: _,
@@ -77,7 +106,13 @@ impl Reload {
                     drain_notice: _,
                     drain: _,
                 },
-            log: _,
+            log:
+                Log {
+                    format: _,
+                    filter: _,
+                    access: _,
+                    session_key: _,
+                },
             reload_on_change: _,
             snapshot: _,
             traces: _,
@@ -100,30 +135,47 @@ impl Reload {
             "upstream.connecting": upstream.connecting;
             "upstream.connects_per_second": upstream.connects_per_second;
             "timeouts.connect": timeouts.connect;
+            "timeouts.drain_notice": timeouts.drain_notice;
+            "timeouts.drain": timeouts.drain;
+            "log.filter": log.filter;
+            "log.access": log.access;
+            "reload_on_change": reload_on_change;
         }
-        waits! {
-            "listen": listen;
+        step.client_side |= listeners(&old.listen, &new.listen, &mut step.changed);
+        client_side! {
             "bosh.paths": bosh.paths;
             "bosh.max_body": bosh.max_body;
             "bosh.query": bosh.query;
             "bosh.answer_headers": bosh.answer_headers;
-            "affinity": affinity;
-            "affinity_ttl": affinity_ttl;
             "trusted_proxies": trusted_proxies;
             "cors": cors;
             "node_list": node_list;
             "websocket": websocket;
             "upstream.release": upstream.release;
-            "admin": admin;
-            "limits": limits;
+            "limits.connections": limits.connections;
+            "limits.handshakes": limits.handshakes;
+            "limits.connections_per_client": limits.connections_per_client;
+            "limits.streams": limits.streams;
+            "limits.body_memory": limits.body_memory;
+            "limits.exempt": limits.exempt;
             "timeouts.head": timeouts.head;
             "timeouts.body": timeouts.body;
             "timeouts.write_stall": timeouts.write_stall;
             "timeouts.idle": timeouts.idle;
-            "timeouts.drain_notice": timeouts.drain_notice;
-            "timeouts.drain": timeouts.drain;
-            "log": log;
-            "reload_on_change": reload_on_change;
+        }
+        live! {
+            "limits.sessions": limits.sessions;
+            "limits.creations_per_client": limits.creations_per_client;
+            "limits.creations_burst": limits.creations_burst;
+            "limits.unknown_sids_per_second": limits.unknown_sids_per_second;
+            "limits.unknown_sids_per_client": limits.unknown_sids_per_client;
+        }
+        waits! {
+            "affinity": affinity;
+            "affinity_ttl": affinity_ttl;
+            "admin": admin;
+            "log.format": log.format;
+            "log.session_key": log.session_key;
             "snapshot": snapshot;
             "traces": traces;
             "threads": threads;
@@ -186,6 +238,29 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
     changed.extend(left.map(|node| format!("node {} leaves", node.name)));
 }
 
+/// Says whether those that are open change, or close.
+fn listeners(old: &[Listen], new: &[Listen], changed: &mut Vec<String>) -> bool {
+    let mut differ = false;
+    for listen in new {
+        let address = listen.address;
+        match old.iter().find(|one| one.address == address) {
+            None => changed.push(format!("listener {address} opens")),
+            Some(before) if before != listen => {
+                differ = true;
+                changed.push(format!("listener {address}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for closed in old {
+        if new.iter().all(|one| one.address != closed.address) {
+            differ = true;
+            changed.push(format!("listener {} closes", closed.address));
+        }
+    }
+    differ
+}
+
 fn health(old: &Health, new: &Health, changed: &mut Vec<String>) {
     if old.probe != new.probe {
         changed.push("health.probe".to_owned());
@@ -244,12 +319,12 @@ mod tests {
     fn what_waits_for_a_restart_keeps_its_value() {
         let mut new = settings();
         new.threads += 1;
-        new.timeouts.head = Duration::from_secs(3);
+        new.affinity_ttl = Duration::from_secs(3);
         new.timeouts.connect = Duration::from_secs(3);
         let step = Reload::new(&settings(), &new);
         assert_eq!(
             step.words(),
-            "timeouts.connect; needs a restart: timeouts.head, threads"
+            "timeouts.connect; needs a restart: affinity_ttl, threads"
         );
         let mut expected = settings();
         expected.timeouts.connect = Duration::from_secs(3);
@@ -258,7 +333,7 @@ mod tests {
         let again = Reload::new(&step.settings, &new);
         assert_eq!(
             again.words(),
-            "nothing changes; needs a restart: timeouts.head, threads"
+            "nothing changes; needs a restart: affinity_ttl, threads"
         );
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub(super) struct BodyBudget {
     /// In bytes.
-    most: usize,
+    most: AtomicUsize,
     used: AtomicUsize,
 }
 
@@ -27,9 +27,14 @@ impl BodyBudget {
     /// The bytes that are reserved.
     pub(super) const fn new(most: usize) -> Self {
         Self {
-            most,
+            most: AtomicUsize::new(most),
             used: AtomicUsize::new(0),
         }
+    }
+
+    /// Sets how many bytes may be reserved from now on.
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// A body that has taken nothing yet.
@@ -51,7 +56,7 @@ impl Share {
     pub(super) fn grow(&mut self, bytes: usize) -> Result<(), UsedUp> {
         self.bytes += bytes;
         let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.budget.most {
+        if before + bytes > self.budget.most.load(Ordering::Relaxed) {
             return Err(UsedUp);
         }
         Ok(())

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::Downstream;
 use super::h1::Connection;
 use super::io::Io;
+use super::listener_slot::ListenerSlot;
 use super::opening;
 use crate::config::{Listen, Release};
 use crate::limits;
@@ -102,29 +103,34 @@ impl Listener {
     }
 }
 
-/// Accepts connections until the drain begins, or with `upstream.release: keep` until the last
+/// Accepts connections until the slot is closed or the drain begins, or with `upstream.release: keep` until the last
 /// connection has ended. Then waits until that has happened.
 ///
 /// At `limits.connections` accepting rests until a connection ends; the kernel's queue holds
 /// newcomers meanwhile.
-pub async fn accept(listener: Arc<Listener>, socket: TcpListener) {
+pub async fn accept(slot: Arc<ListenerSlot>, socket: TcpListener) {
     // Each connection holds a sender; the channel ends with the last of them.
     let (alive, mut all_over) = mpsc::channel(1);
-    let downstream = listener.downstream();
     let mut door = Door {
-        listener: &listener,
+        slot: &slot,
         socket,
         failing: false,
         near: false,
     };
-    loop {
+    let drain = Arc::clone(&slot.listener().downstream().drain);
+    let closed = loop {
         let accepted = tokio::select! {
-            () = downstream.drain.begun() => break,
+            () = drain.begun() => break false,
+            () = slot.closed() => break true,
             accepted = door.next() => accepted,
         };
         door.admit(accepted, &alive).await;
-    }
-    match downstream.settings.upstream.release {
+    };
+    let release = match closed {
+        true => Release::HalfClose,
+        false => slot.listener().downstream().settings.upstream.release,
+    };
+    match release {
         Release::HalfClose => {
             door.admit_waiting(&alive).await;
             drop(alive);
@@ -152,7 +158,7 @@ type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
 
 /// A listener, and how it fared last.
 struct Door<'a> {
-    listener: &'a Arc<Listener>,
+    slot: &'a ListenerSlot,
     socket: TcpListener,
     /// The last accept failed.
     failing: bool,
@@ -163,18 +169,21 @@ struct Door<'a> {
 impl Door<'_> {
     /// The next connection, when there is a place for it.
     async fn next(&self) -> io::Result<Accepted> {
-        accept_one(self.listener.downstream(), &self.socket, self.near).await
+        let listener = self.slot.listener();
+        accept_one(listener.downstream(), &self.socket, self.near).await
     }
 
     /// Serves a connection, or rests after an error.
     async fn admit(&mut self, accepted: io::Result<Accepted>, alive: &mpsc::Sender<()>) {
-        let downstream = self.listener.downstream();
+        // The settings may have changed during the accept.
+        let listener = self.slot.listener();
+        let downstream = listener.downstream();
         match accepted {
             Ok(accepted) => {
                 self.failing = false;
                 self.near =
                     accepted.0.as_raw_fd() >= downstream.files.ceiling().saturating_sub(NEAR);
-                serve(self.listener, accepted, alive);
+                serve(&listener, accepted, alive);
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
@@ -190,11 +199,12 @@ impl Door<'_> {
         // Lets the runtime see what has come.
         tokio::task::yield_now().await;
         let look = |context: &mut Context<'_>| Poll::Ready(self.socket.poll_accept(context));
-        while let Ok(place) = Arc::clone(&self.listener.downstream().places).try_acquire_owned() {
+        let listener = self.slot.listener();
+        while let Ok(place) = Arc::clone(&listener.downstream().places).try_acquire_owned() {
             let Poll::Ready(Ok((stream, peer))) = std::future::poll_fn(look).await else {
                 return;
             };
-            serve(self.listener, (stream, peer, place), alive);
+            serve(&listener, (stream, peer, place), alive);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -83,12 +84,15 @@ impl Downstream {
 }
 
 /// Gives up idle connections whenever places or open files are short. Never returns.
-pub async fn relieve(downstream: Arc<Downstream>) {
-    let shedding = &downstream.load_shedding;
+pub async fn relieve(current: Arc<ArcSwap<Downstream>>) {
+    // All of them share it.
+    let shedding = Arc::clone(&current.load().load_shedding);
     loop {
         shedding.noticed.notified().await;
+        let mut downstream = current.load_full();
         let (mut age, mut calm) = (downstream.settings.timeouts.idle, 0);
         while calm < CALM {
+            downstream = current.load_full();
             let no_files = shedding.no_files.swap(false, Ordering::Relaxed);
             if !no_files && !downstream.is_crowded() {
                 calm += 1;

@@ -40,6 +40,15 @@ impl Clients {
         }
     }
 
+    /// The same clients with the exemptions of other settings: what the tables know them by stays.
+    #[must_use]
+    pub fn with_settings(&self, settings: &Settings) -> Self {
+        Self {
+            hasher: self.hasher.clone(),
+            ..Self::new(settings)
+        }
+    }
+
     /// The client with this address.
     pub fn client(&self, address: IpAddr) -> Client {
         let address = address.to_canonical();

@@ -1,6 +1,7 @@
 //! How many connections each client has open.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -12,7 +13,7 @@ use super::Client;
 #[derive(Debug)]
 pub struct Connections {
     open: DashMap<u64, usize, ahash::RandomState>,
-    most: usize,
+    most: AtomicUsize,
 }
 
 /// A connection of a client that is counted until this is dropped.
@@ -24,17 +25,23 @@ impl Connections {
     pub fn new(most: usize) -> Self {
         Self {
             open: DashMap::with_hasher(ahash::RandomState::new()),
-            most,
+            most: AtomicUsize::new(most),
         }
+    }
+
+    /// Sets how many each client may have from now on. Those that are open stay.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// Counts one more of `client`; none if it has as many as it may.
     pub fn open(self: &Arc<Self>, client: Client) -> Option<Counted> {
-        let Some(hash) = client.hash().filter(|_| self.most > 0) else {
+        let most = self.most.load(Ordering::Relaxed);
+        let Some(hash) = client.hash().filter(|_| most > 0) else {
             return Some(Counted(None));
         };
         let mut count = self.open.entry(hash).or_insert(0);
-        if *count >= self.most {
+        if *count >= most {
             return None;
         }
         *count += 1;
@@ -80,6 +87,11 @@ mod tests {
         drop((first, other));
         assert!(connections.open(client("192.0.2.1")).is_some());
         assert_eq!(connections.open.len(), 1);
+        connections.set_most(3);
+        let third = connections.open(client("192.0.2.1"));
+        assert!(third.is_some(), "a higher limit applies at once");
+        connections.set_most(1);
+        assert!(connections.open(client("192.0.2.1")).is_none());
         let unbounded = Arc::new(Connections::new(0));
         assert!((0..99).all(|_| unbounded.open(client("192.0.2.1")).is_some()));
     }

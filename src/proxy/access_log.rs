@@ -1,7 +1,7 @@
 //! Which requests have a line in the log, and the name under which a line speaks of a session.
 
 use std::hash::Hasher as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use siphasher::sip::SipHasher24;
 use tracing::Level;
@@ -49,10 +49,10 @@ impl SessionTag {
 /// What the log of requests depends on.
 pub struct AccessLogger {
     /// Whether there are lines at all.
-    on: bool,
+    on: AtomicBool,
     keys: (u64, u64),
     /// Of the sessions, one in this many has its ordinary requests logged; 0: none.
-    every: u32,
+    every: AtomicU32,
     /// The process ends, and cuts what is under way.
     cut: AtomicBool,
 }
@@ -68,22 +68,33 @@ impl std::fmt::Debug for AccessLogger {
 impl AccessLogger {
     pub(super) fn new(log: &Log) -> Self {
         let key = log.session_key.unwrap_or_else(random_key);
-        Self {
-            on: tracing::enabled!(target: TARGET, Level::INFO),
+        let logger = Self {
+            on: AtomicBool::new(false),
             keys: ((key >> 64) as u64, key as u64),
-            every: match log.access {
-                // With `off` the line is there only if a filter asks for it.
-                config::AccessLog::Off | config::AccessLog::On => 1,
-                config::AccessLog::Failures => 0,
-                config::AccessLog::Sample(every) => every.get(),
-            },
+            every: AtomicU32::new(0),
             cut: AtomicBool::new(false),
-        }
+        };
+        logger.configure(log);
+        logger
     }
 
-    /// Whether there are lines at all, by the filter that was there when this was made: it stays.
-    pub(super) const fn is_on(&self) -> bool {
-        self.on
+    /// Takes what `log` says of requests, and what the filter of this moment lets through. The key of
+    /// the sessions' names stays.
+    pub(super) fn configure(&self, log: &Log) {
+        let every = match log.access {
+            // With `off` the line is there only if a filter asks for it.
+            config::AccessLog::Off | config::AccessLog::On => 1,
+            config::AccessLog::Failures => 0,
+            config::AccessLog::Sample(every) => every.get(),
+        };
+        self.every.store(every, Ordering::Relaxed);
+        let on = tracing::enabled!(target: TARGET, Level::INFO);
+        self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether there are lines at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
     }
 
     /// The name of the session `sid`.
@@ -96,7 +107,7 @@ impl AccessLogger {
     /// Whether an ordinary request of this session has a line. Sessions are chosen, not requests:
     /// the whole of one session says more than a request of each.
     pub(super) fn samples(&self, session: SessionTag) -> bool {
-        match self.every {
+        match self.every.load(Ordering::Relaxed) {
             0 => false,
             1 => true,
             every if session == SessionTag::NONE => fastrand::u32(..every) == 0,

@@ -89,7 +89,7 @@ impl Proxy {
             Ok(begun) => {
                 let owing = begun
                     .provisional
-                    .then(|| self.clients.client(request.client()));
+                    .then(|| self.limits().clients.client(request.client()));
                 Ok(Some(SessionRequest {
                     proxy: Arc::clone(self),
                     session,
@@ -107,9 +107,11 @@ impl Proxy {
     fn provisional(&self, sid: &str, request: &PendingRequest) -> Result<Arc<Session>, Cause> {
         self.metrics.unknown_sids.inc();
         let now = self.now();
-        let asker = self.clients.client(request.client());
-        self.unknown
-            .ask(&self.clients, sid, asker, self.clock.since_start(now))
+        let limits = self.limits();
+        let asker = limits.clients.client(request.client());
+        limits
+            .unknown
+            .ask(&limits.clients, sid, asker, self.clock.since_start(now))
             .map_err(|why| match why {
                 Unasked::Remembered => Cause::UnknownSid,
                 Unasked::Budget => Cause::UnknownBudget,

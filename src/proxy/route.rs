@@ -72,10 +72,11 @@ impl Proxy {
         if self.sessions.is_full() {
             return Err(Cause::Full);
         }
-        let Some(creations) = &self.creations else {
+        let limits = self.limits();
+        let Some(creations) = &limits.creations else {
             return Ok(());
         };
-        let may = creations.take(self.clients.client(client), self.started.elapsed());
+        let may = creations.take(limits.clients.client(client), self.started.elapsed());
         may.then_some(()).ok_or(Cause::CreationRate)
     }
 }

@@ -59,7 +59,7 @@ impl Drop for SessionRequest {
     fn drop(&mut self) {
         if let Some(client) = self.owes() {
             let now = self.proxy.started.elapsed();
-            self.proxy.unknown.count(client, now);
+            self.proxy.limits().unknown.count(client, now);
         }
         let (session, now) = (&self.session, self.proxy.now());
         self.proxy.sessions.end(session, &self.place, now);

@@ -42,9 +42,6 @@ pub struct Proxy {
     pub access: AccessLogger,
     /// Where traces go.
     pub traces: Traces,
-    pub(super) clients: Clients,
-    pub(super) creations: Option<Rates>,
-    pub(super) unknown: UnknownSids,
     /// File numbers from which on a connection to a node is given back.
     pub(super) ceiling: i32,
     /// Open files are short: sessions give up their idle connections.
@@ -55,6 +52,26 @@ pub struct Proxy {
     pub(super) started: Instant,
     pub(super) clock: Clock,
     live: ArcSwap<LiveSettings>,
+    limits: ArcSwap<ClientLimits>,
+}
+
+/// What clients may ask for, and what they have asked for lately.
+#[derive(Debug)]
+pub(super) struct ClientLimits {
+    pub(super) clients: Clients,
+    pub(super) creations: Option<Rates>,
+    pub(super) unknown: UnknownSids,
+}
+
+impl ClientLimits {
+    fn new(settings: &Settings) -> Self {
+        let limits = &settings.limits;
+        Self {
+            clients: Clients::new(settings),
+            creations: Rates::new(limits.creations_per_client, limits.creations_burst),
+            unknown: UnknownSids::new(limits),
+        }
+    }
 }
 
 /// What a reload may change. A request reads each setting when it needs it.
@@ -86,6 +103,10 @@ impl LiveSettings {
     }
 }
 
+fn connections_limit(settings: &Settings) -> i64 {
+    i64::try_from(settings.limits.connections).unwrap_or(i64::MAX)
+}
+
 impl Proxy {
     /// The proxy for `settings`, with no session yet.
     ///
@@ -97,8 +118,7 @@ impl Proxy {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let limit = settings.limits.sessions;
-        let connections = i64::try_from(settings.limits.connections).unwrap_or(i64::MAX);
-        metrics.connections_limit.set(connections);
+        metrics.connections_limit.set(connections_limit(settings));
         let addresses = match (settings.affinity, &settings.placement) {
             (Affinity::ClientIp, _) => Some(Addresses::new(settings.affinity_ttl, limit)),
             (Affinity::Sid, Placement::Query(_)) => {
@@ -107,12 +127,8 @@ impl Proxy {
             (Affinity::Sid, _) => None,
         };
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
-        let limits = &settings.limits;
         let started = Instant::now();
         Ok(Self {
-            clients: Clients::new(settings),
-            creations: Rates::new(limits.creations_per_client, limits.creations_burst),
-            unknown: UnknownSids::new(limits),
             cluster,
             sessions: Arc::new(sessions),
             addresses,
@@ -126,6 +142,7 @@ impl Proxy {
             started,
             clock: Clock::anchored(started, SystemTime::now()),
             live: ArcSwap::from_pointee(LiveSettings::new(settings)),
+            limits: ArcSwap::from_pointee(ClientLimits::new(settings)),
         })
     }
 
@@ -156,6 +173,24 @@ impl Proxy {
     /// Takes what `settings` say of requests, for those that come and those under way.
     pub fn configure(&self, settings: &Settings) {
         self.live.store(Arc::new(LiveSettings::new(settings)));
+        self.access.configure(&settings.log);
+    }
+
+    /// Takes the limits of `settings`. Rates begin anew: what clients have used of them is forgotten.
+    pub fn limit(&self, settings: &Settings) {
+        self.limits.store(Arc::new(ClientLimits::new(settings)));
+        self.metrics
+            .connections_limit
+            .set(connections_limit(settings));
+        self.sessions.set_limit(settings.limits.sessions);
+        if let Some(addresses) = &self.addresses {
+            addresses.set_limit(settings.limits.sessions);
+        }
+    }
+
+    /// The limits of this moment.
+    pub(super) fn limits(&self) -> arc_swap::Guard<Arc<ClientLimits>> {
+        self.limits.load()
     }
 
     /// The settings of this moment.

@@ -1,7 +1,7 @@
 //! The nodes of client addresses, for `affinity: client-ip`, and those of rooms, for a placement by a
 //! query parameter.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -16,7 +16,7 @@ use crate::observe::metrics::TableSize;
 pub struct Addresses {
     table: DashMap<PlacementKey, Tie, ahash::RandomState>,
     ttl: Duration,
-    limit: usize,
+    limit: AtomicUsize,
     /// Addresses have no ties.
     rooms_only: bool,
 }
@@ -34,7 +34,7 @@ impl Addresses {
         Self {
             table: DashMap::with_hasher(ahash::RandomState::new()),
             ttl,
-            limit,
+            limit: AtomicUsize::new(limit),
             rooms_only: false,
         }
     }
@@ -72,9 +72,18 @@ impl Addresses {
         if !self.has(key) {
             return;
         }
-        if self.table.len() < self.limit || self.table.contains_key(&key) {
+        if self.table.len() < self.limit() || self.table.contains_key(&key) {
             self.table.insert(key, Tie { node, expires });
         }
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many addresses it may hold. Those beyond a lower limit stay to their end.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// How much the table holds, and may hold; the memory is reckoned from the sizes of its parts.
@@ -83,7 +92,7 @@ impl Addresses {
         TableSize {
             table: "addresses",
             entries: self.table.len(),
-            limit: self.limit,
+            limit: self.limit(),
             bytes: self.table.capacity() * slot,
         }
     }

@@ -61,7 +61,7 @@ pub struct Sessions {
     table: DashMap<BySid, (), ahash::RandomState>,
     /// Entries in the table; kept beside it, since to ask every shard is slow.
     count: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
 }
@@ -74,7 +74,7 @@ impl Sessions {
         Self {
             table,
             count: AtomicUsize::new(0),
-            limit,
+            limit: AtomicUsize::new(limit),
             cluster,
             metrics,
         }
@@ -99,9 +99,19 @@ impl Sessions {
         TableSize {
             table: "sessions",
             entries,
-            limit: self.limit,
+            limit: self.limit(),
             bytes: entries * entry + self.table.capacity() * slot,
         }
+    }
+
+    /// How many sessions it may hold.
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many sessions it may hold. Those beyond a lower limit stay to their end.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Whether there is none.
@@ -111,7 +121,7 @@ impl Sessions {
 
     /// Whether no further session is taken.
     pub fn is_full(&self) -> bool {
-        self.len() >= self.limit
+        self.len() >= self.limit()
     }
 
     /// Pins a session that `node` has just made in answer to the request `rid`, which was placed by
@@ -257,7 +267,8 @@ impl Sessions {
     /// Forgets the sessions whose time has passed, and closes what their nodes have closed. When
     /// nine tenths of the table are in use, sessions that were made and never used go early.
     pub fn sweep(&self, now: Time) {
-        let crowded = self.len() >= self.limit - self.limit / 10;
+        let limit = self.limit();
+        let crowded = self.len() >= limit - limit / 10;
         self.table.retain(|entry, ()| {
             entry.0.drop_closed();
             !self.forgotten(&entry.0, crowded, now)

@@ -89,6 +89,11 @@ impl Acceptor {
         })
     }
 
+    /// Whether it is what this listener's handshakes are made with.
+    pub(super) fn is_of(&self, listen: &Listen, tls: &Tls) -> bool {
+        self.tls == *tls && self.listener == listen.address.to_string()
+    }
+
     /// What the next handshake is made with.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()

@@ -17,4 +17,4 @@ pub use certificate::{Certificate, Warning};
 pub use error::HandshakeError;
 pub use files::{LoadError, warnings_of};
 pub use stream::TlsStream;
-pub use watch::Certificates;
+pub use watch::{Acceptors, Certificates};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -18,9 +19,12 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The certificates of all listeners.
 #[derive(Debug, Clone, Default)]
 pub struct Certificates {
-    /// One for each listener, in their order; none for a plain one.
-    acceptors: Arc<[Option<Arc<Acceptor>>]>,
+    /// One for each listener, in their order; none for a plain one. A reload exchanges the list.
+    acceptors: Arc<ArcSwap<Acceptors>>,
 }
+
+/// One for each listener, in their order; none for a plain one.
+pub type Acceptors = Vec<Option<Arc<Acceptor>>>;
 
 impl Certificates {
     /// Reads the files of all listeners.
@@ -28,35 +32,58 @@ impl Certificates {
     /// # Errors
     /// The first that cannot be used.
     pub fn load(listeners: &[Listen]) -> Result<Self, LoadError> {
+        let certificates = Self::default();
+        certificates.replace(certificates.prepare(listeners)?);
+        Ok(certificates)
+    }
+
+    /// Reads the files of the listeners that are new or have others. What the rest uses stays, with the
+    /// keys of its tickets.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub fn prepare(&self, listeners: &[Listen]) -> Result<Acceptors, LoadError> {
         let acceptor = |listen: &Listen| {
-            let acceptor = listen.tls.as_ref().map(|tls| Acceptor::load(listen, tls));
-            Ok(acceptor.transpose()?.map(Arc::new))
+            let Some(tls) = &listen.tls else {
+                return Ok(None);
+            };
+            let known = self
+                .encrypted()
+                .into_iter()
+                .find(|one| one.is_of(listen, tls));
+            known
+                .map_or_else(|| Acceptor::load(listen, tls).map(Arc::new), Ok)
+                .map(Some)
         };
-        let acceptors = listeners.iter().map(acceptor);
-        Ok(Self {
-            acceptors: acceptors.collect::<Result<_, LoadError>>()?,
-        })
+        listeners.iter().map(acceptor).collect()
+    }
+
+    /// Takes these in place of what is in use.
+    pub fn replace(&self, acceptors: Acceptors) {
+        self.acceptors.store(Arc::new(acceptors));
     }
 
     /// One for each listener, in their order; none for a plain one.
-    pub fn acceptors(&self) -> impl Iterator<Item = Option<Arc<Acceptor>>> {
-        self.acceptors.iter().cloned()
+    pub fn acceptors(&self) -> Acceptors {
+        self.acceptors.load().to_vec()
     }
 
     /// What is amiss as of `now`, a sentence each.
     pub fn reasons(&self, now: SystemTime) -> Vec<String> {
-        let reasons = self.encrypted().flat_map(|one| one.reasons(now));
-        reasons.collect()
+        let encrypted = self.encrypted();
+        encrypted.iter().flat_map(|one| one.reasons(now)).collect()
     }
 
     /// Looks at the files now. Says how many listeners use others from now on.
     pub fn look(&self) -> usize {
-        let looked = self.encrypted().map(|acceptor| acceptor.look());
+        let encrypted = self.encrypted();
+        let looked = encrypted.iter().map(|acceptor| acceptor.look());
         looked.filter(|change| *change == Change::Exchanged).count()
     }
 
     /// Shows when the certificates expire.
     pub fn show(&self, metrics: &Metrics) {
+        metrics.tls.forget_expiry();
         for acceptor in self.encrypted() {
             for certificate in acceptor.certificates() {
                 let file = certificate.file.to_string_lossy();
@@ -67,31 +94,27 @@ impl Certificates {
         }
     }
 
-    /// Looks at the files every second; `add` takes the events. Returns at once where no listener has
-    /// TLS.
+    /// Looks at the files every second; `add` takes the events. Never returns.
     pub async fn watch(self, metrics: Arc<Metrics>, add: impl Fn(Event)) {
-        if self.encrypted().next().is_none() {
-            return;
-        }
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             for acceptor in self.encrypted() {
                 // A file may lie on a network.
-                let looking = Arc::clone(acceptor);
+                let looking = Arc::clone(&acceptor);
                 let looked = tokio::task::spawn_blocking(move || looking.look()).await;
                 let Ok(change) = looked else { continue };
                 if change != Change::Nothing {
-                    add(tell(acceptor, &change, &metrics));
+                    add(tell(&acceptor, &change, &metrics));
                     self.show(&metrics);
                 }
             }
         }
     }
 
-    fn encrypted(&self) -> impl Iterator<Item = &Arc<Acceptor>> {
-        self.acceptors.iter().flatten()
+    fn encrypted(&self) -> Vec<Arc<Acceptor>> {
+        self.acceptors.load().iter().flatten().cloned().collect()
     }
 }
 

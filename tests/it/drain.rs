@@ -437,8 +437,8 @@ async fn a_port_in_use_is_named_and_nothing_is_started() {
     let taken = bowline::config::Listen::new(balancer.address());
     settings.listen.push(taken);
     match Server::start(&settings) {
-        Err(error @ StartError::Bind { address, .. }) => {
-            assert_eq!(address, balancer.address());
+        Err(error @ StartError::Bind(_)) => {
+            let address = balancer.address();
             assert!(error.to_string().contains(&address.to_string()), "{error}");
         }
         other => panic!("{other:?}"),

@@ -34,6 +34,7 @@ mod probing;
 mod reconnect_storm;
 mod rediscovery;
 mod reload;
+mod reload_listeners;
 mod restarts;
 mod rooms;
 mod routing;

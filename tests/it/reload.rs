@@ -80,6 +80,9 @@ async fn reloads_under_load_fail_no_request() {
         settings.nodes.rotate_left(1);
         settings.nodes[0].weight = 1 + reloads % 5;
         settings.health.rise = 1 + reloads % 2;
+        // Connections end with their next answer.
+        settings.timeouts.idle = Duration::from_secs(60 + u64::from(reloads / 4 % 2));
+        settings.limits.connections = 1000 + reloads as usize % 3;
         balancer.server.reload(&settings).unwrap();
         reloads += 1;
         tokio::task::yield_now().await;
@@ -182,10 +185,10 @@ async fn a_bad_file_changes_nothing_and_is_explained() {
     assert_goes_on(&client.ping("one").await.unwrap());
 
     // A key that waits for a restart is named, and the good file ends the alarm.
-    fs::write(process.config(), good.clone() + "limits: { sessions: 9 }\n").unwrap();
+    fs::write(process.config(), good.clone() + "affinity_ttl: 5m\n").unwrap();
     let output = cli(&process);
     let words = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(words, "nothing changed\nneeds a restart: limits\n");
+    assert_eq!(words, "nothing changed\nneeds a restart: affinity_ttl\n");
     assert_eq!(process.metric(failed).await, 1);
     let health = process.admin("/health").await;
     assert!(!health.text().contains("the last reload was refused"));

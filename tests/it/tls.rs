@@ -405,3 +405,36 @@ async fn new_certificates_are_taken_and_bad_ones_are_not() {
     let expiry = balancer.metric("bowline_certificate_expiry_timestamp_seconds");
     assert_eq!(expiry, 2_082_758_400);
 }
+
+#[tokio::test]
+async fn a_reload_gives_a_listener_tls_and_takes_it_away() {
+    let (nodes, authority) = (tigase_nodes(1).await, Authority::new());
+    let mut settings = with(&nodes, listener(Vec::new()));
+    settings.listen[0].tls = None;
+    let balancer = Balancer::start(&settings).await;
+    let mut session = balancer.session().await;
+    assert_eq!(served(&authority, &balancer, NAME).await, None);
+    let encrypted = listener(vec![authority.files(NAME)]).tls;
+    settings.listen[0].tls.clone_from(&encrypted);
+    let address = settings.listen[0].address;
+    let step = balancer.server.reload(&settings).unwrap();
+    assert_eq!(step.words(), format!("listener {address}"));
+    assert!(served(&authority, &balancer, NAME).await.is_some());
+    assert!(
+        balancer
+            .metrics()
+            .contains("bowline_certificate_expiry_timestamp")
+    );
+    // A file that is missing changes nothing.
+    let mut bad = settings.clone();
+    let tls = bad.listen[0].tls.as_mut().unwrap();
+    tls.certificates[0].key = "missing.pem".into();
+    let error = balancer.server.reload(&bad).unwrap_err();
+    assert!(error.to_string().contains("missing.pem"), "{error}");
+    assert!(served(&authority, &balancer, NAME).await.is_some());
+    settings.listen[0].tls = None;
+    balancer.server.reload(&settings).unwrap();
+    assert_goes_on(&session.ping("one").await.unwrap());
+    let expiry = "bowline_certificate_expiry_timestamp_seconds{";
+    assert!(!balancer.metrics().contains(expiry));
+}

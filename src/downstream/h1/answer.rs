@@ -53,7 +53,7 @@ impl Form {
         out: &mut Vec<u8>,
     ) -> bool {
         let answer = &response.answer;
-        let closes = !self.stays || answer.close || downstream.drain.is_closing();
+        let closes = !self.stays || answer.close || downstream.is_closing();
         let mut head = AnswerHead::begin(out, self.version, answer.status);
         response.write_fields(&self.allowed, downstream, &mut head);
         if closes {

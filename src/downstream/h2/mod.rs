@@ -232,12 +232,12 @@ impl Connection {
         let is_over = if self.streams.is_empty() {
             let idle = self.idle.get_or_insert_with(Idle::begin);
             let most = downstream.settings.timeouts.idle;
-            idle.poll(self.fresh, most, downstream, &mut self.alarm, context)
-                .is_ready()
+            let idle = idle.poll(self.fresh, most, downstream, &mut self.alarm, context);
+            idle.is_ready() || downstream.is_retired()
         } else {
             self.idle = None;
             downstream.drain.attend();
-            downstream.drain.is_closing()
+            downstream.is_closing()
         };
         if is_over {
             self.frames.graceful_shutdown();

@@ -43,6 +43,11 @@ impl TlsMetrics {
         }
     }
 
+    /// Shows no certificate any more, until the next [`set_expiry`](Self::set_expiry).
+    pub fn forget_expiry(&self) {
+        self.expiry.clear();
+    }
+
     /// Tells when a certificate expires, in seconds since 1970.
     pub fn set_expiry(&self, listener: &str, certificate: &str, expiry: u64) {
         let labels = CertificateLabels {

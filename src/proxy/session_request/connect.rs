@@ -24,7 +24,12 @@ impl SessionRequest {
         let Ok(_place) = timeout_at(give_up, lane).await else {
             return Some(Err(Error::Queue));
         };
-        if !self.proxy.unknown.has(client, self.proxy.started.elapsed()) {
+        if !self
+            .proxy
+            .limits()
+            .unknown
+            .has(client, self.proxy.started.elapsed())
+        {
             return None;
         }
         if !node.serves() {

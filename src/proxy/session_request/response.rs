@@ -81,9 +81,10 @@ impl SessionRequest {
             if self.owes().is_some() {
                 self.pay_for_search(state);
                 let now = self.proxy.started.elapsed();
-                self.proxy
+                let limits = self.proxy.limits();
+                limits
                     .unknown
-                    .remember(&self.proxy.clients, self.session.sid(), now);
+                    .remember(&limits.clients, self.session.sid(), now);
             }
             self.terminated(id, pending, condition);
             if pending.terminate && !self.session.terms().legacy {

@@ -26,7 +26,11 @@ impl SessionRequest {
             let searched = &mut state.moves().searched;
             searched.push(id);
             let next = proxy.cluster.home(pending.client(), searched)?;
-            if !proxy.unknown.may_search(client, proxy.started.elapsed()) {
+            if !proxy
+                .limits()
+                .unknown
+                .may_search(client, proxy.started.elapsed())
+            {
                 return None;
             }
             proxy.sessions.reassign(&self.session, id, next);
@@ -50,7 +54,7 @@ impl SessionRequest {
         let now = self.proxy.started.elapsed();
         // The first node has its own budget.
         for _ in 1..searched {
-            self.proxy.unknown.count_search(client, now);
+            self.proxy.limits().unknown.count_search(client, now);
         }
     }
 }
