@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bowline::config::{NodeSettings, Placement};
@@ -60,39 +62,69 @@ async fn other_probes_are_sent_from_now_on() {
     assert!(node().is_up(), "it keeps its verdict");
 }
 
+/// Memory of this process that is in use, in KiB.
+fn resident() -> i64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.unwrap().parse().unwrap()
+}
+
 #[tokio::test]
-async fn reloads_under_load_fail_no_request() {
+async fn a_thousand_reloads_under_load_fail_no_request() {
+    const RELOADS: u32 = 1000;
     let nodes = tigase_nodes(3).await;
     let mut settings = settings(&nodes);
     settings.placement = Placement::RoundRobin;
     let balancer = Balancer::start(&settings).await;
+    let (mut sessions, mut held) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let mut client = balancer.session().await;
+        held.push(client.begin_poll().await.unwrap());
+        sessions.push(client);
+    }
+    let done = Arc::new(AtomicBool::new(false));
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..8 {
-        let mut client = balancer.session().await;
+        let (mut client, done) = (balancer.session().await, Arc::clone(&done));
         clients.spawn(async move {
-            for ping in 0..100 {
-                assert_goes_on(&client.ping(&ping.to_string()).await.unwrap());
+            let mut pings = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                assert_goes_on(&client.ping(&pings.to_string()).await.unwrap());
+                pings += 1;
             }
+            pings
         });
     }
-    let mut reloads = 0_u32;
-    while !clients.is_empty() {
+    let mut early = 0;
+    for reload in 0..RELOADS {
         settings.nodes.rotate_left(1);
-        settings.nodes[0].weight = 1 + reloads % 5;
-        settings.health.rise = 1 + reloads % 2;
+        settings.nodes[0].weight = 1 + reload % 5;
+        settings.health.rise = 1 + reload % 2;
         // Connections end with their next answer.
-        settings.timeouts.idle = Duration::from_secs(60 + u64::from(reloads / 4 % 2));
-        settings.limits.connections = 1000 + reloads as usize % 3;
+        settings.timeouts.idle = Duration::from_secs(60 + u64::from(reload / 4 % 2));
+        settings.limits.connections = 1000 + reload as usize % 3;
         balancer.server.reload(&settings).unwrap();
-        reloads += 1;
-        tokio::task::yield_now().await;
-        while let Some(ended) = clients.try_join_next() {
-            ended.unwrap();
+        if reload == RELOADS / 5 {
+            early = resident();
         }
+        tokio::task::yield_now().await;
     }
-    assert!(reloads > 20, "{reloads}");
+    let grown = resident() - early;
+    done.store(true, Ordering::Relaxed);
+    let pings: u32 = clients.join_all().await.iter().sum();
+    assert!(pings > 100, "{pings}");
+    assert!(grown < 8 * 1024, "memory grew by {grown} KiB");
+    for (client, poll) in sessions.iter_mut().zip(held) {
+        let push = "<message xmlns='jabber:client' id='m'/>";
+        let node = owner(&nodes, client.sid());
+        nodes[node].push(client.sid(), push);
+        assert!(poll.reply().await.unwrap().text().contains("id='m'"));
+        assert_goes_on(&client.ping("last").await.unwrap());
+    }
     assert_eq!(balancer.metric("bowline_rejects_total{"), 0);
     assert_eq!(balancer.metric("bowline_sessions_reassigned_total{"), 0);
+    println!("{pings} pings, memory {early} KiB and {grown} KiB more");
 }
 
 /// The configuration of a process with another list of nodes.
