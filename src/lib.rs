@@ -21,6 +21,7 @@
 //! 3  sessions   pins, turns, expiry
 //! 3  limits     rates of clients, unknown sids, connections, open files
 //! 2  cluster    nodes, their states, placement
+//! 2  discovery  which nodes there are, from a file or the DNS
 //! 2  tls        certificates and their reload, and the stream that encrypts a connection
 //! 1  observe    metrics, events, the log, and traces: shown, and never decided by
 //! 1  upstream   one HTTP/1.1 exchange with a node
@@ -54,6 +55,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod digest;
+pub mod discovery;
 pub mod downstream;
 pub mod health;
 pub mod http1;

@@ -19,8 +19,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::admin::{self, AccessControl, AdminState, ReloadRequest};
-use crate::cluster::Cluster;
-use crate::config::{Log, Release, Reload, Settings};
+use crate::cluster::{Cluster, TooManyNodes};
+use crate::config::{Log, NodeSettings, Release, Reload, Settings};
 use crate::digest;
 use crate::downstream::{self, Downstream, Drain};
 use crate::health::{self, Probes};
@@ -242,6 +242,28 @@ impl Server {
         old.set_limits(&settings.limits);
         self.downstream.store(Arc::new(old.with_settings(settings)));
         old.retire();
+    }
+
+    /// Makes these the nodes, as discovery has found them.
+    ///
+    /// # Errors
+    /// [`TooManyNodes`]; then nothing has changed.
+    pub fn set_nodes(&self, nodes: Vec<NodeSettings>) -> Result<(), TooManyNodes> {
+        let mut settings = lock(&self.settings);
+        let new = Settings {
+            nodes,
+            ..settings.clone()
+        };
+        self.proxy.cluster.replace(&new, &self.proxy.metrics)?;
+        let changed = Reload::changed_nodes(&settings, &new);
+        *settings = new;
+        self.admin.discovered(&changed);
+        Ok(())
+    }
+
+    /// Shows that discovery fails, for this reason, or does so no longer.
+    pub fn discovery_failed(&self, why: Option<&str>) {
+        self.admin.discovery_failed(why);
     }
 
     /// The settings of the log in force.

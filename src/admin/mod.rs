@@ -7,6 +7,7 @@
 mod access;
 mod body;
 mod change;
+mod discovery;
 mod history;
 mod page;
 mod reload;
@@ -71,6 +72,7 @@ pub struct AdminState {
     listeners: Arc<Semaphore>,
     reloads: mpsc::Sender<ReloadRequest>,
     refused_reload: Mutex<Option<String>>,
+    discovery_failure: Mutex<Option<String>>,
     certificates: Certificates,
 }
 
@@ -96,6 +98,7 @@ impl AdminState {
         let started = SystemTime::now();
         let text = format!("Bowline {} started", env!("CARGO_PKG_VERSION"));
         metrics.reload_ok.set(1);
+        metrics.discovery_ok.set(1);
         cluster
             .events
             .add(Event::new(EventKind::Start, started, text));
@@ -111,6 +114,7 @@ impl AdminState {
             listeners: Arc::new(Semaphore::new(stream::MOST_LISTENERS)),
             reloads,
             refused_reload: Mutex::default(),
+            discovery_failure: Mutex::default(),
             certificates: Certificates::default(),
         }
     }

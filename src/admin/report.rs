@@ -217,6 +217,12 @@ fn judge(state: &AdminState, nodes: &[NodeHealth]) -> (Status, Vec<String>) {
             "the last reload was refused, and the configuration before it is in force: {why}"
         ));
     }
+    if let Some(why) = state.discovery_failure() {
+        faults = true;
+        reasons.push(format!(
+            "discovery fails, and the nodes stay as they are: {why}"
+        ));
+    }
     let certificates = state.certificates.reasons(SystemTime::now());
     faults |= !certificates.is_empty();
     reasons.extend(certificates);

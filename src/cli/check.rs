@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::{exit, refuse};
-use crate::config::{self, Settings};
+use crate::config::{self, Discovery, Settings};
 use crate::tls;
 
 /// Says on stdout that the file is right and what it asks for, or on stderr what is wrong with it.
@@ -18,6 +18,13 @@ pub fn check(file: &Path) -> ExitCode {
         Ok(settings) => {
             if !certificates(file, &settings) {
                 return exit::CONFIG.into();
+            }
+            let mut settings = settings;
+            if let Some(Discovery::File(nodes)) = &settings.discovery {
+                match config::load_nodes(nodes) {
+                    Ok(nodes) => settings.nodes = nodes,
+                    Err(errors) => return refuse(&errors),
+                }
             }
             match writeln!(io::stdout(), "{}: {}", file.display(), verdict(&settings)) {
                 Ok(()) => exit::OK,
@@ -51,6 +58,9 @@ fn certificates(file: &Path, settings: &Settings) -> bool {
 
 fn verdict(settings: &Settings) -> String {
     let nodes = match settings.nodes.len() {
+        _ if let Some(Discovery::Dns(dns)) = &settings.discovery => {
+            format!("nodes of {}", dns.name)
+        }
         1 => "1 node".to_owned(),
         count => format!("{count} nodes"),
     };

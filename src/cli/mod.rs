@@ -5,6 +5,7 @@
 pub mod ask;
 pub mod check;
 pub mod demo;
+mod discover;
 pub mod exit;
 mod keys;
 mod line;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ask::{AskError, Whom, ask};
+use super::discover::Discovering;
 use super::logging::Logging;
 use super::{complain, exit};
 use crate::config::{self, Reload, Settings, one_line};
@@ -25,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is wrong with the configuration; then nothing has changed.
 pub(super) fn apply(
     server: &Server,
-    logging: &Logging,
+    followers: (&Logging, &mut Discovering),
     file: &Path,
     text: Option<&str>,
 ) -> Result<Reload, String> {
@@ -35,26 +36,30 @@ pub(super) fn apply(
     };
     let outcome = settings
         .map_err(|errors| errors.to_string())
-        .and_then(|settings| apply_settings(server, logging, &settings));
+        .and_then(|settings| apply_settings(server, followers, &settings));
     server.reloaded(&outcome);
     outcome
 }
 
 fn apply_settings(
     server: &Server,
-    logging: &Logging,
+    (logging, discovering): (&Logging, &mut Discovering),
     settings: &Settings,
 ) -> Result<Reload, String> {
+    let prepared = discovering.prepare(settings.discovery.as_ref());
+    let prepared = prepared.map_err(|error| error.to_string())?;
     let before = server.log_settings();
     // First, since the lines on requests depend on it.
     logging
         .reload(&settings.log)
         .map_err(|error| error.to_string())?;
-    server.reload(settings).map_err(|error| {
+    let step = server.reload(settings).map_err(|error| {
         // It was in force a moment ago.
         let _ = logging.reload(&before);
         error.to_string()
-    })
+    })?;
+    discovering.exchange(prepared, server);
+    Ok(step)
 }
 
 /// Notices when the content of the file changes. Follows symbolic links, and so notices when Kubernetes

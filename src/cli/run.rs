@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tracing::{error, info, warn};
 
+use super::discover::{self, Discovering};
 use super::logging::{self, Logging, LoggingError};
 use super::reload::{FileWatch, apply};
 use super::{complain, exit, notify, refuse};
@@ -88,7 +89,7 @@ fn warn_of_root(settings: &Settings) {
 
 /// Serves until the first signal, then drains; a second one ends the draining. `SIGHUP` and the admin
 /// listener reload the configuration.
-async fn serve(settings: Settings, file: &Path, logging: &Logging) -> ExitCode {
+async fn serve(mut settings: Settings, file: &Path, logging: &Logging) -> ExitCode {
     let signals = Ending::new().and_then(|ending| Ok((ending, signal(SignalKind::hangup())?)));
     let (mut ending, mut hangups) = match signals {
         Ok(signals) => signals,
@@ -98,6 +99,13 @@ async fn serve(settings: Settings, file: &Path, logging: &Logging) -> ExitCode {
         }
     };
     warn_of_root(&settings);
+    let mut discovering = match Discovering::start(&mut settings).await {
+        Ok(discovering) => discovering,
+        Err(error) => {
+            error!("{error}");
+            return exit::CONFIG.into();
+        }
+    };
     let mut server = match Server::start(&settings) {
         Ok(server) => server,
         Err(error) => {
@@ -126,14 +134,15 @@ async fn serve(settings: Settings, file: &Path, logging: &Logging) -> ExitCode {
             _ = hangups.recv() => {
                 notify::reloading();
                 // The log says how it ended.
-                let _ = apply(&server, logging, file, None);
+                let _ = apply(&server, (logging, &mut discovering), file, None);
                 notify::ready();
             }
             () = watch.changed() => {
-                let _ = apply(&server, logging, file, None);
+                let _ = apply(&server, (logging, &mut discovering), file, None);
             }
+            finding = discovering.next() => discover::take(&server, finding),
             request = next(&mut requests) => {
-                let outcome = apply(&server, logging, file, request.text.as_deref());
+                let outcome = apply(&server, (logging, &mut discovering), file, request.text.as_deref());
                 // The asker may have gone.
                 let _ = request.reply.send(outcome);
             }

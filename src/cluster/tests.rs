@@ -31,6 +31,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         nodes: (1..=nodes)
             .map(|n| NodeSettings::new(format!("t{n}"), format!("192.0.2.{n}:5280")))
             .collect(),
+        discovery: None,
         health: Health {
             probe: Probe::Tcp,
             host: None,

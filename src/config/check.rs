@@ -90,6 +90,15 @@ pub(super) fn host_name(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// A rule for names in the DNS.
+pub(super) fn dns_name(text: &str) -> Result<(), &'static str> {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    if text.starts_with('[') || bare.parse::<Ipv4Addr>().is_ok() || !is_host(text) {
+        return Err("be a name in the DNS, such as _xmpp-bosh._tcp.example.com");
+    }
+    Ok(())
+}
+
 /// A DNS name (underscores are taken too: container networks use them), an IPv4 address, or an IPv6
 /// address in brackets.
 fn is_host(host: &str) -> bool {

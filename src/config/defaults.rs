@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::node_source::DnsRecord;
 use super::settings::{
     AccessLog, Admin, Affinity, Bosh, Cors, CorsOwner, CreationFrom, Health, HostAttribute, Limits,
     Listen, Log, LogFormat, NodeSettings, Origins, Placement, Probe, QueryPolicy, Release,
@@ -27,6 +28,8 @@ pub(super) const HOST_META: bool = true;
 pub(super) const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
 /// Any number.
 pub(super) const MAX_SESSIONS: u32 = 0;
+pub(super) const DISCOVERY_TYPE: DnsRecord = DnsRecord::Srv;
+pub(super) const DISCOVERY_REFRESH: Duration = Duration::from_secs(5);
 pub(super) const PROBE_PATH: &str = "/";
 
 impl Settings {
@@ -48,6 +51,7 @@ impl Settings {
             node_list: None,
             websocket: None,
             nodes,
+            discovery: None,
             health: Health::default(),
             upstream: Upstream::default(),
             admin: Some(Admin {

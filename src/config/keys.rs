@@ -2,7 +2,7 @@
 
 /// The keys of each place, in the order of the documentation. A place is the path of a mapping; `[]`
 /// stands for the entries of a list.
-const PLACES: [(&str, &str); 19] = [
+const PLACES: [(&str, &str); 21] = [
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
@@ -20,6 +20,8 @@ const PLACES: [(&str, &str); 19] = [
     ("cors", "owner origins credentials headers"),
     ("node_list", "path max_age host_meta"),
     ("websocket", "paths query idle pong max_frame"),
+    ("nodes", "dns file"),
+    ("nodes.dns", "name type port refresh server"),
     (
         "nodes[]",
         "name address weight max_sessions public_url websocket",

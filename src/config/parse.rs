@@ -7,9 +7,9 @@ use std::path::Path;
 use super::error::{ConfigError, ConfigErrors, Source, one_line};
 use super::excerpt::{Excerpt, masked};
 use super::hints::hint;
-use super::read::{Fault, Faults, MOST_FAULTS, Value};
+use super::read::{Fault, Faults, MOST_FAULTS, Section, Value};
 use super::sections;
-use super::settings::Settings;
+use super::settings::{NodeSettings, Settings};
 use super::tree::{self, ALIASES, Node, TAGS, Tree, Unreadable};
 
 /// The largest configuration file, in bytes: 256 KiB, enough for 1024 nodes twice over. The YAML
@@ -22,24 +22,40 @@ pub const MAX_FILE: usize = 256 * 1024;
 /// All that is wrong with it, up to 20 errors: it cannot be read, is no YAML, or says what it may not.
 pub fn load(path: &Path) -> Result<Settings, ConfigErrors> {
     let name = path.display().to_string();
+    parse(&read_file(path, &name)?, &name)
+}
+
+/// Reads the file of nodes at `path`: YAML with the list `nodes` as a configuration has it, and no other key.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_nodes(path: &Path) -> Result<Vec<NodeSettings>, ConfigErrors> {
+    let name = path.display().to_string();
+    read_as(
+        &read_file(path, &name)?,
+        &name,
+        "`nodes` is",
+        sections::only_nodes,
+    )
+}
+
+fn read_file(path: &Path, name: &str) -> Result<String, ConfigErrors> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| {
-            let errors = one(&name, format!("cannot be read: {error}"), None);
+            let errors = one(name, format!("cannot be read: {error}"), None);
             ConfigErrors {
                 source: Some(Source::Io(error)),
                 ..errors
             }
         })?;
-    check_size(bytes.len(), &name)?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, &name),
-        Err(error) => {
-            let place = Excerpt::at(&String::from_utf8_lossy(&bytes), error.valid_up_to());
-            Err(one(&name, "is not UTF-8".to_owned(), Some(place)))
-        }
-    }
+    check_size(bytes.len(), name)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let place = Excerpt::at(&String::from_utf8_lossy(error.as_bytes()), valid);
+        one(name, "is not UTF-8".to_owned(), Some(place))
+    })
 }
 
 /// Reads a configuration from its text; `name` stands for the file in messages.
@@ -47,20 +63,29 @@ pub fn load(path: &Path) -> Result<Settings, ConfigErrors> {
 /// # Errors
 /// All that is wrong with it, up to 20 errors. What is no YAML has one.
 pub fn parse(text: &str, name: &str) -> Result<Settings, ConfigErrors> {
+    read_as(text, name, "`listen` and `nodes` are", sections::settings)
+}
+
+fn read_as<T>(
+    text: &str,
+    name: &str,
+    required: &str,
+    sections: impl FnOnce(&Section<'_>) -> T,
+) -> Result<T, ConfigErrors> {
     check_size(text.len(), name)?;
     // The YAML library counts a byte order mark as a column, and then finds the indent wrong.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tree = tree::read(text).map_err(|unreadable| not_yaml(unreadable, text, name))?;
     if tree.tree == Tree::Null {
-        let reason = "is empty: `listen` and `nodes` are required";
-        return Err(one(name, reason.to_owned(), None));
+        let reason = format!("is empty: {required} required");
+        return Err(one(name, reason, None));
     }
     let faults = Faults::default();
     let root = Value::root(&tree, &faults).section();
-    let settings = root.map(|root| sections::settings(&root));
+    let read = root.map(|root| sections(&root));
     let faults = faults.into_inner();
-    match settings {
-        Some(settings) if faults.is_empty() => Ok(settings),
+    match read {
+        Some(read) if faults.is_empty() => Ok(read),
         _ => Err(located(faults, &tree, text, name)),
     }
 }
@@ -182,6 +207,7 @@ mod tests {
     #[test]
     fn every_key_in_the_table_is_read() {
         for key in keys() {
+            let nodes = if key.starts_with("nodes.") { "" } else { NODES };
             let text = match key.split_once('.') {
                 None => {
                     format!("{LISTEN}{NODES}").replace(&format!("{key}:"), "#") + &key + ": [[]]"
@@ -191,7 +217,7 @@ mod tests {
                         let nested = key.rsplit('.').fold("[[]]".to_owned(), |value, name| {
                             format!("{{ {name}: {value} }}")
                         });
-                        format!("{LISTEN}{NODES}{place}: {nested}")
+                        format!("{LISTEN}{nodes}{place}: {nested}")
                     }
                     Some(list) => {
                         let rest = ["name: t1", "address: 't1:1'"];

@@ -138,6 +138,11 @@ impl<'t> Value<'t> {
         *self.tree == Tree::Null
     }
 
+    /// Whether it is a mapping with this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        matches!(self.tree, Tree::Map(entries) if entries.iter().any(|entry| entry.key == key))
+    }
+
     /// True for this text.
     pub(super) fn is_word(&self, word: &str) -> bool {
         self.word() == Some(word)
@@ -274,6 +279,19 @@ impl<'t> Section<'t> {
             return format!("{unknown}, did you mean `{path}`?");
         }
         format!("{unknown}, known here: {}", self.keys.join(", "))
+    }
+
+    /// Refuses every key but this one.
+    pub(super) fn only(&self, key: &str, reason: &str) {
+        for entry in self.entries.iter().filter(|entry| entry.key != key) {
+            if self.keys.contains(&entry.key.as_str()) {
+                self.value.faults.add(Fault {
+                    key: self.name(&entry.key),
+                    number: entry.number,
+                    reason: reason.to_owned(),
+                });
+            }
+        }
     }
 
     /// The value of a key, if the section has it.

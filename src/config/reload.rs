@@ -22,6 +22,12 @@ pub struct Reload {
 impl Reload {
     /// The step from the settings in force to those of a file.
     pub fn new(old: &Settings, new: &Settings) -> Self {
+        let mut new = new.clone();
+        if new.discovery.is_some() {
+            // Until the next look they are what was found last.
+            new.nodes.clone_from(&old.nodes);
+        }
+        let new = &new;
         let mut step = Self {
             settings: new.clone(),
             changed: Vec::new(),
@@ -74,6 +80,7 @@ impl Reload {
             node_list: _,
             websocket: _,
             nodes: _,
+            discovery: _,
             health: _,
             upstream:
                 Upstream {
@@ -128,6 +135,7 @@ impl Reload {
         }
         health(&old.health, &new.health, &mut step.changed);
         live! {
+            "nodes": discovery;
             "placement_wait": placement_wait;
             "bosh.max_answer": bosh.max_answer;
             "bosh.creation_from": bosh.creation_from;
@@ -181,6 +189,13 @@ impl Reload {
             "threads": threads;
         }
         step
+    }
+
+    /// How the nodes of one configuration became those of another, in words.
+    pub fn changed_nodes(old: &Settings, new: &Settings) -> Vec<String> {
+        let mut changed = Vec::new();
+        nodes(&old.nodes, &new.nodes, &mut changed);
+        changed
     }
 
     /// The step in one line.

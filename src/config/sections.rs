@@ -18,6 +18,7 @@ use super::defaults::{
 };
 use super::destinations;
 use super::keys::nearest;
+use super::node_source::{self, Discovery};
 use super::read::{Section, Value, quoted};
 use super::settings::{
     AccessLog, Admin, Affinity, Health, Limits, Listen, Log, LogFormat, NodeSettings, Placement,
@@ -57,7 +58,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
     let listen = root.need("listen").map(|value| listen(&value));
     let listen = listen.unwrap_or_default();
     let bosh = bosh::bosh(&root.section("bosh"));
-    let nodes = root.need("nodes").map(|value| nodes(&value));
+    let (nodes, discovery) = nodes_or_discovery(root);
     let attribute = bosh::host_attribute(root.get("host_attribute"));
     let trusted = root.get("trusted_proxies");
     Settings {
@@ -82,7 +83,8 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         threads: root.count("threads", threads(), 1..=MOST_THREADS),
         listen,
         bosh,
-        nodes: nodes.unwrap_or_default(),
+        nodes,
+        discovery,
     }
 }
 
@@ -178,6 +180,24 @@ fn networks(value: &Value<'_>) -> Vec<IpNet> {
     };
     let items = value.list(0..=MOST_ENTRIES);
     items.into_iter().filter_map(network).collect()
+}
+
+/// The nodes that are listed, or what says which there are.
+fn nodes_or_discovery(root: &Section<'_>) -> (Vec<NodeSettings>, Option<Discovery>) {
+    match root.need("nodes") {
+        Some(value) if node_source::is_source(&value) => {
+            (Vec::new(), node_source::discovery(&value))
+        }
+        Some(value) => (nodes(&value), None),
+        None => (Vec::new(), None),
+    }
+}
+
+/// The nodes of a file that has nothing else.
+pub(super) fn only_nodes(root: &Section<'_>) -> Vec<NodeSettings> {
+    root.only("nodes", "a file of nodes has `nodes` alone");
+    let value = root.need("nodes");
+    value.map_or_else(Vec::new, |value| nodes(&value))
 }
 
 fn nodes(value: &Value<'_>) -> Vec<NodeSettings> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::node_source::Discovery;
+
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -34,8 +36,11 @@ pub struct Settings {
     pub node_list: Option<NodeList>,
     /// WebSocket beside BOSH; off by default.
     pub websocket: Option<WebSocket>,
-    /// The nodes, in the order of the file; 1 to 1024, names and addresses unique.
+    /// The nodes, in the order of the file; 1 to 1024, names and addresses unique. With `discovery` those
+    /// that were found last.
     pub nodes: Vec<NodeSettings>,
+    /// What says which nodes there are, where the file does not list them.
+    pub discovery: Option<Discovery>,
     /// How nodes are probed.
     pub health: Health,
     /// How connections to nodes are made.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::check;
 use super::defaults::{HOST_META, NODE_LIST_MAX_AGE};
+use super::node_source;
 use super::read::{Section, Value, quoted};
 use super::sections::{MOST_ENTRIES, MOST_NODES, texts};
 use super::settings::{Cors, CorsOwner, HOST_META_PATHS, NodeList, NodeSettings, Origins};
@@ -79,7 +80,10 @@ pub(super) fn public_url(section: &Section<'_>, others: &[NodeSettings]) -> Opti
 
 /// The list of `nodes` that clients are given.
 pub(super) fn node_list(root: &Section<'_>, bosh: &[String]) -> Option<NodeList> {
-    let nodes = root.get("nodes").map(|nodes| nodes.list(1..=MOST_NODES));
+    let listed = root
+        .get("nodes")
+        .filter(|nodes| !node_source::is_source(nodes));
+    let nodes = listed.map(|nodes| nodes.list(1..=MOST_NODES));
     let url = nodes.iter().flatten().find_map(url);
     let value = root.get("node_list");
     let Some(value) = value.filter(|value| !value.is_null() && !value.is_off()) else {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::check;
+use super::node_source;
 use super::read::{Section, Value, quoted};
 use super::sections::{KIB, MIB, MOST_ENTRIES, MOST_NODES, texts};
 use super::settings::{QueryPolicy, WebSocket, WebSocketUrl};
@@ -18,7 +19,10 @@ const SHORTEST: Duration = Duration::from_millis(10);
 pub(super) fn websocket(root: &Section<'_>, bosh: &[String]) -> Option<WebSocket> {
     let value = root.get("websocket");
     let Some(value) = value.filter(|value| !value.is_null() && !value.is_off()) else {
-        let nodes = root.get("nodes").map(|nodes| nodes.list(1..=MOST_NODES));
+        let nodes = root
+            .get("nodes")
+            .filter(|nodes| !node_source::is_source(nodes))
+            .map(|nodes| nodes.list(1..=MOST_NODES));
         let url = nodes.iter().flatten().find_map(url);
         return url?.refuse("has no effect without the section `websocket`");
     };

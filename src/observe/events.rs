@@ -39,6 +39,8 @@ pub enum EventKind {
     SessionsLost,
     /// A listener has new certificates, or cannot use those that are there.
     Certificates,
+    /// Discovery found other nodes, or cannot look any more.
+    Discovery,
 }
 
 impl EventKind {
@@ -57,6 +59,7 @@ impl EventKind {
             Self::Reassigned => "reassigned",
             Self::SessionsLost => "sessions_lost",
             Self::Certificates => "certificates",
+            Self::Discovery => "discovery",
         }
     }
 }

@@ -70,6 +70,8 @@ pub struct Metrics {
     pub reload_failures: Counter,
     /// 1 unless the last reload was refused.
     pub reload_ok: Gauge,
+    /// 1 unless the last look-up of nodes failed.
+    pub discovery_ok: Gauge,
     /// Sessions that the snapshot of an earlier process brought.
     pub sessions_restored: Counter,
     /// Snapshots that could not be written, or read.
@@ -160,6 +162,11 @@ impl Metrics {
                 r,
                 "config_last_reload_successful",
                 "1 unless the last reload was refused",
+            ),
+            discovery_ok: gauge(
+                r,
+                "discovery_successful",
+                "1 unless the last look-up of the nodes failed",
             ),
             sessions_restored: counter(
                 r,

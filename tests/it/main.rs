@@ -15,6 +15,7 @@ mod connecting;
 mod cross_origin;
 mod dashboard;
 mod demo;
+mod discovery;
 mod docs;
 mod drain;
 mod failures;

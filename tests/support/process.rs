@@ -84,7 +84,11 @@ pub(crate) fn configuration(
     more: &str,
 ) -> String {
     let admin = admin.map_or("off".to_owned(), |at| format!("{{ address: '{at}' }}"));
-    let mut text = format!("listen: [{{ address: '{listen}' }}]\nadmin: {admin}\nnodes:\n");
+    let mut text = format!("listen: [{{ address: '{listen}' }}]\nadmin: {admin}\n");
+    // `more` may say where they are to be found.
+    if !more.contains("nodes:") {
+        text += "nodes:\n";
+    }
     for (name, address) in nodes {
         text += &format!("  - {{ name: {name}, address: '{address}' }}\n");
     }
