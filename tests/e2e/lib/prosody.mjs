@@ -11,12 +11,12 @@ const MODULES = fileURLToPath(new URL('../prosody-modules', import.meta.url));
 /** The domain that every server serves: they know nothing of each other. */
 export const DOMAIN = 'localhost';
 
-function configuration(folder, port) {
+function configuration(folder, port, { settings = '', modules = [] }) {
   return `
 run_as_root = true
 data_path = ${JSON.stringify(path.join(folder, 'data'))}
 plugin_paths = { ${JSON.stringify(MODULES)} }
-modules_enabled = { "roster", "saslauth", "disco", "ping", "bosh", "websocket", "e2e_record" }
+modules_enabled = { "roster", "saslauth", "disco", "ping", "bosh", "websocket", "e2e_record"${modules.map((name) => `, "${name}"`).join('')} }
 certificates = ${JSON.stringify(folder)} -- none, and no error about it
 modules_disabled = { "s2s", "s2s_auth_certs" }
 c2s_ports = { } -- WebSocket needs the module, but not its port
@@ -30,6 +30,7 @@ https_ports = { }
 http_default_host = "${DOMAIN}"
 consider_bosh_secure = true
 consider_websocket_secure = true
+${settings}
 
 log = { info = ${JSON.stringify(path.join(folder, 'prosody.log'))} }
 
@@ -40,13 +41,14 @@ VirtualHost "${DOMAIN}"
 
 /** One running server. */
 export class Prosody {
-  constructor(name, folder, port) {
+  /** `more`: further `settings` as text, and `modules` by name. */
+  constructor(name, folder, port, more = {}) {
     this.name = name;
     this.folder = path.join(folder, name);
     this.port = port;
     mkdirSync(path.join(this.folder, 'data'), { recursive: true });
     const file = path.join(this.folder, 'prosody.cfg.lua');
-    writeFileSync(file, configuration(this.folder, port));
+    writeFileSync(file, configuration(this.folder, port, more));
     const output = path.join(this.folder, 'output.log');
     this.process = new Process(name, 'prosody', ['-F', '--config', file], output);
   }

@@ -12,6 +12,7 @@
 
 import dns from 'node:dns';
 import http from 'node:http';
+import https from 'node:https';
 
 /** The origin of the page that the clients pretend to be. */
 export const ORIGIN = 'http://chat.example.com';
@@ -34,10 +35,12 @@ function lookup(host, options, callback) {
   return options.all ? callback(null, found) : callback(null, found[0].address, 4);
 }
 
+const client = (url) => (url.protocol === 'https:' ? https : http);
+
 function page(url) {
   let found = pages.get(url.href);
   if (!found) {
-    const agent = new http.Agent({ keepAlive: true, maxSockets: 6, lookup });
+    const agent = new (client(url).Agent)({ keepAlive: true, maxSockets: 6, lookup });
     found = { agent, preflight: null };
     pages.set(url.href, found);
   }
@@ -50,7 +53,7 @@ export function closePages() {
   pages.clear();
 }
 
-/** Every request: when it began and ended, and with which status; 0 is a failure. */
+/** Every request: its service, when it began and ended, and with which status; 0 is a failure. */
 export const requests = [];
 
 /** What went over the wire, for the figures. */
@@ -62,7 +65,7 @@ function count(table, key) {
 
 function exchange(agent, url, method, headers, body, onRequest) {
   return new Promise((resolve, reject) => {
-    const request = http.request(url, { agent, method, headers: { ...headers, Origin: ORIGIN } });
+    const request = client(url).request(url, { agent, method, headers: { ...headers, Origin: ORIGIN } });
     let answered = false;
     onRequest?.(request);
     request.on('response', (response) => {
@@ -152,7 +155,7 @@ export class XMLHttpRequest {
 
   async #send(body) {
     counted.requests += 1;
-    this.#record = { at: Date.now() };
+    this.#record = { at: Date.now(), origin: this.#url.origin };
     requests.push(this.#record);
     const from = page(this.#url);
     from.preflight ??= preflight(from.agent, this.#url);

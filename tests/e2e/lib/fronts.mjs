@@ -1,0 +1,83 @@
+// Proxies in front of Bowline: nginx, HAProxy and Caddy with the files of `config/`. Only addresses and the paths of
+// certificates are changed.
+
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { Process, freePorts } from './processes.mjs';
+
+/** Makes a certificate for 127.0.0.1, `chat.pem` and `chat.key`, and both in one file for HAProxy. */
+export function makeCertificate(folder) {
+  const [certificate, key] = ['chat.pem', 'chat.key'].map((name) => path.join(folder, name));
+  const made = spawnSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '3', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-keyout', key, '-out', certificate], { encoding: 'utf8' });
+  if (made.status !== 0) throw new Error(`openssl: ${made.error ?? made.stderr}`);
+  writeFileSync(path.join(folder, 'chat-and-key.pem'), readFileSync(certificate, 'utf8') + readFileSync(key, 'utf8'), { mode: 0o600 });
+  return { certificate, key };
+}
+
+// The rest of nginx.conf, as a package has it: the committed file is a site. One process, which is easy to end.
+function nginxAround(place, site) {
+  const folders = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `  ${name}_temp_path ${place}/${name};`);
+  return `
+daemon off;
+master_process off;
+pid ${place}/pid;
+error_log stderr warn;
+events { worker_connections 1000; }
+http {
+  access_log off;
+${folders.join('\n')}
+  include ${site};
+}
+`;
+}
+
+/** For each proxy: its file in `config/`, the address there that clients use, and how it is started. */
+const FRONTS = {
+  nginx: {
+    committed: 'nginx-in-front.conf',
+    listen: (port) => ['listen 443 ', `listen 127.0.0.1:${port} `],
+    command(place, site) {
+      const main = path.join(place, 'main.conf');
+      writeFileSync(main, nginxAround(place, site));
+      return ['nginx', '-e', 'stderr', '-c', main];
+    },
+  },
+  haproxy: {
+    committed: 'haproxy-in-front.cfg',
+    listen: (port) => ['bind :443 ', `bind 127.0.0.1:${port} `],
+    command: (place, file) => ['haproxy', '-db', '-f', file],
+  },
+  caddy: {
+    committed: 'Caddyfile-in-front',
+    listen: (port) => ['https://chat.example.com:443 ', `https://127.0.0.1:${port} `],
+    command: (place, file, admin) => ['env', `XDG_DATA_HOME=${place}`, `XDG_CONFIG_HOME=${place}`, `CADDY_ADMIN=127.0.0.1:${admin}`, 'caddy', 'run', '--adapter', 'caddyfile', '--config', file],
+  },
+};
+
+/** Their names. */
+export const KINDS = Object.keys(FRONTS);
+
+// A committed file with other places in it, each of which it must have.
+function moved(committed, places) {
+  let text = readFileSync(new URL(`../../../config/${committed}`, import.meta.url), 'utf8');
+  for (const [from, to] of places) {
+    if (!text.includes(from)) throw new Error(`config/${committed} lacks ${from}`);
+    text = text.replaceAll(from, to);
+  }
+  return text;
+}
+
+/** Starts the proxy `kind` in front of `upstream`, a port of this machine, with the certificate in `folder`. */
+export async function startFront(kind, folder, upstream) {
+  const { committed, listen, command } = FRONTS[kind];
+  const [port, admin] = await freePorts(2);
+  const place = path.join(folder, `${kind}-${port}`);
+  mkdirSync(place);
+  const file = path.join(place, committed);
+  writeFileSync(file, moved(committed, [listen(port), ['127.0.0.1:5280', `127.0.0.1:${upstream}`], ['/etc/ssl/', `${folder}/`]]));
+  const [program, ...args] = command(place, file, admin);
+  const process = new Process(kind, program, args, path.join(place, 'output.log'));
+  await process.listens(port);
+  return { kind, process, port, bosh: `https://127.0.0.1:${port}/http-bind`, websocket: `wss://127.0.0.1:${port}/xmpp-websocket` };
+}
