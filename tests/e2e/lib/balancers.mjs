@@ -51,10 +51,10 @@ ${servers.join('\n')}
 `;
 }
 
-/** Starts Bowline there, in front of `nodes`; it serves once `started` has resolved. */
-export function startBowline(folder, binary, where) {
+/** Starts Bowline there, in front of `nodes`; it serves once `started` has resolved. `text`: another configuration. */
+export function startBowline(folder, binary, where, text = bowlineConfiguration(where)) {
   const file = path.join(folder, `bowline-${where.admin}.yaml`);
-  writeFileSync(file, bowlineConfiguration(where));
+  writeFileSync(file, text);
   const process = new Process('bowline', binary, ['run', '--config', file], path.join(folder, `bowline-${where.admin}.log`));
   const told = `http://127.0.0.1:${where.admin}`;
   const started = async () => {

@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { committed } from './committed.mjs';
 import { Process, freePorts } from './processes.mjs';
 
 /** Makes a certificate for 127.0.0.1, `chat.pem` and `chat.key`, and both in one file for HAProxy. */
@@ -35,7 +36,7 @@ ${folders.join('\n')}
 /** For each proxy: its file in `config/`, the address there that clients use, and how it is started. */
 const FRONTS = {
   nginx: {
-    committed: 'nginx-in-front.conf',
+    file: 'nginx-in-front.conf',
     listen: (port) => ['listen 443 ', `listen 127.0.0.1:${port} `],
     command(place, site) {
       const main = path.join(place, 'main.conf');
@@ -44,12 +45,12 @@ const FRONTS = {
     },
   },
   haproxy: {
-    committed: 'haproxy-in-front.cfg',
+    file: 'haproxy-in-front.cfg',
     listen: (port) => ['bind :443 ', `bind 127.0.0.1:${port} `],
     command: (place, file) => ['haproxy', '-db', '-f', file],
   },
   caddy: {
-    committed: 'Caddyfile-in-front',
+    file: 'Caddyfile-in-front',
     listen: (port) => ['https://chat.example.com:443 ', `https://127.0.0.1:${port} `],
     command: (place, file, admin) => ['env', `XDG_DATA_HOME=${place}`, `XDG_CONFIG_HOME=${place}`, `CADDY_ADMIN=127.0.0.1:${admin}`, 'caddy', 'run', '--adapter', 'caddyfile', '--config', file],
   },
@@ -58,24 +59,14 @@ const FRONTS = {
 /** Their names. */
 export const KINDS = Object.keys(FRONTS);
 
-// A committed file with other places in it, each of which it must have.
-function moved(committed, places) {
-  let text = readFileSync(new URL(`../../../config/${committed}`, import.meta.url), 'utf8');
-  for (const [from, to] of places) {
-    if (!text.includes(from)) throw new Error(`config/${committed} lacks ${from}`);
-    text = text.replaceAll(from, to);
-  }
-  return text;
-}
-
 /** Starts the proxy `kind` in front of `upstream`, a port of this machine, with the certificate in `folder`. */
 export async function startFront(kind, folder, upstream) {
-  const { committed, listen, command } = FRONTS[kind];
+  const { file: name, listen, command } = FRONTS[kind];
   const [port, admin] = await freePorts(2);
   const place = path.join(folder, `${kind}-${port}`);
   mkdirSync(place);
-  const file = path.join(place, committed);
-  writeFileSync(file, moved(committed, [listen(port), ['127.0.0.1:5280', `127.0.0.1:${upstream}`], ['/etc/ssl/', `${folder}/`]]));
+  const file = path.join(place, name);
+  writeFileSync(file, committed(name, [listen(port), ['127.0.0.1:5280', `127.0.0.1:${upstream}`], ['/etc/ssl/', `${folder}/`]]));
   const [program, ...args] = command(place, file, admin);
   const process = new Process(kind, program, args, path.join(place, 'output.log'));
   await process.listens(port);
