@@ -11,7 +11,7 @@ const MODULES = fileURLToPath(new URL('../prosody-modules', import.meta.url));
 /** The domain that every server serves: they know nothing of each other. */
 export const DOMAIN = 'localhost';
 
-function configuration(folder, port, { settings = '', modules = [] }) {
+function configuration(folder, port, { settings = '', modules = [], authentication = 'anonymous' }) {
   return `
 run_as_root = true
 data_path = ${JSON.stringify(path.join(folder, 'data'))}
@@ -35,13 +35,13 @@ ${settings}
 log = { info = ${JSON.stringify(path.join(folder, 'prosody.log'))} }
 
 VirtualHost "${DOMAIN}"
-	authentication = "anonymous"
+	authentication = "${authentication}"
 `;
 }
 
 /** One running server. */
 export class Prosody {
-  /** `more`: further `settings` as text, and `modules` by name. */
+  /** `more`: further `settings` as text, `modules` by name, and another `authentication`. */
   constructor(name, folder, port, more = {}) {
     this.name = name;
     this.folder = path.join(folder, name);
@@ -51,6 +51,13 @@ export class Prosody {
     writeFileSync(file, configuration(this.folder, port, more));
     const output = path.join(this.folder, 'output.log');
     this.process = new Process(name, 'prosody', ['-F', '--config', file], output);
+  }
+
+  /** Makes an account. The server needs `authentication: 'internal_plain'`. */
+  register(user, password) {
+    const accounts = path.join(this.folder, 'data', DOMAIN, 'accounts');
+    mkdirSync(accounts, { recursive: true });
+    writeFileSync(path.join(accounts, `${user}.dat`), `return { ["password"] = ${JSON.stringify(password)} };\n`);
   }
 
   /** Every BOSH request that it saw: `{ time, connection, what, sid }`, time in milliseconds. */
