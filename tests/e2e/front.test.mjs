@@ -3,10 +3,12 @@
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
+import http2 from 'node:http2';
 import https from 'node:https';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { startBowline } from './lib/balancers.mjs';
 import { makeCertificate } from './lib/certificate.mjs';
@@ -49,17 +51,17 @@ function post({ bosh }, attributes, agent = false) {
   const body = `<body xmlns="http://jabber.org/protocol/httpbind" ${attributes}/>`;
   const headers = { 'Content-Type': 'text/xml; charset=utf-8', 'X-Forwarded-For': '203.0.113.77', 'X-Forwarded-Proto': 'http' };
   const request = https.request(bosh, { method: 'POST', agent, localAddress: ADDRESS, headers });
-  let text = '';
+  let come = '';
   const answer = new Promise((resolve, reject) => {
     request.on('error', reject);
     request.on('response', (response) => {
-      response.on('data', (chunk) => { text += chunk; });
-      response.on('end', () => resolve(text));
+      response.on('data', (chunk) => { come += chunk; });
+      response.on('end', () => resolve(come));
       response.on('error', reject);
     });
   });
   request.end(body);
-  return { request, answer, soFar: () => text };
+  return { request, answer, soFar: () => come };
 }
 
 const creation = (rid) => `rid="${rid}" to="${DOMAIN}" wait="60" hold="1" ver="1.6" xmlns:xmpp="urn:xmpp:xbosh" xmpp:version="1.0"`;
@@ -104,6 +106,27 @@ for (const [index, kind] of KINDS.entries()) {
     await until('the poll is held', 5, async () => await held() === 1);
     request.destroy();
     await until('Bowline holds no poll', 5, async () => await held() === 0);
+  });
+
+  holds(`${kind}: Bowline sees that a client leaves an HTTP/2 stream, as a browser does when a page is reloaded`, async () => {
+    const held = async () => (await bowline.health()).held;
+    const connection = http2.connect(new URL(fronts[index].bosh).origin);
+    const begin = (attributes) => {
+      const stream = connection.request({ ':method': 'POST', ':path': '/http-bind', 'content-type': 'text/xml; charset=utf-8' });
+      stream.end(`<body xmlns="http://jabber.org/protocol/httpbind" ${attributes}/>`);
+      return stream;
+    };
+    try {
+      const created = await text(begin(creation(1000 * index + 701)));
+      const [, sid] = / sid=["']([^"']+)/.exec(created);
+      const poll = begin(`rid="${1000 * index + 702}" sid="${sid}"`);
+      await until('the poll is held', 5, async () => await held() === 1);
+      poll.close(http2.constants.NGHTTP2_CANCEL);
+      await until('Bowline holds no poll', 5, async () => await held() === 0);
+      assert.equal(connection.closed, false);
+    } finally {
+      connection.destroy();
+    }
   });
 
   holds(`${kind}: a part of a response is passed on at once, and the connection to Bowline stays`, async () => {
