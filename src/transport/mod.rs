@@ -1,4 +1,5 @@
-//! The bytes under a connection: a TCP socket, or a pipe in memory. Knows nothing of what they say.
+//! The bytes under a connection: a TCP socket, a Unix socket, or a pipe in memory. Knows nothing of what they
+//! say.
 
 mod network;
 mod pipe;
@@ -8,12 +9,12 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 pub use network::{Door, set_door};
 pub use pipe::{Pipe, pair};
@@ -30,8 +31,10 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection.
 #[derive(Debug)]
 pub enum Stream {
-    /// A socket.
+    /// A TCP socket.
     Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
     /// A pipe in memory.
     Pipe(Pipe),
 }
@@ -77,6 +80,14 @@ impl Stream {
                 let mut byte = [0];
                 stream.poll_peek(context, &mut ReadBuf::new(&mut byte))
             }
+            Self::Unix(stream) => loop {
+                ready!(stream.poll_read_ready(context))?;
+                match look(stream) {
+                    // The readiness was old, and is cleared.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    looked => break Poll::Ready(looked),
+                }
+            },
             Self::Pipe(pipe) => pipe.poll_next(context).map(|bytes| Ok(bytes.into())),
         }
     }
@@ -93,12 +104,14 @@ impl Stream {
                 let look = || SockRef::from(stream).peek(&mut byte);
                 stream.try_io(Interest::READABLE, look)
             }
+            Self::Unix(stream) => look(stream),
             Self::Pipe(pipe) => pipe.peek(),
         }
     }
 
     /// Has TCP notice when the other end is gone: 40 s after its last sign of life, 60 s where there is
-    /// no user timeout. A socket that refuses an option still works, so refusals are passed over.
+    /// no user timeout. A socket that refuses an option still works, so refusals are passed over. The
+    /// kernel itself reports the end of the other side of a Unix socket.
     pub fn watch(&self) {
         let Self::Tcp(stream) = self else { return };
         let socket = SockRef::from(stream);
@@ -111,11 +124,11 @@ impl Stream {
         let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
     }
 
-    /// The socket; none if it is a pipe.
+    /// The TCP socket; none if it is something else.
     pub const fn socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
-            Self::Pipe(_) => None,
+            Self::Unix(_) | Self::Pipe(_) => None,
         }
     }
 
@@ -124,15 +137,22 @@ impl Stream {
     pub fn is_own_end(&self, address: SocketAddr) -> bool {
         match self {
             Self::Tcp(stream) => stream.local_addr().is_ok_and(|own| own == address),
-            Self::Pipe(_) => false,
+            Self::Unix(_) | Self::Pipe(_) => false,
         }
     }
+}
+
+/// Looks whether a byte waits at a Unix socket, as [`Stream::peek`].
+fn look(stream: &UnixStream) -> io::Result<usize> {
+    let mut byte = [MaybeUninit::uninit()];
+    stream.try_io(Interest::READABLE, || SockRef::from(stream).peek(&mut byte))
 }
 
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
             // It has none, and so the one that is never too high.
             Self::Pipe(_) => 0,
         }
@@ -142,6 +162,12 @@ impl AsRawFd for Stream {
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
         Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
     }
 }
 
@@ -159,6 +185,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
             Self::Pipe(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
@@ -172,6 +199,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Pipe(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -179,6 +207,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
             Self::Pipe(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -186,7 +215,39 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Pipe(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_peeked_at_and_leaves_its_bytes() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let (mut near, mut far) = (Stream::from(near), Stream::from(far));
+        assert_eq!(near.peek().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        far.write_all(b"ab").await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(poll_fn(|context| near.poll_peek(context)).await.unwrap(), 1);
+        }
+        assert_eq!(near.peek().unwrap(), 1);
+        assert_eq!(near.read_u16().await.unwrap(), 0x6162);
+        // Readiness that was used up does not count as a byte.
+        let waiting = poll_fn(|context| Poll::Ready(near.poll_peek(context).is_pending()));
+        assert!(waiting.await);
+        far.shutdown().await.unwrap();
+        assert_eq!(poll_fn(|context| near.poll_peek(context)).await.unwrap(), 0);
+        assert_eq!(near.peek().unwrap(), 0);
+        near.watch();
+        assert!(near.socket().is_none());
+        assert!(!near.is_own_end("127.0.0.1:1".parse().unwrap()));
     }
 }
