@@ -1,8 +1,9 @@
 //! The bytes under a connection: a TCP socket, a Unix socket, or a pipe in memory. Knows nothing of what they
-//! say.
+//! say, but for the header of the PROXY protocol, which names the other end.
 
 mod network;
 mod pipe;
+mod proxy_header;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,6 +19,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 pub use network::{Door, set_door};
 pub use pipe::{Pipe, pair};
+pub use proxy_header::{MAX_PROXY_HEADER, ProxyHeader, ProxyHeaderError};
 
 /// A silent connection is tried after this long, then every 10 s.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
