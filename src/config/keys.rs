@@ -2,14 +2,15 @@
 
 /// The keys of each place, in the order of the documentation. A place is the path of a mapping; `[]`
 /// stands for the entries of a list.
-const PLACES: [(&str, &str); 21] = [
+const PLACES: [(&str, &str); 22] = [
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
          cors node_list websocket nodes health upstream admin limits timeouts log reload_on_change snapshot traces \
          threads",
     ),
-    ("listen[]", "address h2c tls redirect"),
+    ("listen[]", "address h2c tls redirect proxy_protocol"),
+    ("listen[].proxy_protocol", "from"),
     ("listen[].tls", "certificate key certificates client_ca"),
     ("listen[].tls.certificates[]", "certificate key"),
     (
@@ -108,7 +109,10 @@ mod tests {
             at("upstream"),
             ["connecting", "connects_per_second", "release"]
         );
-        assert_eq!(at("listen[17]"), ["address", "h2c", "tls", "redirect"]);
+        assert_eq!(
+            at("listen[17]"),
+            ["address", "h2c", "tls", "redirect", "proxy_protocol"]
+        );
         assert!(at("proxies").is_empty());
         assert_eq!(elsewhere("max_body").as_deref(), Some("bosh.max_body"));
         assert_eq!(elsewhere("proxies"), None);

@@ -16,6 +16,7 @@ mod error;
 mod excerpt;
 mod hints;
 mod keys;
+mod listen;
 mod node_source;
 mod parse;
 mod read;

@@ -18,13 +18,13 @@ use super::defaults::{
 };
 use super::destinations;
 use super::keys::nearest;
+use super::listen::{self, Listen};
 use super::node_source::{self, Discovery};
 use super::read::{Section, Value, quoted};
 use super::settings::{
-    AccessLog, Admin, Affinity, Health, Limits, Listen, Log, LogFormat, NodeSettings, Placement,
-    Probe, Release, Settings, Timeouts, Upstream,
+    AccessLog, Admin, Affinity, Health, Limits, Log, LogFormat, NodeSettings, Placement, Probe,
+    Release, Settings, Timeouts, Upstream,
 };
-use super::tls;
 use super::units::{show_duration, show_size};
 use super::{web, websocket};
 
@@ -55,7 +55,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The whole file. What is refused has its default, for the rest to be read too.
 pub(super) fn settings(root: &Section<'_>) -> Settings {
-    let listen = root.need("listen").map(|value| listen(&value));
+    let listen = root.need("listen").map(|value| listen::listen(&value));
     let listen = listen.unwrap_or_default();
     let bosh = bosh::bosh(&root.section("bosh"));
     let (nodes, discovery) = nodes_or_discovery(root);
@@ -67,7 +67,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND),
         placement: placement(root),
         placement_wait: root.duration("placement_wait", PLACEMENT_WAIT, Duration::ZERO),
-        trusted_proxies: trusted.map_or_else(Vec::new, |value| networks(&value)),
+        trusted_proxies: trusted.map_or_else(Vec::new, |value| networks(&value, 0)),
         cors: web::cors(&root.section("cors")),
         node_list: web::node_list(root, &bosh.paths),
         websocket: websocket::websocket(root, &bosh.paths),
@@ -113,35 +113,7 @@ fn placement(root: &Section<'_>) -> Placement {
     refused.unwrap_or(PLACEMENT)
 }
 
-fn listen(value: &Value<'_>) -> Vec<Listen> {
-    let mut listen: Vec<Listen> = Vec::new();
-    for item in value.list(1..=MOST_ENTRIES) {
-        let Some(section) = item.section() else {
-            continue;
-        };
-        let h2c = section.flag("h2c", false);
-        let (tls, redirect_to_https) = tls::listen(&section);
-        let Some(value) = section.need("address") else {
-            continue;
-        };
-        let Some(address) = socket_address(&value) else {
-            continue;
-        };
-        let taken = listen.iter().any(|other| other.address == address);
-        if taken && address.port() != 0 {
-            value.refuse::<()>(format!("{address} is listed twice"));
-        }
-        listen.push(Listen {
-            h2c,
-            tls,
-            redirect_to_https,
-            ..Listen::new(address)
-        });
-    }
-    listen
-}
-
-fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {
+pub(super) fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {
     let text = value.text()?;
     match text.parse() {
         Ok(address) => Some(address),
@@ -169,7 +141,8 @@ pub(super) fn texts(
     texts
 }
 
-fn networks(value: &Value<'_>) -> Vec<IpNet> {
+/// Addresses and networks, `least` of them or more.
+pub(super) fn networks(value: &Value<'_>, least: usize) -> Vec<IpNet> {
     let network = |item: Value<'_>| {
         let text = item.text()?;
         let network = text.parse::<IpNet>().ok();
@@ -178,7 +151,7 @@ fn networks(value: &Value<'_>) -> Vec<IpNet> {
             .map(|network| network.trunc())
             .or_else(|| item.must_be("an IP address or a network such as `10.0.0.0/8`"))
     };
-    let items = value.list(0..=MOST_ENTRIES);
+    let items = value.list(least..=MOST_ENTRIES);
     items.into_iter().filter_map(network).collect()
 }
 
@@ -409,7 +382,7 @@ fn limits(section: &Section<'_>, max_body: usize) -> Limits {
         creations_burst: section.count("creations_burst", default.creations_burst, 1..=10_000_000),
         unknown_sids_per_second: rate("unknown_sids_per_second", default.unknown_sids_per_second),
         unknown_sids_per_client: rate("unknown_sids_per_client", default.unknown_sids_per_client),
-        exempt: exempt.map_or(default.exempt, |value| networks(&value)),
+        exempt: exempt.map_or(default.exempt, |value| networks(&value, 0)),
     };
     if limits.body_memory < max_body {
         let least = show_size(max_body as u64);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::node_source::Discovery;
+pub use super::listen::{Listen, ProxyProtocol};
 
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,31 +62,6 @@ pub struct Settings {
     pub traces: Option<Traces>,
     /// Worker threads, 1 to 256; the number of cores by default.
     pub threads: usize,
-}
-
-/// One listening address.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Listen {
-    /// Address and port; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Whether clients may speak HTTP/2 without TLS, by prior knowledge; false by default.
-    pub h2c: bool,
-    /// TLS with clients; none by default.
-    pub tls: Option<Tls>,
-    /// Whether each request is answered with a redirect to `https`; only without `tls`.
-    pub redirect_to_https: bool,
-}
-
-impl Listen {
-    /// A listener with every default.
-    pub const fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            h2c: false,
-            tls: None,
-            redirect_to_https: false,
-        }
-    }
 }
 
 /// TLS of a listener.

@@ -212,23 +212,27 @@ impl Door<'_> {
 /// Serves a connection in a task of its own.
 fn serve(listener: &Arc<Listener>, (stream, peer, place): Accepted, alive: &mpsc::Sender<()>) {
     let downstream = listener.downstream();
-    let client = downstream.clients.client(peer.ip());
-    let Some(share) = downstream.connections.open(client) else {
-        downstream.proxy.metrics.connections_refused.inc();
+    let peer = peer.ip().to_canonical();
+    let share = if listener.settings.expects_proxy_header(peer) {
+        // Its client is counted, as soon as that is known.
+        limits::Counted::default()
+    } else if let Some(share) = downstream.share_of(peer) {
+        share
+    } else {
         return;
     };
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
     }
     let counted = Counted::new(downstream, (place, share), alive.clone());
-    opening::open(listener, stream.into(), peer.ip(), counted);
+    opening::open(listener, stream.into(), peer, counted);
 }
 
 /// A connection, counted as open until dropped.
 pub(super) struct Counted {
     connections: Gauge,
     _place: OwnedSemaphorePermit,
-    _share: limits::Counted,
+    share: limits::Counted,
     _alive: mpsc::Sender<()>,
 }
 
@@ -243,9 +247,17 @@ impl Counted {
         Self {
             connections,
             _place: place,
-            _share: share,
+            share,
             _alive: alive,
         }
+    }
+
+    /// Counts the connection for `client`. False if that has as many as it may.
+    pub(super) fn count_for(&mut self, client: IpAddr, downstream: &Downstream) -> bool {
+        let share = downstream.share_of(client);
+        let counted = share.is_some();
+        self.share = share.unwrap_or_default();
+        counted
     }
 
     /// A connection of `peer`.
@@ -303,6 +315,15 @@ async fn until_files(downstream: &Downstream, listener: &TcpListener) -> io::Res
 }
 
 impl Downstream {
+    /// Counts a connection of `client`; none if that has as many as it may.
+    fn share_of(&self, client: IpAddr) -> Option<limits::Counted> {
+        let share = self.connections.open(self.clients.client(client));
+        if share.is_none() {
+            self.proxy.metrics.connections_refused.inc();
+        }
+        share
+    }
+
     /// How long accepting rests after `error`. A shortage makes room; any other error concerns one
     /// connection only, such as one that its client gave up or a firewall refused.
     fn rest_after(&self, error: &io::Error) -> Duration {

@@ -18,6 +18,7 @@ mod listener_slot;
 mod load_shedding;
 mod node_list;
 mod opening;
+mod proxy_protocol;
 mod tls;
 mod websocket;
 

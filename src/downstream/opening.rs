@@ -12,6 +12,7 @@ use super::h1::Connection;
 use super::h2;
 use super::io::{Early, Io};
 use super::listener::{Counted, Listener};
+use super::proxy_protocol;
 use super::tls;
 use crate::tls::TlsStream;
 use crate::transport::Stream;
@@ -20,7 +21,8 @@ use crate::transport::Stream;
 pub(super) fn open(listener: &Arc<Listener>, stream: Stream, peer: IpAddr, counted: Counted) {
     let settings = listener.settings();
     let is_plain_http1 = !settings.h2c || settings.redirect_to_https;
-    if listener.acceptor().is_none() && is_plain_http1 {
+    let is_proxied = settings.expects_proxy_header(peer);
+    if listener.acceptor().is_none() && is_plain_http1 && !is_proxied {
         serve_http1(
             Arc::clone(listener),
             Io::Plain(stream),
@@ -32,9 +34,24 @@ pub(super) fn open(listener: &Arc<Listener>, stream: Stream, peer: IpAddr, count
     }
     let listener = Arc::clone(listener);
     tokio::spawn(async move {
+        let deadline = Instant::now() + listener.downstream().settings.timeouts.head;
+        let opened = if is_proxied {
+            read_proxy_header(&listener, stream, (peer, deadline), counted).await
+        } else {
+            Some((stream, Early::default(), peer, counted))
+        };
+        let Some((stream, early, peer, counted)) = opened else {
+            return;
+        };
         if listener.acceptor().is_none() {
-            open_by_preface(listener, Io::Plain(stream), peer, counted).await;
-        } else if let Some(stream) = shake_hands(&listener, stream, peer).await {
+            let io = Io::Plain(stream);
+            if is_plain_http1 {
+                serve_http1(listener, io, early, peer, counted);
+            } else {
+                open_by_preface(listener, io, early, peer, counted).await;
+            }
+        } else if let Some(stream) = shake_hands(&listener, stream, &early, (peer, deadline)).await
+        {
             let is_http2 = stream.alpn() == Some(b"h2");
             let io = Io::Tls(stream);
             if is_http2 {
@@ -46,16 +63,43 @@ pub(super) fn open(listener: &Arc<Listener>, stream: Stream, peer: IpAddr, count
     });
 }
 
-/// The TLS handshake, within the time for a head; none if it failed.
-async fn shake_hands(listener: &Listener, stream: Stream, peer: IpAddr) -> Option<Box<TlsStream>> {
-    let deadline = Instant::now() + listener.downstream().settings.timeouts.head;
+/// Reads the header of a proxy, and counts the connection for the client in it, who is the peer from then
+/// on. None if there is no good header, or the client has too many connections.
+async fn read_proxy_header(
+    listener: &Listener,
+    mut stream: Stream,
+    (peer, deadline): (IpAddr, Instant),
+    mut counted: Counted,
+) -> Option<(Stream, Early, IpAddr, Counted)> {
+    let (client, early) = proxy_protocol::read(listener, &mut stream, (peer, deadline)).await?;
+    let Some(client) = client else {
+        return Some((stream, early, peer, counted));
+    };
+    let is_counted = counted.count_for(client, listener.downstream());
+    is_counted.then_some((stream, early, client, counted))
+}
+
+/// The TLS handshake; none if it failed. `early` is what was read of it.
+async fn shake_hands(
+    listener: &Listener,
+    stream: Stream,
+    early: &Early,
+    until: (IpAddr, Instant),
+) -> Option<Box<TlsStream>> {
     let acceptor = listener.acceptor()?;
-    tls::handshake(listener, acceptor, stream, (peer, deadline)).await
+    tls::handshake(listener, acceptor, (stream, early), until).await
 }
 
 /// Serves HTTP/2 to a client that begins with its preface, and HTTP/1.1 to others.
-async fn open_by_preface(listener: Arc<Listener>, io: Io, peer: IpAddr, counted: Counted) {
-    let opened = h2::Preface::new(Arc::clone(listener.downstream()), io).await;
+async fn open_by_preface(
+    listener: Arc<Listener>,
+    io: Io,
+    early: Early,
+    peer: IpAddr,
+    counted: Counted,
+) {
+    let preface = h2::Preface::new(Arc::clone(listener.downstream()), io);
+    let opened = preface.having_read(early).await;
     let Some(opened) = opened else { return };
     if opened.http2 {
         h2::serve(listener, opened.io, opened.early, peer, counted).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use super::io::Early;
 use super::listener::Listener;
 use crate::tls::{Acceptor, HandshakeError, TlsStream};
 use crate::transport::Stream;
@@ -20,11 +21,15 @@ const PLACE_FOR: Duration = Duration::from_secs(1);
 pub(super) async fn handshake(
     listener: &Listener,
     acceptor: &Acceptor,
-    stream: Stream,
+    (stream, early): (Stream, &Early),
     (peer, deadline): (IpAddr, Instant),
 ) -> Option<Box<TlsStream>> {
     let counts = &listener.downstream().proxy.metrics.tls.handshakes;
-    let shaken = timeout_at(deadline, Box::pin(shake(listener, acceptor, stream))).await;
+    let shaken = timeout_at(
+        deadline,
+        Box::pin(shake(listener, acceptor, stream, early.rest())),
+    )
+    .await;
     let error = match shaken {
         Ok(Ok(stream)) => {
             counts.inc(if stream.is_resumed() {
@@ -42,14 +47,19 @@ pub(super) async fn handshake(
         }
     };
     counts.inc(match error {
-        HandshakeError::NotTls => "not_tls",
+        HandshakeError::NotTls { .. } => "not_tls",
         HandshakeError::Closed | HandshakeError::Io(_) => "closed",
         HandshakeError::Tls(_) => "failed",
     });
-    if matches!(error, HandshakeError::NotTls) {
-        listener.log_wrong_protocol(peer, "a client does not speak TLS on a listener with TLS");
-    } else {
-        debug!(client = %peer, %error, "a TLS handshake failed");
+    match error {
+        HandshakeError::NotTls { proxy_header: true } => {
+            (listener.downstream()).refuse_proxy_header(listener, peer);
+        }
+        HandshakeError::NotTls { .. } => {
+            let what = "a client does not speak TLS on a listener with TLS";
+            listener.log_wrong_protocol(peer, what);
+        }
+        error => debug!(client = %peer, %error, "a TLS handshake failed"),
     }
     None
 }
@@ -58,9 +68,12 @@ async fn shake(
     listener: &Listener,
     acceptor: &Acceptor,
     stream: Stream,
+    early: &[u8],
 ) -> Result<Box<TlsStream>, HandshakeError> {
     // A client that says nothing takes no place.
-    let _first = poll_fn(|context| stream.poll_peek(context)).await;
+    if early.is_empty() {
+        let _first = poll_fn(|context| stream.poll_peek(context)).await;
+    }
     let places = Arc::clone(&listener.downstream().handshakes);
     let place = places.acquire_owned().await;
     let stream = TlsStream::new(stream, acceptor.config());
@@ -71,6 +84,7 @@ async fn shake(
             return Err(HandshakeError::Closed);
         }
     };
+    stream.begin(early)?;
     let mut shaking = poll_fn(|context| stream.poll_handshake(context));
     let shaken = match timeout(PLACE_FOR, &mut shaking).await {
         Ok(shaken) => shaken,

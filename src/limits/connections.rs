@@ -16,8 +16,8 @@ pub struct Connections {
     most: AtomicUsize,
 }
 
-/// A connection of a client that is counted until this is dropped.
-#[derive(Debug)]
+/// A connection of a client that is counted until this is dropped. The default counts for no client.
+#[derive(Debug, Default)]
 pub struct Counted(Option<(Arc<Connections>, u64)>);
 
 impl Connections {

@@ -30,8 +30,8 @@ pub use timing::{Times, Timing};
 pub use tls::TlsMetrics;
 
 use labels::{
-    ADMIN_REFUSALS, CauseLabels, ConditionLabels, FixedLabel, ReasonLabels, RequestLabels, TABLES,
-    TableLabels,
+    ADMIN_REFUSALS, CauseLabels, ConditionLabels, FixedLabel, PROXY_HEADERS, ReasonLabels,
+    RequestLabels, ResultLabels, TABLES, TableLabels,
 };
 use nodes::NodePages;
 
@@ -102,6 +102,8 @@ pub struct Metrics {
     pub admin_refusals: ByName,
     /// TLS with clients.
     pub tls: TlsMetrics,
+    /// PROXY headers, by what became of them.
+    pub proxy_headers: ByName,
     log_dropped_lines: Counter,
     tables: [Family<TableLabels, Gauge>; 3],
     process: ProcessMetrics,
@@ -233,6 +235,12 @@ impl Metrics {
                 ADMIN_REFUSALS,
             ),
             tls: TlsMetrics::register(r),
+            proxy_headers: by_name::<ResultLabels>(
+                r,
+                "proxy_headers",
+                "Headers of the PROXY protocol, by what became of them",
+                PROXY_HEADERS,
+            ),
             log_dropped_lines: counter(
                 r,
                 "log_dropped_lines",

@@ -3,6 +3,8 @@
 //! rustls keeps no buffers of records here: bytes are read into memory of the thread, decrypted there,
 //! and only what is no whole record yet stays with the connection. So a connection that waits has none.
 
+mod pending;
+
 use std::cell::Cell;
 use std::fmt;
 use std::io;
@@ -19,7 +21,8 @@ use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::HandshakeError;
-use crate::transport::Stream;
+use crate::transport::{ProxyHeader, Stream};
+use pending::Pending;
 
 /// The most bytes taken by one read of the connection.
 const READ: usize = 16 * 1024;
@@ -70,29 +73,10 @@ impl fmt::Debug for TlsStream {
     }
 }
 
-/// Bytes that wait to be taken; no memory where there are none.
-#[derive(Debug, Default)]
-struct Pending {
-    bytes: Vec<u8>,
-    /// Where the rest begins.
-    at: usize,
-}
-
-impl Pending {
-    fn rest(&self) -> &[u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.rest().is_empty()
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.at += count;
-        if self.is_empty() {
-            *self = Self::default();
-        }
-    }
+/// The error for `bytes` that begin no handshake.
+fn not_tls(bytes: &[u8]) -> HandshakeError {
+    let proxy_header = ProxyHeader::begins(bytes);
+    HandshakeError::NotTls { proxy_header }
 }
 
 /// What is to be done when rustls has nothing else to do.
@@ -123,6 +107,23 @@ impl TlsStream {
         })
     }
 
+    /// Takes the first bytes of the handshake, which were read before.
+    ///
+    /// # Errors
+    /// They are not TLS. [`TlsStream::poll_handshake`] says what else is wrong with them.
+    pub fn begin(&mut self, early: &[u8]) -> Result<(), HandshakeError> {
+        match early.first() {
+            None => return Ok(()),
+            Some(&HANDSHAKE) => {}
+            Some(_) => return Err(not_tls(early)),
+        }
+        let mut records = early.to_vec();
+        let mut nowhere = ReadBuf::new(&mut []);
+        let taken = self.drive(&mut records, &mut nowhere, &Then::Wait, &mut Vec::new());
+        self.incoming = records.split_off(taken.unwrap_or(early.len()));
+        Ok(())
+    }
+
     /// Shakes hands.
     ///
     /// # Errors
@@ -134,6 +135,10 @@ impl TlsStream {
     ) -> Poll<Result<(), HandshakeError>> {
         loop {
             ready!(self.poll_send(context)).map_err(HandshakeError::Io)?;
+            if self.broken {
+                let error = io::ErrorKind::InvalidData.into();
+                return Poll::Ready(Err(HandshakeError::Tls(error)));
+            }
             if !self.tls.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
@@ -143,7 +148,7 @@ impl TlsStream {
                 Ok(true) => {}
                 Ok(false) => return Poll::Ready(Err(HandshakeError::Closed)),
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    return Poll::Ready(Err(HandshakeError::NotTls));
+                    return Poll::Ready(Err(not_tls(self.plain.rest())));
                 }
                 Err(error) if self.broken => {
                     return Poll::Ready(Err(HandshakeError::Tls(error)));
@@ -199,6 +204,9 @@ impl TlsStream {
                 Poll::Ready(Ok(false))
             }
             Poll::Ready(Ok(())) if fresh && room[have] != HANDSHAKE => {
+                self.plain
+                    .bytes
+                    .extend_from_slice(&room[have..have + count]);
                 Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
             }
             Poll::Ready(Ok(())) => {

@@ -32,6 +32,7 @@ mod node_list;
 mod operator;
 mod order;
 mod probing;
+mod proxy_protocol;
 mod reconnect_storm;
 mod rediscovery;
 mod reload;

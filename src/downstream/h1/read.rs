@@ -306,6 +306,9 @@ impl Reader<'_> {
             self.listener.log_wrong_protocol(self.peer, what);
             return Next::Over;
         }
+        if (self.downstream).is_foreign_proxy_header(self.listener, self.peer, bytes) {
+            return Next::Over;
+        }
         let status = match error {
             http1::Error::TooLarge | http1::Error::TooManyFields => 431,
             http1::Error::NotHttp | http1::Error::Invalid(_) | http1::Error::TooManyTrailers => 400,

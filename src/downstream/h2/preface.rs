@@ -45,6 +45,11 @@ impl Preface {
             alarm: Slow::default(),
         }
     }
+
+    /// The same, with bytes that were read before.
+    pub(in super::super) fn having_read(self, early: Early) -> Self {
+        Self { early, ..self }
+    }
 }
 
 impl Future for Preface {
@@ -57,6 +62,16 @@ impl Future for Preface {
             return Poll::Ready(None);
         };
         loop {
+            let begin = own.early.rest();
+            let http2 = begin.starts_with(PREFACE);
+            if http2 || !PREFACE.starts_with(begin) {
+                let opened = own.io.take().map(|io| Opened {
+                    io,
+                    early: own.early.take(),
+                    http2,
+                });
+                return Poll::Ready(opened);
+            }
             let mut room = [const { MaybeUninit::uninit() }; READ];
             let mut buffer = ReadBuf::uninit(&mut room);
             let Poll::Ready(read) = io.poll_read(context, &mut buffer) else {
@@ -71,16 +86,6 @@ impl Future for Preface {
                 return Poll::Ready(None);
             }
             own.early.append(buffer.filled());
-            let begin = own.early.rest();
-            let http2 = begin.starts_with(PREFACE);
-            if http2 || !PREFACE.starts_with(begin) {
-                let opened = own.io.take().map(|io| Opened {
-                    io,
-                    early: own.early.take(),
-                    http2,
-                });
-                return Poll::Ready(opened);
-            }
         }
     }
 }

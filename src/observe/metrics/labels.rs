@@ -171,6 +171,17 @@ pub(super) const HANDSHAKES: &[&str] = &[
     "full", "resumed", "failed", "timeout", "not_tls", "closed", "other",
 ];
 
+/// What becomes of a PROXY header, or of its absence.
+pub(super) const PROXY_HEADERS: &[&str] = &[
+    "client",
+    "no_client",
+    "missing",
+    "malformed",
+    "closed",
+    "timeout",
+    "refused",
+];
+
 /// How reloads of certificates end.
 pub(super) const CERTIFICATE_RELOADS: &[&str] = &["ok", "failed"];
 

@@ -10,6 +10,7 @@ pub mod config;
 pub mod frames;
 pub mod head;
 pub mod parsers;
+pub mod proxy_header;
 pub mod request;
 pub mod snapshot;
 

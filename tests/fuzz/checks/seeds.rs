@@ -36,6 +36,11 @@ fn heads() {
     hold("head", super::head::check);
 }
 
+#[test]
+fn proxy_headers() {
+    hold("proxy_header", super::proxy_header::check);
+}
+
 /// The same bytes without the first, which says how they are cut.
 #[test]
 fn parsers() {
