@@ -30,7 +30,7 @@
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
 //! 0  timers     many short waits on one timer
-//! 0  transport  sockets, and pipes in memory
+//! 0  transport  sockets, pipes in memory, PROXY headers
 //! ```
 
 // They panic where nothing can be written.

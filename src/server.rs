@@ -178,7 +178,7 @@ impl Server {
         })
     }
 
-    /// Where clients are served, with the ports that port 0 became.
+    /// The TCP addresses where clients are served, with the ports that port 0 became.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         lock(&self.listeners).addresses()
     }

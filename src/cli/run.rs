@@ -73,10 +73,13 @@ fn warn_of_root(settings: &Settings) {
     if !is_root {
         return;
     }
-    let ports = settings.listen.iter().map(|listen| listen.address.port());
-    if ports
+    let addresses = settings
+        .listen
+        .iter()
+        .filter_map(|listen| listen.address.tcp());
+    if addresses
         .into_iter()
-        .any(|port| (1..FIRST_FREE_PORT).contains(&port))
+        .any(|address| (1..FIRST_FREE_PORT).contains(&address.port()))
     {
         warn!(
             "running as root: for a port below 1024 the capability CAP_NET_BIND_SERVICE is enough \

@@ -9,7 +9,7 @@ const PLACES: [(&str, &str); 22] = [
          cors node_list websocket nodes health upstream admin limits timeouts log reload_on_change snapshot traces \
          threads",
     ),
-    ("listen[]", "address h2c tls redirect proxy_protocol"),
+    ("listen[]", "address mode h2c tls redirect proxy_protocol"),
     ("listen[].proxy_protocol", "from"),
     ("listen[].tls", "certificate key certificates client_ca"),
     ("listen[].tls.certificates[]", "certificate key"),
@@ -111,7 +111,14 @@ mod tests {
         );
         assert_eq!(
             at("listen[17]"),
-            ["address", "h2c", "tls", "redirect", "proxy_protocol"]
+            [
+                "address",
+                "mode",
+                "h2c",
+                "tls",
+                "redirect",
+                "proxy_protocol"
+            ]
         );
         assert!(at("proxies").is_empty());
         assert_eq!(elsewhere("max_body").as_deref(), Some("bosh.max_body"));

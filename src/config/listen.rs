@@ -1,6 +1,8 @@
 //! The listeners: where clients connect, and what comes in front of their requests.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -9,11 +11,67 @@ use super::sections::{MOST_ENTRIES, networks, socket_address};
 use super::settings::Tls;
 use super::tls;
 
+/// What the address of a Unix socket begins with.
+const UNIX: &str = "unix:";
+
+/// The longest path of a Unix socket, in bytes: `sun_path` of Linux, without the NUL at its end.
+const MAX_UNIX_PATH: usize = 107;
+
+/// The permissions of a Unix socket where none are set: its user and group may connect.
+const UNIX_MODE: u32 = 0o660;
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// An IP address and a port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket with this absolute path, at most 107 bytes.
+    Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// The IP address and the port; none for a Unix socket.
+    pub const fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether a second listener cannot have it too.
+    fn is_exclusive(&self) -> bool {
+        self.tcp().is_none_or(|address| address.port() != 0)
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl From<PathBuf> for ListenAddress {
+    fn from(path: PathBuf) -> Self {
+        Self::Unix(path)
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
 /// One listening address.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listen {
-    /// Address and port; port 0 takes a free one.
-    pub address: SocketAddr,
+    /// Where it is.
+    pub address: ListenAddress,
+    /// The permissions of a Unix socket, as chmod(2) takes them; 0660 by default.
+    pub mode: u32,
     /// Whether clients may speak HTTP/2 without TLS, by prior knowledge; false by default.
     pub h2c: bool,
     /// TLS with clients; none by default.
@@ -34,9 +92,10 @@ pub struct ProxyProtocol {
 
 impl Listen {
     /// A listener with every default.
-    pub const fn new(address: SocketAddr) -> Self {
+    pub fn new(address: impl Into<ListenAddress>) -> Self {
         Self {
-            address,
+            address: address.into(),
+            mode: UNIX_MODE,
             h2c: false,
             tls: None,
             redirect_to_https: false,
@@ -57,6 +116,7 @@ pub(super) fn listen(value: &Value<'_>) -> Vec<Listen> {
         let Some(section) = item.section() else {
             continue;
         };
+        let mode = section.get("mode").and_then(|value| mode_of(&value));
         let h2c = section.flag("h2c", false);
         let proxy_protocol = section.get("proxy_protocol");
         let proxy_protocol = proxy_protocol.and_then(|value| proxies(&value));
@@ -64,14 +124,18 @@ pub(super) fn listen(value: &Value<'_>) -> Vec<Listen> {
         let Some(value) = section.need("address") else {
             continue;
         };
-        let Some(address) = socket_address(&value) else {
+        let Some(address) = address_of(&value) else {
             continue;
         };
+        if address.tcp().is_some() {
+            section.refuse("mode", "has no effect without a Unix socket");
+        }
         let taken = listen.iter().any(|other| other.address == address);
-        if taken && address.port() != 0 {
+        if taken && address.is_exclusive() {
             value.refuse::<()>(format!("{address} is listed twice"));
         }
         listen.push(Listen {
+            mode: mode.unwrap_or(UNIX_MODE),
             h2c,
             tls,
             redirect_to_https,
@@ -80,6 +144,31 @@ pub(super) fn listen(value: &Value<'_>) -> Vec<Listen> {
         });
     }
     listen
+}
+
+fn address_of(value: &Value<'_>) -> Option<ListenAddress> {
+    let Some(path) = value.word().and_then(|text| text.strip_prefix(UNIX)) else {
+        return socket_address(value).map(ListenAddress::Tcp);
+    };
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return value.must_be("`unix:` and an absolute path such as `unix:/run/bowline/http.sock`");
+    }
+    if path.len() > MAX_UNIX_PATH {
+        let is = path.len();
+        return value.refuse(format!(
+            "must have a path of at most {MAX_UNIX_PATH} bytes, has {is}"
+        ));
+    }
+    Some(ListenAddress::Unix(path.into()))
+}
+
+/// Permissions, which YAML reads as text only with a zero in front, or in quotes.
+fn mode_of(value: &Value<'_>) -> Option<u32> {
+    const FORM: &str = "be an octal mode from `0000` to `0777`, such as `0660`";
+    let text = value.word().unwrap_or_default();
+    let octal = text.len() == 4 && text.starts_with('0');
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| octal);
+    mode.or_else(|| value.must(FORM))
 }
 
 /// The value of `proxy_protocol`.

@@ -257,8 +257,8 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
 fn listeners(old: &[Listen], new: &[Listen], changed: &mut Vec<String>) -> bool {
     let mut differ = false;
     for listen in new {
-        let address = listen.address;
-        match old.iter().find(|one| one.address == address) {
+        let address = &listen.address;
+        match old.iter().find(|one| one.address == *address) {
             None => changed.push(format!("listener {address} opens")),
             Some(before) if before != listen => {
                 differ = true;

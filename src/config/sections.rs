@@ -359,7 +359,9 @@ fn admin_address(value: &Value<'_>, protected: bool, listen: &[Listen]) -> Optio
             protects it";
         return value.must_be(what);
     }
-    let shared = listen.iter().any(|other| other.address == address);
+    let shared = listen
+        .iter()
+        .any(|other| other.address.tcp() == Some(address));
     if shared && address.port() != 0 {
         return value.refuse(format!("{address} is already in `listen`"));
     }

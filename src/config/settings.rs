@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use super::listen::{Listen, ListenAddress, ProxyProtocol};
 use super::node_source::Discovery;
-pub use super::listen::{Listen, ProxyProtocol};
 
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,19 +1,20 @@
 //! Listeners: what is set for each, and accepting its connections.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::Downstream;
+use super::bind::{Incoming, ListeningSocket};
 use super::h1::Connection;
 use super::io::Io;
 use super::listener_slot::ListenerSlot;
@@ -108,7 +109,14 @@ impl Listener {
 ///
 /// At `limits.connections` accepting rests until a connection ends; the kernel's queue holds
 /// newcomers meanwhile.
-pub async fn accept(slot: Arc<ListenerSlot>, socket: TcpListener) {
+pub async fn accept(slot: Arc<ListenerSlot>, socket: ListeningSocket) {
+    let socket = match Incoming::new(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            warn!(%error, "a worker cannot watch its listener");
+            return;
+        }
+    };
     // Each connection holds a sender; the channel ends with the last of them.
     let (alive, mut all_over) = mpsc::channel(1);
     let mut door = Door {
@@ -154,12 +162,12 @@ pub async fn accept(slot: Arc<ListenerSlot>, socket: TcpListener) {
     let _: Option<()> = all_over.recv().await;
 }
 
-type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+type Accepted = (Stream, IpAddr, OwnedSemaphorePermit);
 
 /// A listener, and how it fared last.
 struct Door<'a> {
     slot: &'a ListenerSlot,
-    socket: TcpListener,
+    socket: Incoming,
     /// The last accept failed.
     failing: bool,
     /// The last connection took one of the last files.
@@ -201,7 +209,7 @@ impl Door<'_> {
         let look = |context: &mut Context<'_>| Poll::Ready(self.socket.poll_accept(context));
         let listener = self.slot.listener();
         while let Ok(place) = Arc::clone(&listener.downstream().places).try_acquire_owned() {
-            let Poll::Ready(Ok((stream, peer))) = std::future::poll_fn(look).await else {
+            let Poll::Ready(Ok((stream, peer))) = poll_fn(look).await else {
                 return;
             };
             serve(&listener, (stream, peer, place), alive);
@@ -212,7 +220,6 @@ impl Door<'_> {
 /// Serves a connection in a task of its own.
 fn serve(listener: &Arc<Listener>, (stream, peer, place): Accepted, alive: &mpsc::Sender<()>) {
     let downstream = listener.downstream();
-    let peer = peer.ip().to_canonical();
     let share = if listener.settings.expects_proxy_header(peer) {
         // Its client is counted, as soon as that is known.
         limits::Counted::default()
@@ -221,11 +228,12 @@ fn serve(listener: &Arc<Listener>, (stream, peer, place): Accepted, alive: &mpsc
     } else {
         return;
     };
-    if let Err(error) = stream.set_nodelay(true) {
+    let nodelay = stream.socket().map(|socket| socket.set_nodelay(true));
+    if let Some(Err(error)) = nodelay {
         debug!(%error, "no TCP_NODELAY");
     }
     let counted = Counted::new(downstream, (place, share), alive.clone());
-    opening::open(listener, stream.into(), peer, counted);
+    opening::open(listener, stream, peer, counted);
 }
 
 /// A connection, counted as open until dropped.
@@ -281,7 +289,7 @@ impl Drop for Counted {
 /// last files.
 async fn accept_one(
     downstream: &Downstream,
-    listener: &TcpListener,
+    socket: &Incoming,
     near: bool,
 ) -> io::Result<Accepted> {
     if downstream.is_crowded() {
@@ -292,19 +300,19 @@ async fn accept_one(
     }
     drop(downstream.places.acquire().await);
     if near {
-        until_files(downstream, listener).await?;
+        until_files(downstream, socket).await?;
     }
-    let (stream, peer) = listener.accept().await?;
+    let (stream, peer) = poll_fn(|context| socket.poll_accept(context)).await?;
     let place = Arc::clone(&downstream.places).acquire_owned().await;
     let place = place.expect("the semaphore is never closed");
     Ok((stream, peer, place))
 }
 
 /// Waits until a file is free that is not of the reserve: newcomers stay in the kernel's queue.
-async fn until_files(downstream: &Downstream, listener: &TcpListener) -> io::Result<()> {
+async fn until_files(downstream: &Downstream, socket: &Incoming) -> io::Result<()> {
     let mut waited = false;
     // The kernel gives the lowest number that is free, to this file as to the next connection.
-    while listener.as_fd().try_clone_to_owned()?.as_raw_fd() >= downstream.files.ceiling() {
+    while socket.as_fd().try_clone_to_owned()?.as_raw_fd() >= downstream.files.ceiling() {
         if !std::mem::replace(&mut waited, true) {
             downstream.proxy.metrics.accept_waits.inc();
         }

@@ -4,6 +4,7 @@
 //! path becomes a [`proxy::BoshRequest`](crate::proxy::BoshRequest), and what comes back is written out.
 
 mod answer_fields;
+mod bind;
 mod body_budget;
 mod client;
 mod cors;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
+pub use bind::{ListeningSocket, SocketFile, bind_tcp};
 pub use client::client_address;
 pub use drain::Drain;
 pub use listener::{Listener, accept};

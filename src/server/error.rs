@@ -1,10 +1,10 @@
 //! Why the balancer does not start, or does not take a new configuration.
 
 use std::io;
-use std::net::SocketAddr;
 
 use crate::admin::TokenError;
 use crate::cluster::TooManyNodes;
+use crate::config::ListenAddress;
 use crate::tls::LoadError;
 
 /// Why the balancer did not start.
@@ -49,7 +49,7 @@ impl std::error::Error for StartError {
 #[derive(Debug)]
 pub struct BindError {
     /// The address.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// Why.
     pub source: io::Error,
 }

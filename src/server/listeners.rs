@@ -4,50 +4,52 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::error::BindError;
 use super::workers::Workers;
-use crate::config::Listen;
-use crate::downstream::{Downstream, Listener, ListenerSlot};
+use crate::config::{Listen, ListenAddress};
+use crate::downstream::{
+    Downstream, Listener, ListenerSlot, ListeningSocket, SocketFile, bind_tcp,
+};
 use crate::tls::Acceptor;
 
-/// Connections that the kernel keeps for a listener until they are accepted.
-const BACKLOG: i32 = 4096;
-
-/// A socket that listens on an address, once for each of the workers.
-fn sockets(address: SocketAddr, workers: usize) -> Result<Sockets, BindError> {
-    let socket = bind(address)?;
-    let sockets = || {
-        let each = (0..workers).map(|_| socket.try_clone());
-        Ok((socket.local_addr()?, each.collect::<io::Result<_>>()?))
-    };
-    sockets().map_err(|source| BindError { address, source })
+/// Where it listens, with the port that port 0 became, and a socket for each worker.
+#[derive(Debug)]
+struct Sockets {
+    address: ListenAddress,
+    /// Goes with the listener.
+    file: Option<SocketFile>,
+    each: Vec<ListeningSocket>,
 }
 
-/// Where it listens, with the port that port 0 became, and a socket for each worker.
-type Sockets = (SocketAddr, Vec<TcpListener>);
+impl Sockets {
+    /// Listens on the address of `listen`, with a socket for each of the workers.
+    fn open(listen: &Listen, workers: usize) -> Result<Self, BindError> {
+        let open = || {
+            let (socket, address) = ListeningSocket::bind(&listen.address, listen.mode)?;
+            let file = SocketFile::of(&address);
+            let each = (0..workers).map(|_| socket.try_clone());
+            let each = each.collect::<io::Result<_>>()?;
+            Ok(Self {
+                address,
+                file,
+                each,
+            })
+        };
+        open().map_err(|source| BindError {
+            address: listen.address.clone(),
+            source,
+        })
+    }
+}
 
-/// Listens on an address.
+/// Listens on an address for the admin listener.
 pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let bound = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        // A restart must not wait for the old process's connections to be forgotten.
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
-        Ok(TcpListener::from(socket))
-    };
-    bound().map_err(|source| BindError { address, source })
+    bind_tcp(address).map_err(|source| BindError {
+        address: address.into(),
+        source,
+    })
 }
 
 /// A listener of the configuration, and what its TLS handshakes are made with.
@@ -57,7 +59,8 @@ type Configured = (Listen, Option<Arc<Acceptor>>);
 #[derive(Debug)]
 struct Open {
     configured: Listen,
-    address: SocketAddr,
+    address: ListenAddress,
+    file: Option<SocketFile>,
     slot: Arc<ListenerSlot>,
 }
 
@@ -96,7 +99,7 @@ impl Listeners {
                     unused.remove(at);
                     None
                 }
-                None => Some(sockets(listen.address, workers)?),
+                None => Some(Sockets::open(listen, workers)?),
             };
             prepared.push(((listen.clone(), None), socket));
         }
@@ -117,13 +120,15 @@ impl Listeners {
                 let listener = Listener::new(Arc::clone(downstream), listen.clone());
                 Arc::new(listener.with_tls(acceptor.clone()))
             };
-            if let Some((address, sockets)) = sockets {
+            if let Some(sockets) = sockets {
                 let slot = Arc::new(ListenerSlot::new(listener()));
-                workers.listen(&slot, sockets);
+                workers.listen(&slot, sockets.each);
+                let address = sockets.address;
                 info!(%address, "listening");
                 self.open.push(Open {
                     configured: listen,
                     address,
+                    file: sockets.file,
                     slot,
                 });
                 continue;
@@ -136,6 +141,14 @@ impl Listeners {
             if exchange {
                 open.slot.exchange(listener());
             }
+            if let Some(file) = open
+                .file
+                .as_ref()
+                .filter(|_| open.configured.mode != listen.mode)
+                && let Err(error) = file.set_mode(listen.mode)
+            {
+                warn!(address = %open.address, %error, "the mode of the socket stays");
+            }
             open.configured = listen;
             self.open.push(open);
         }
@@ -145,8 +158,9 @@ impl Listeners {
         }
     }
 
-    /// Where clients are served, with the ports that port 0 became.
+    /// The TCP addresses where clients are served, with the ports that port 0 became.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.open.iter().map(|open| open.address).collect()
+        let tcp = self.open.iter().filter_map(|open| open.address.tcp());
+        tcp.collect()
     }
 }

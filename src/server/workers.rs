@@ -1,16 +1,14 @@
 //! The threads that serve clients, each with a runtime of its own.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tracing::warn;
 
 use super::error::StartError;
-use crate::downstream::{self, Drain, ListenerSlot};
+use crate::downstream::{self, Drain, ListenerSlot, ListeningSocket};
 
 /// An address and the socket by which a worker accepts there.
-type Opened = (Arc<ListenerSlot>, TcpListener);
+type Opened = (Arc<ListenerSlot>, ListeningSocket);
 
 /// What is heard of a worker.
 #[derive(Debug)]
@@ -62,7 +60,7 @@ impl Workers {
     }
 
     /// Has each worker accept at `slot`, by a socket of its own.
-    pub(super) fn listen(&self, slot: &Arc<ListenerSlot>, sockets: Vec<TcpListener>) {
+    pub(super) fn listen(&self, slot: &Arc<ListenerSlot>, sockets: Vec<ListeningSocket>) {
         for (worker, socket) in self.0.iter().zip(sockets) {
             // A worker that has ended accepts nothing.
             let _ = worker.opened.send((Arc::clone(slot), socket));
@@ -108,10 +106,7 @@ async fn work(
         tokio::select! {
             () = cut.as_mut() => return,
             Some((slot, socket)) = to_open.recv() => {
-                match tokio::net::TcpListener::from_std(socket) {
-                    Ok(socket) => drop(accepting.spawn(downstream::accept(slot, socket))),
-                    Err(error) => warn!(%error, "a worker cannot watch its listener"),
-                }
+                accepting.spawn(downstream::accept(slot, socket));
             }
             Some(_) = accepting.join_next() => {}
             () = drain.begun(), if accepting.is_empty() => {}

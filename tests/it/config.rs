@@ -131,13 +131,19 @@ fn every_bad_file_gets_its_messages_to_the_letter() {
 fn every_key_has_its_effect() {
     let settings = load(&root().join("tests/config/valid/every_key_flow_style.yaml"));
     let defaults = Settings::for_nodes(Vec::new());
-    assert_eq!(settings.listen.len(), 3);
+    assert_eq!(settings.listen.len(), 4);
     let tls = settings.listen[1].tls.as_ref().expect("there");
     assert_eq!(tls.certificates.len(), 2);
     assert_eq!(tls.certificates[1].certificate, Path::new("b.pem"));
     assert_eq!(tls.certificates[1].key, Path::new("b.key"));
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("ca.pem")));
-    assert!(settings.listen[2].redirect_to_https);
+    let socket = PathBuf::from("/run/a.sock").into();
+    assert_eq!(settings.listen[2].address, socket);
+    assert_eq!(settings.listen[2].mode, 0o777);
+    assert!(settings.listen[3].redirect_to_https);
+    let proxies = settings.listen[3].proxy_protocol.as_ref().expect("there");
+    let expected = ["10.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network"));
+    assert_eq!(proxies.from, expected);
     assert_eq!(settings.limits.handshakes, 1);
     assert_eq!(settings.bosh.paths, ["/"]);
     assert_eq!(settings.bosh.max_body, 1024);

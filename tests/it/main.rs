@@ -49,6 +49,7 @@ mod support;
 mod tls;
 #[cfg(feature = "otlp")]
 mod traces;
+mod unix_sockets;
 mod vanished;
 mod websocket;
 

@@ -38,7 +38,7 @@ fn v2(client: &str, more: &[u8]) -> Vec<u8> {
     [SIGNATURE, &[0x21, 0x11], &length, &block].concat()
 }
 
-fn request() -> String {
+pub(crate) fn request() -> String {
     let body = creation();
     let length = body.len();
     format!("POST /http-bind HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -65,7 +65,7 @@ fn count(balancer: &Balancer, result: &str) -> u64 {
 }
 
 /// The addresses that the node heard of, one for each creation, in order.
-fn clients(node: &Node) -> Vec<String> {
+pub(crate) fn clients(node: &Node) -> Vec<String> {
     let creations = node.record().into_iter().filter(|seen| {
         let raw = String::from_utf8_lossy(&seen.raw);
         raw.starts_with("POST") && seen.sid.is_none()
@@ -251,7 +251,7 @@ async fn a_header_of_another_peer_names_no_client() {
             let socket = TcpSocket::new_v4().unwrap();
             let own: IpAddr = [127, 0, 0, 2].into();
             socket.bind(SocketAddr::from((own, 0))).unwrap();
-            let mut stream = socket.connect(*address).await.unwrap();
+            let mut stream = socket.connect(address).await.unwrap();
             let whole = [header.as_slice(), request().as_bytes()].concat();
             stream.write_all(&whole).await.unwrap();
             assert_eq!(rest(&mut stream).await, "");

@@ -210,7 +210,7 @@ async fn a_client_needs_a_certificate_where_an_authority_for_clients_is_set() {
 async fn the_wrong_protocol_is_closed_without_an_answer() {
     let (nodes, authority) = (tigase_nodes(1).await, Authority::new());
     let mut settings = with(&nodes, listener(vec![authority.files(NAME)]));
-    let plain = Listen::new(settings.listen[0].address);
+    let plain = Listen::new(settings.listen[0].address.clone());
     settings.listen.push(plain);
     let balancer = Balancer::start(&settings).await;
     let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
@@ -416,7 +416,7 @@ async fn a_reload_gives_a_listener_tls_and_takes_it_away() {
     assert_eq!(served(&authority, &balancer, NAME).await, None);
     let encrypted = listener(vec![authority.files(NAME)]).tls;
     settings.listen[0].tls.clone_from(&encrypted);
-    let address = settings.listen[0].address;
+    let address = settings.listen[0].address.clone();
     let step = balancer.server.reload(&settings).unwrap();
     assert_eq!(step.words(), format!("listener {address}"));
     assert!(served(&authority, &balancer, NAME).await.is_some());

@@ -1,6 +1,6 @@
 //! Clients that go silent, on paused time, and what is no HTTP/2.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -21,7 +21,7 @@ fn connect() -> Pipe {
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let counted = Counted::for_tests(&downstream, peer);
     let (near, far) = pair();
-    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = Arc::new(Listener::new(downstream, Listen::new(address)));
     let io = Io::Plain(near.into());
     tokio::spawn(serve(listener, io, Early::default(), peer, counted));
