@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::config::ListenAddress;
+use crate::config::{Listen, ListenAddress};
 use crate::transport::Stream;
 
 /// Connections that the kernel keeps for a listener until they are accepted.
@@ -31,20 +31,27 @@ pub enum ListeningSocket {
 }
 
 impl ListeningSocket {
-    /// Listens on an address, and says where with the port that port 0 became. `mode` are the permissions of
-    /// a Unix socket. A file of a Unix socket on which no process listens is replaced.
+    /// Listens on the address of `listen`, and says where with the port that port 0 became. A file of a Unix
+    /// socket on which no process listens is replaced. `[::]` takes IPv4 too, unless one of `all` listens on
+    /// `0.0.0.0` with the same port.
     ///
     /// # Errors
     /// What the system says. `AddrInUse` where a process listens on the Unix socket, `AlreadyExists` where
     /// its path is a file of another kind.
-    pub fn bind(address: &ListenAddress, mode: u32) -> io::Result<(Self, ListenAddress)> {
-        match address {
+    pub fn bind(listen: &Listen, all: &[Listen]) -> io::Result<(Self, ListenAddress)> {
+        match &listen.address {
             ListenAddress::Tcp(address) => {
-                let socket = bind_tcp(*address)?;
+                let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                let is_shared = all.iter().any(|other| other.address.tcp() == Some(ipv4));
+                let only_v6 = is_shared && address.port() != 0;
+                let socket = bind_tcp(*address, only_v6)?;
                 let address = socket.local_addr()?.into();
                 Ok((Self::Tcp(socket), address))
             }
-            ListenAddress::Unix(path) => Ok((Self::Unix(bind_unix(path, mode)?), address.clone())),
+            ListenAddress::Unix(path) => {
+                let socket = bind_unix(path, listen.mode)?;
+                Ok((Self::Unix(socket), listen.address.clone()))
+            }
         }
     }
 
@@ -60,17 +67,17 @@ impl ListeningSocket {
     }
 }
 
-/// Listens on an IP address.
+/// Listens on an IP address; on one of IPv6 also for IPv4, unless `only_v6` is set.
 ///
 /// # Errors
 /// What the system says.
-pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+pub fn bind_tcp(address: SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the old process's connections to be forgotten.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+        socket.set_only_v6(only_v6)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

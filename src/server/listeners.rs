@@ -24,10 +24,10 @@ struct Sockets {
 }
 
 impl Sockets {
-    /// Listens on the address of `listen`, with a socket for each of the workers.
-    fn open(listen: &Listen, workers: usize) -> Result<Self, BindError> {
+    /// Listens on the address of `listen`, one of `all`, with a socket for each of the workers.
+    fn open(listen: &Listen, all: &[Listen], workers: usize) -> Result<Self, BindError> {
         let open = || {
-            let (socket, address) = ListeningSocket::bind(&listen.address, listen.mode)?;
+            let (socket, address) = ListeningSocket::bind(listen, all)?;
             let file = SocketFile::of(&address);
             let each = (0..workers).map(|_| socket.try_clone());
             let each = each.collect::<io::Result<_>>()?;
@@ -46,7 +46,7 @@ impl Sockets {
 
 /// Listens on an address for the admin listener.
 pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    bind_tcp(address).map_err(|source| BindError {
+    bind_tcp(address, false).map_err(|source| BindError {
         address: address.into(),
         source,
     })
@@ -92,16 +92,16 @@ impl Listeners {
     pub(super) fn prepare(&self, listen: &[Listen], workers: usize) -> Result<Prepared, BindError> {
         let mut unused: Vec<_> = self.open.iter().collect();
         let mut prepared = Vec::new();
-        for listen in listen {
-            let known = |open: &&Open| open.configured.address == listen.address;
+        for one in listen {
+            let known = |open: &&Open| open.configured.address == one.address;
             let socket = match unused.iter().position(known) {
                 Some(at) => {
                     unused.remove(at);
                     None
                 }
-                None => Some(Sockets::open(listen, workers)?),
+                None => Some(Sockets::open(one, listen, workers)?),
             };
-            prepared.push(((listen.clone(), None), socket));
+            prepared.push(((one.clone(), None), socket));
         }
         Ok(Prepared(prepared))
     }

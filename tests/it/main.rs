@@ -18,6 +18,7 @@ mod demo;
 mod discovery;
 mod docs;
 mod drain;
+mod dual_stack;
 mod failures;
 mod files;
 mod floods;
