@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
@@ -350,6 +350,18 @@ impl TlsStream {
             OUTGOING.set(encrypted);
         }
         sent
+    }
+}
+
+/// An end without `close_notify` looks like a connection that was cut (RFC 8446 §6.1). It is sent as far as
+/// the client takes it now: not behind an answer that the client did not take.
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        if self.closing || self.broken || self.tls.is_handshaking() || !self.outgoing.is_empty() {
+            return;
+        }
+        self.closing = true;
+        let _ = self.encrypt(&Then::Close, &mut Context::from_waker(Waker::noop()));
     }
 }
 

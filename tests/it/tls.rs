@@ -142,6 +142,43 @@ async fn large_answers_arrive_whole_at_a_slow_reader() {
     assert!(got.contains(&text));
 }
 
+/// An end without `close_notify` is an error for the client: somebody may have cut the connection.
+#[tokio::test]
+async fn connections_that_bowline_closes_end_with_close_notify() {
+    let (nodes, authority) = (tigase_nodes(1).await, Authority::new());
+    let mut settings = with(&nodes, listener(vec![authority.files(NAME)]));
+    settings.timeouts.idle = Duration::from_millis(200);
+    settings.timeouts.head = Duration::from_millis(200);
+    let get = "GET /http-bind HTTP/1.1\r\nHost: a\r\n\r\n";
+    let last = "GET /http-bind HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for version in [&TLS12, &TLS13] {
+        let balancer = Balancer::start(&settings).await;
+        // Fresh, idle, with a part of a head, lingering, and refused.
+        for sent in ["", get, &get[..30], last, "rubbish\r\n\r\n"] {
+            let client = authority.client(&[version], None);
+            let mut stream = connect(&client, balancer.address(), NAME).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            let mut seen = Vec::new();
+            let ended = timeout(PATIENCE, stream.read_to_end(&mut seen)).await;
+            let ended = ended.expect("closed in time");
+            assert!(ended.is_ok(), "{sent:?}: {ended:?}");
+            let is_whole = sent.ends_with("\r\n\r\n");
+            assert_eq!(seen.starts_with(b"HTTP/1.1 "), is_whole, "{sent:?}");
+        }
+        let client = authority.client_of(b"h2", &[version], None);
+        for sent in [
+            &b""[..],
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        ] {
+            let mut stream = connect(&client, balancer.address(), NAME).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            let ended = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+            let ended = ended.expect("closed in time");
+            assert!(ended.is_ok(), "HTTP/2 {sent:?}: {ended:?}");
+        }
+    }
+}
+
 /// The name of the certificate that a client gets for `name`, if it trusts it for that.
 async fn served(authority: &Authority, balancer: &Balancer, name: &str) -> Option<Vec<u8>> {
     let client = authority.client(&[&TLS13], None);
