@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::http1::Fields;
 use crate::observe::traces::Parent;
+use crate::proxy::{HttpVersion, Protocol};
 
 const FORWARDED: &str = "forwarded";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
@@ -13,6 +14,26 @@ const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// Addresses looked at in one chain of proxies; a longer chain is not believed further.
 const LONGEST_CHAIN: usize = 32;
+
+/// The other end of a connection, and how it speaks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) protocol: Protocol,
+}
+
+impl Peer {
+    /// Whether it speaks TLS.
+    pub(super) const fn is_encrypted(self) -> bool {
+        self.protocol.tls.is_some()
+    }
+
+    /// The same with the version of HTTP of a request.
+    pub(super) const fn with_version(mut self, version: HttpVersion) -> Self {
+        self.protocol.http = version;
+        self
+    }
+}
 
 /// The client behind `peer`: the right-most address in `X-Forwarded-For`, or where there is none
 /// in `Forwarded` (RFC 7239), that no trusted proxy has. `X-Forwarded-For` goes first, since that

@@ -1,11 +1,10 @@
 //! One request: what is answered here, and what goes to a node. Knows nothing of connections.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::client::{client_address, is_secure, parent};
+use super::client::{Peer, client_address, is_secure, parent};
 use super::cors::Allowed;
 use super::{Downstream, node_list};
 use crate::cluster::QueryGroup;
@@ -81,7 +80,7 @@ impl Downstream {
     }
 
     /// Decides about a request by its head.
-    pub(super) fn decide<'a>(&'a self, head: &RequestHead<'a>, peer: IpAddr) -> Decision<'a> {
+    pub(super) fn decide<'a>(&'a self, head: &RequestHead<'a>, peer: Peer) -> Decision<'a> {
         let refuse = |cause| Decision::Answer(self.refuse(cause, head.fields, peer));
         let Ok(request) = head.request() else {
             return refuse(Cause::BadHead);
@@ -107,13 +106,13 @@ impl Downstream {
         })
     }
 
-    /// Hands a request on with its body. `encrypted` says that it came over TLS.
+    /// Hands a request on with its body.
     pub(super) fn begin(
         &self,
         fields: Fields<'_>,
         (request, path): (&Request<'_>, Path<'_>),
         body: &[u8],
-        (peer, encrypted): (IpAddr, bool),
+        peer: Peer,
     ) -> Handled {
         let trusted = &self.settings.trusted_proxies;
         let query = self.query_for_node(request);
@@ -132,9 +131,10 @@ impl Downstream {
                 CorsOwner::Pass => fields.first("origin").and_then(OriginValue::new),
             },
             host,
-            client: client_address(peer, fields, trusted),
-            secure: encrypted || is_secure(peer, fields, trusted),
-            parent: parent(peer, fields, trusted),
+            client: client_address(peer.address, fields, trusted),
+            protocol: peer.protocol,
+            secure: peer.is_encrypted() || is_secure(peer.address, fields, trusted),
+            parent: parent(peer.address, fields, trusted),
             body,
         };
         (self.handler)(&self.proxy, &ask)
@@ -154,7 +154,7 @@ impl Downstream {
         request: &Request<'_>,
         path: Path<'_>,
         fields: Fields<'_>,
-        peer: IpAddr,
+        peer: Peer,
     ) -> Decision<'a> {
         let host = Authority::new(request.host);
         let (Some(host), Some(query)) = (host, self.query_for_node(request)) else {
@@ -170,7 +170,7 @@ impl Downstream {
             headers: value("access-control-request-headers"),
         };
         let record = self.record(Kind::Preflight, fields, peer);
-        let client = client_address(peer, fields, &self.settings.trusted_proxies);
+        let client = client_address(peer.address, fields, &self.settings.trusted_proxies);
         Decision::Hold(self.proxy.preflight(&preflight, client, record))
     }
 
@@ -183,13 +183,13 @@ impl Downstream {
     }
 
     /// Refuses a request.
-    pub(super) fn refuse(&self, cause: Cause, fields: Fields<'_>, peer: IpAddr) -> Response {
+    pub(super) fn refuse(&self, cause: Cause, fields: Fields<'_>, peer: Peer) -> Response {
         let record = self.record(Kind::Other, fields, peer);
         answered(Answer::reject(cause, false), record)
     }
 
     /// Refuses what is not a request: of its head nothing is known.
-    pub(super) fn refuse_head(&self, status: u16, peer: IpAddr) -> Response {
+    pub(super) fn refuse_head(&self, status: u16, peer: Peer) -> Response {
         let answer = Answer {
             status,
             ..Answer::reject(Cause::BadHead, false)
@@ -198,7 +198,7 @@ impl Downstream {
     }
 
     /// Answers a request whose client ended its side before the end of the body. It counts as gone.
-    pub(super) fn broken_off(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
+    pub(super) fn broken_off(&self, fields: Fields<'_>, peer: Peer) -> Response {
         drop(self.record(Kind::Other, fields, peer));
         Response {
             answer: Answer::reject(Cause::BadHead, false),
@@ -208,7 +208,7 @@ impl Downstream {
     }
 
     /// Answers a request whose path is not BOSH: with the list of nodes, if it asks for that.
-    fn off_bosh(&self, head: &RequestHead<'_>, path: &str, peer: IpAddr) -> Response {
+    fn off_bosh(&self, head: &RequestHead<'_>, path: &str, peer: Peer) -> Response {
         let list = self.node_list.as_ref();
         let found: Option<(&node_list::NodeList, _)> =
             list.and_then(|list| Some((list, list.find(path)?)));
@@ -229,7 +229,7 @@ impl Downstream {
     }
 
     /// Sends the client to the same URL over `https`, at the usual port.
-    pub(super) fn redirect(&self, head: &RequestHead<'_>, peer: IpAddr) -> Response {
+    pub(super) fn redirect(&self, head: &RequestHead<'_>, peer: Peer) -> Response {
         let Ok(request) = head.request() else {
             return self.refuse(Cause::BadHead, head.fields, peer);
         };
@@ -243,12 +243,12 @@ impl Downstream {
         answered(answer, record).with(Extra::Location(url.into()))
     }
 
-    fn preflight(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
+    fn preflight(&self, fields: Fields<'_>, peer: Peer) -> Response {
         let record = self.record(Kind::Preflight, fields, peer);
         answered(Answer::ok(Bytes::new()), record).with(Extra::Preflight)
     }
 
-    fn about(&self, fields: Fields<'_>, peer: IpAddr) -> Response {
+    fn about(&self, fields: Fields<'_>, peer: Peer) -> Response {
         let answer = Answer {
             content_type: Some(TEXT),
             ..Answer::ok(Bytes::from_static(ABOUT.as_bytes()))
@@ -256,10 +256,11 @@ impl Downstream {
         answered(answer, self.record(Kind::Other, fields, peer))
     }
 
-    fn record(&self, kind: Kind, fields: Fields<'_>, peer: IpAddr) -> RequestRecord {
+    fn record(&self, kind: Kind, fields: Fields<'_>, peer: Peer) -> RequestRecord {
         let trusted = &self.settings.trusted_proxies;
-        let client = client_address(peer, fields, trusted);
-        let parent: Parent = parent(peer, fields, trusted);
+        let client = client_address(peer.address, fields, trusted);
+        let client = (client, peer.protocol);
+        let parent: Parent = parent(peer.address, fields, trusted);
         RequestRecord::new(Arc::clone(&self.proxy), kind, client, &parent)
     }
 }

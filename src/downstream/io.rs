@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::proxy::TlsVersion;
 use crate::tls::TlsStream;
 use crate::transport::Stream;
 
@@ -78,6 +79,15 @@ impl Io {
                 Ok(()) if !buffer.filled().is_empty() => early.append(buffer.filled()),
                 Ok(()) | Err(_) => return Poll::Ready(()),
             }
+        }
+    }
+
+    /// The version of TLS; none on a plain connection.
+    pub(super) fn tls(&self) -> Option<TlsVersion> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) if stream.is_tls13() => Some(TlsVersion::Tls13),
+            Self::Tls(_) => Some(TlsVersion::Tls12),
         }
     }
 

@@ -3,10 +3,8 @@
 mod tunnel;
 mod way;
 
-use std::net::IpAddr;
-
 use super::Downstream;
-use super::client::{client_address, is_secure, parent};
+use super::client::{Peer, client_address, is_secure, parent};
 use super::handler::{Extra, Response, configured_path};
 use crate::config::QueryPolicy;
 use crate::http1::{Method, RequestHead};
@@ -26,12 +24,8 @@ pub(super) enum Decision {
 
 impl Downstream {
     /// Decides about a request on a WebSocket path; none for any other path, and for a POST, which is
-    /// BOSH's. `encrypted` says that it came over TLS.
-    pub(super) fn upgrade(
-        &self,
-        head: &RequestHead<'_>,
-        (peer, encrypted): (IpAddr, bool),
-    ) -> Option<Decision> {
+    /// BOSH's.
+    pub(super) fn upgrade(&self, head: &RequestHead<'_>, peer: Peer) -> Option<Decision> {
         let websocket = self.settings.websocket.as_ref()?;
         if head.method == Method::Post {
             return None;
@@ -50,7 +44,7 @@ impl Downstream {
                 return Some(Decision::Answer(refused.with(Extra::WebSocket)));
             }
             Err(UpgradeFault::Invalid(rule)) => {
-                tracing::debug!(%peer, rule, "bad upgrade");
+                tracing::debug!(peer = %peer.address, rule, "bad upgrade");
                 return refuse(Cause::BadUpgrade);
             }
         };
@@ -73,12 +67,13 @@ impl Downstream {
             query,
             group: self.group_of(request.query),
             host,
-            client: client_address(peer, head.fields, trusted),
-            secure: encrypted || is_secure(peer, head.fields, trusted),
+            client: client_address(peer.address, head.fields, trusted),
+            protocol: peer.protocol,
+            secure: peer.is_encrypted() || is_secure(peer.address, head.fields, trusted),
             key: upgrade.key,
             origin: origin.and_then(|origin| std::str::from_utf8(origin).ok()),
         };
-        let parent = parent(peer, head.fields, trusted);
+        let parent = parent(peer.address, head.fields, trusted);
         Some(Decision::Upgrade(self.proxy.upgrade(&asked, &parent)))
     }
 }

@@ -43,6 +43,10 @@ pub struct SpanEnd<'a> {
     pub bytes: usize,
     /// The client's address.
     pub client: std::net::IpAddr,
+    /// The version of HTTP.
+    pub protocol: &'static str,
+    /// The version of TLS, if the client spoke TLS.
+    pub tls: Option<&'static str>,
     /// The node that answered.
     pub node: Option<&'a str>,
     /// The session, as the log names it.

@@ -19,6 +19,7 @@ mod deadline;
 mod lookup;
 mod node_response;
 mod preflight;
+mod protocol;
 mod reject;
 mod release;
 mod request;
@@ -33,6 +34,7 @@ mod websocket;
 
 pub use access_log::{AccessLogger, TARGET};
 pub use answer::Answer;
+pub use protocol::{HttpVersion, Protocol, TlsVersion};
 pub use reject::{Cause, Row};
 pub use request::{BoshRequest, request_for_node};
 pub use request_record::{Delivered, Delivery, Reply, RequestRecord};

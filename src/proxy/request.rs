@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::protocol::Protocol;
 use super::request_record::RequestRecord;
 use super::shared::Proxy;
 use super::termination_state::Phase;
@@ -34,6 +35,8 @@ pub struct BoshRequest<'a> {
     pub host: Authority<'a>,
     /// The client's address.
     pub client: IpAddr,
+    /// What the client speaks.
+    pub protocol: Protocol,
     /// Whether the client's side is encrypted.
     pub secure: bool,
     /// The span that a trusted proxy says it belongs to.
@@ -121,7 +124,7 @@ impl Proxy {
         let record = RequestRecord::new(
             Arc::clone(self),
             kind_of(wrapper),
-            request.client,
+            (request.client, request.protocol),
             &request.parent,
         );
         record.enters(Phase::Queue);

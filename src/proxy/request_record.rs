@@ -10,6 +10,7 @@ use tracing::{Level, info, warn};
 
 use super::access_log::SessionTag;
 use super::answer::Answer;
+use super::protocol::{Protocol, TlsVersion};
 use super::reject::Cause;
 use super::shared::Proxy;
 use super::termination_state::{self, Phase};
@@ -30,6 +31,7 @@ pub struct RequestRecord {
     proxy: Arc<Proxy>,
     kind: Kind,
     client: IpAddr,
+    protocol: Protocol,
     begun: Instant,
     /// Time spent at nodes, in nanoseconds.
     at_nodes: AtomicU64,
@@ -166,13 +168,20 @@ impl Drop for Delivery {
 }
 
 impl RequestRecord {
-    /// A request of `kind` that begins now, and is part of what `parent` is.
-    pub fn new(proxy: Arc<Proxy>, kind: Kind, client: IpAddr, parent: &Parent) -> Self {
+    /// A request of `kind` that begins now, from this client by this protocol, and is part of what `parent`
+    /// is.
+    pub fn new(
+        proxy: Arc<Proxy>,
+        kind: Kind,
+        (client, protocol): (IpAddr, Protocol),
+        parent: &Parent,
+    ) -> Self {
         Self {
             trace: proxy.traces.begin(parent),
             proxy,
             kind,
             client,
+            protocol,
             begun: Instant::now(),
             at_nodes: AtomicU64::new(0),
             session: AtomicU32::new(SessionTag::NONE.bits()),
@@ -323,6 +332,8 @@ impl RequestRecord {
             status: ended.status,
             bytes: ended.bytes,
             client: self.client,
+            protocol: self.protocol.http.label(),
+            tls: self.protocol.tls.map(TlsVersion::label),
             node: self.node(),
             session: session.write(&mut [0; 6]),
         });
@@ -335,6 +346,8 @@ impl RequestRecord {
         info!(
             target: "bowline::access",
             client = address(self.client, &mut place),
+            protocol = self.protocol.http.label(),
+            tls = self.protocol.tls.map(TlsVersion::label),
             node = self.node(),
             kind = self.kind.label(),
             outcome = ended.outcome.label(),
@@ -427,7 +440,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let cluster = Arc::new(Cluster::new(&settings, &metrics));
         let proxy = Arc::new(Proxy::new(&settings, cluster, metrics).unwrap());
-        let client = IpAddr::from([127, 0, 0, 1]);
+        let client = (IpAddr::from([127, 0, 0, 1]), Protocol::PLAIN);
         let record = RequestRecord::new(proxy, Kind::Creation, client, &Parent::default());
         for _ in 0..257 {
             record.goes_to(NodeId(0));

@@ -36,7 +36,7 @@ impl Proxy {
                 let record = RequestRecord::new(
                     Arc::clone(self),
                     Kind::Other,
-                    request.client,
+                    (request.client, request.protocol),
                     &request.parent,
                 );
                 Handled::Answered(record.reject(Cause::Malformed, false))

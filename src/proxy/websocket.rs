@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::answer::Answer;
+use super::protocol::Protocol;
 use super::reject::Cause;
 use super::request_record::{Reply, RequestRecord};
 use super::shared::Proxy;
@@ -42,6 +43,8 @@ pub struct UpgradeRequest<'a> {
     pub group: Option<QueryGroup>,
     /// The client's address.
     pub client: IpAddr,
+    /// What the client speaks.
+    pub protocol: Protocol,
     /// Whether the client's side is encrypted.
     pub secure: bool,
     /// The client's `Sec-WebSocket-Key`.
@@ -122,8 +125,8 @@ fn is_origin(origin: &str) -> bool {
 impl Proxy {
     /// Begins an upgrade.
     pub fn upgrade(self: &Arc<Self>, request: &UpgradeRequest<'_>, parent: &Parent) -> Upgrading {
-        let kind = Kind::WebSocket;
-        let record = RequestRecord::new(Arc::clone(self), kind, request.client, parent);
+        let (kind, client) = (Kind::WebSocket, (request.client, request.protocol));
+        let record = RequestRecord::new(Arc::clone(self), kind, client, parent);
         let pending = PendingUpgrade::new(request, record);
         Box::pin(run(Arc::clone(self), pending))
     }

@@ -163,6 +163,11 @@ impl TlsStream {
         self.tls.alpn_protocol()
     }
 
+    /// Whether TLS 1.3 was agreed on. It is TLS 1.2 otherwise.
+    pub fn is_tls13(&self) -> bool {
+        self.tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3)
+    }
+
     /// Whether the handshake went on with a ticket of an earlier one.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)

@@ -34,6 +34,7 @@ mod operator;
 mod order;
 mod probing;
 mod proxy_protocol;
+mod protocols;
 mod reconnect_storm;
 mod rediscovery;
 mod reload;

@@ -33,6 +33,10 @@ pub(crate) struct Process {
 pub(crate) struct Start<'a> {
     /// Its configuration beside nodes and listeners, the section `log` included.
     pub(crate) more: &'a str,
+    /// Keys of its listener besides the address, each behind a comma.
+    pub(crate) listen: &'a str,
+    /// Keys of each node besides name and address, likewise.
+    pub(crate) node: &'a str,
     /// `RUST_LOG`.
     pub(crate) filter: Option<&'a str>,
     /// `ulimit -n`.
@@ -55,6 +59,8 @@ impl Default for Start<'_> {
     fn default() -> Self {
         Self {
             more: "log: { format: json, access: on }",
+            listen: "",
+            node: "",
             filter: None,
             files: None,
             memory: None,
@@ -81,16 +87,22 @@ pub(crate) fn configuration(
     nodes: &[(String, SocketAddr)],
     listen: SocketAddr,
     admin: Option<SocketAddr>,
-    more: &str,
+    start: &Start<'_>,
 ) -> String {
+    let Start {
+        more,
+        listen: keys,
+        node,
+        ..
+    } = start;
     let admin = admin.map_or("off".to_owned(), |at| format!("{{ address: '{at}' }}"));
-    let mut text = format!("listen: [{{ address: '{listen}' }}]\nadmin: {admin}\n");
+    let mut text = format!("listen: [{{ address: '{listen}'{keys} }}]\nadmin: {admin}\n");
     // `more` may say where they are to be found.
     if !more.contains("nodes:") {
         text += "nodes:\n";
     }
     for (name, address) in nodes {
-        text += &format!("  - {{ name: {name}, address: '{address}' }}\n");
+        text += &format!("  - {{ name: {name}, address: '{address}'{node} }}\n");
     }
     if !more.contains("threads:") {
         text += "threads: 1\n";
@@ -137,7 +149,7 @@ impl Process {
             None => (ANY.into(), ANY.into()),
             Some(_) => (free_address()?, free_address()?),
         };
-        let text = configuration(nodes, address, start.admin.then_some(admin), start.more);
+        let text = configuration(nodes, address, start.admin.then_some(admin), start);
         let config = folder.write("bowline.yaml", &text)?;
         let cgroup = start.memory.map(Cgroup::new).transpose()?;
         let mut command = Self::command(start, cgroup.as_ref(), &config)?;

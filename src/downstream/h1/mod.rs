@@ -24,13 +24,14 @@ use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 
 use super::Downstream;
+use super::client::Peer;
 use super::handler::Response;
 use super::idle::Idle;
 use super::io::{Early, Io};
 use super::listener::Listener;
 use super::websocket::{Behind, ClientTunnel};
 use crate::http1::MAX_HEAD;
-use crate::proxy::{Exchange, Upgraded, Upgrading};
+use crate::proxy::{Exchange, HttpVersion, Protocol, Upgraded, Upgrading};
 use crate::timers::{self, Slow};
 use answer::Form;
 use read::{Next, Partial, Reader};
@@ -68,7 +69,7 @@ enum State {
 pub(super) struct Connection {
     listener: Arc<Listener>,
     io: Io,
-    peer: IpAddr,
+    peer: Peer,
     /// No request has begun.
     fresh: bool,
     /// TCP watches the client. Quick answers cost no system call for it.
@@ -86,8 +87,14 @@ impl Connection {
     pub(super) fn new(listener: Arc<Listener>, io: Io, peer: IpAddr) -> Self {
         Self {
             listener,
+            peer: Peer {
+                address: peer,
+                protocol: Protocol {
+                    http: HttpVersion::Http11,
+                    tls: io.tls(),
+                },
+            },
             io,
-            peer,
             fresh: true,
             watched: false,
             held_since: 0,

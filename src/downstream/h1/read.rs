@@ -3,19 +3,21 @@
 //! A request that arrives at once is read where it lies, and takes no memory. One that arrives in
 //! pieces is kept: its head until that is whole, then the head and the body so far.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::super::Downstream;
 use super::super::body_budget::{Share, UsedUp};
+use super::super::client::Peer;
 use super::super::handler::{Decision, Response};
 use super::super::listener::Listener;
 use super::super::websocket;
 use super::answer::Form;
-use crate::http1::{self, CONTINUE, Chunked, Framing, HeadEnd, Request, RequestHead, Room};
-use crate::proxy::{Cause, Exchange, Handled, Upgrading};
+use crate::http1::{
+    self, CONTINUE, Chunked, Framing, HeadEnd, Request, RequestHead, Room, Version,
+};
+use crate::proxy::{Cause, Exchange, Handled, HttpVersion, Upgrading};
 use crate::upstream::Path;
 
 /// How an HTTP/2 client begins (RFC 9113 §3.4). It would not understand an answer.
@@ -72,7 +74,7 @@ enum BodyEnd {
 pub(super) struct Reader<'a> {
     pub(super) downstream: &'a Arc<Downstream>,
     pub(super) listener: &'a Listener,
-    pub(super) peer: IpAddr,
+    pub(super) peer: Peer,
 }
 
 impl Reader<'_> {
@@ -143,19 +145,19 @@ impl Reader<'_> {
     }
 
     /// Reads a whole head, and its body as far as it is in `rest`.
-    fn request(self, bytes: &[u8], rest: &[u8]) -> (Next, usize) {
+    fn request(mut self, bytes: &[u8], rest: &[u8]) -> (Next, usize) {
         let mut room = Room::new();
         let head = match RequestHead::parse(bytes, &mut room) {
             Ok(head) => head,
             Err(error) => return (self.refuse_head(error, bytes), 0),
         };
+        self.peer = peer_of(self.peer, &head);
         let form = Form::of(&head, self.downstream);
         if self.listener.settings().redirect_to_https {
             let response = self.downstream.redirect(&head, self.peer);
             return (answer(response, form, &head), 0);
         }
-        let peer = (self.peer, self.listener.acceptor().is_some());
-        match self.downstream.upgrade(&head, peer) {
+        match self.downstream.upgrade(&head, self.peer) {
             None => {}
             Some(websocket::Decision::Answer(response)) => {
                 return (answer(response, form, &head), 0);
@@ -225,7 +227,13 @@ impl Reader<'_> {
     }
 
     /// Reads on in a body.
-    fn body(self, head: Vec<u8>, mut body: Body, deadline: Instant, bytes: &[u8]) -> (Next, usize) {
+    fn body(
+        mut self,
+        head: Vec<u8>,
+        mut body: Body,
+        deadline: Instant,
+        bytes: &[u8],
+    ) -> (Next, usize) {
         let most = self.downstream.settings.bosh.max_body;
         let before = body.bytes.len();
         let (taken, done) = match &mut body.end {
@@ -257,6 +265,7 @@ impl Reader<'_> {
             Ok(parsed) => parsed,
             Err(error) => return (self.refuse_head(error, &head), taken),
         };
+        self.peer = peer_of(self.peer, &parsed);
         let form = Form::of(&parsed, self.downstream);
         let next = match self.downstream.decide(&parsed, self.peer) {
             Decision::Answer(response) => answer(response, form, &parsed),
@@ -289,8 +298,7 @@ impl Reader<'_> {
             }
         }
         let asked = (&request, path);
-        let peer = (self.peer, self.listener.acceptor().is_some());
-        match self.downstream.begin(head.fields, asked, body, peer) {
+        match self.downstream.begin(head.fields, asked, body, self.peer) {
             Handled::Answered(reply) => Next::Answer(reply.into(), form),
             Handled::Exchange(exchange) => Next::Hold(exchange, form),
         }
@@ -298,12 +306,18 @@ impl Reader<'_> {
 
     fn refuse_head(self, error: http1::Error, bytes: &[u8]) -> Next {
         if bytes.starts_with(HTTP2) {
+            let what = if self.peer.is_encrypted() {
+                "a client speaks HTTP/2 that ALPN did not choose"
+            } else {
+                "a client speaks HTTP/2 on a listener without h2c"
+            };
+            self.listener.log_wrong_protocol(self.peer.address, what);
             return Next::Over;
         }
         if matches!(bytes, [22] | [22, 3, ..]) {
             // A record of the TLS handshake (RFC 8446 §5.1).
             let what = "a client speaks TLS on a listener without TLS";
-            self.listener.log_wrong_protocol(self.peer, what);
+            self.listener.log_wrong_protocol(self.peer.address, what);
             return Next::Over;
         }
         if (self.downstream).is_foreign_proxy_header(self.listener, self.peer, bytes) {
@@ -318,12 +332,13 @@ impl Reader<'_> {
     }
 
     /// Refuses a request whose head was good; without a cause its client has gone.
-    fn refuse_body(self, head: &[u8], cause: Option<Cause>) -> Next {
+    fn refuse_body(mut self, head: &[u8], cause: Option<Cause>) -> Next {
         let mut room = Room::new();
         let head = match RequestHead::parse(head, &mut room) {
             Ok(head) => head,
             Err(error) => return self.refuse_head(error, head),
         };
+        self.peer = peer_of(self.peer, &head);
         let response = match cause {
             Some(cause) => self.downstream.refuse(cause, head.fields, self.peer),
             None => self.downstream.broken_off(head.fields, self.peer),
@@ -334,6 +349,14 @@ impl Reader<'_> {
 
 fn form_of(head: &RequestHead<'_>, reader: Reader<'_>) -> Form {
     Form::of(head, reader.downstream)
+}
+
+/// The peer as it speaks in this request.
+fn peer_of(peer: Peer, head: &RequestHead<'_>) -> Peer {
+    match head.version {
+        Version::Http10 => peer.with_version(HttpVersion::Http10),
+        Version::Http11 => peer,
+    }
 }
 
 /// An answer to a head alone. A body that was announced is not read, so the connection ends.

@@ -28,11 +28,13 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Downstream;
+use super::client::Peer;
 use super::idle::Idle;
 use super::io::{Early, Io};
 use super::listener::{Counted, Listener};
 use crate::http1::MAX_HEAD;
 use crate::limits;
+use crate::proxy::{HttpVersion, Protocol};
 use crate::timers::Slow;
 pub(super) use preface::Preface;
 use stream::Ended;
@@ -74,6 +76,13 @@ pub(super) async fn serve(
 ) {
     let downstream = Arc::clone(listener.downstream());
     io.watch();
+    let peer = Peer {
+        address: peer,
+        protocol: Protocol {
+            http: HttpVersion::Http2,
+            tls: io.tls(),
+        },
+    };
     let wire = Wire::new(io, early, Arc::clone(&downstream));
     let mut opening = pin!(builder(&downstream).handshake(wire));
     let (mut idle, mut alarm) = (Idle::begin(), Slow::default());
@@ -109,7 +118,7 @@ fn builder(downstream: &Downstream) -> server::Builder {
 /// their nodes.
 struct Connection {
     listener: Arc<Listener>,
-    peer: IpAddr,
+    peer: Peer,
     frames: server::Connection<Wire, Bytes>,
     pings: Option<PingPong>,
     streams: JoinSet<Ended>,
@@ -136,7 +145,7 @@ impl Connection {
     fn new(
         listener: Arc<Listener>,
         mut frames: server::Connection<Wire, Bytes>,
-        peer: IpAddr,
+        peer: Peer,
         counted: Counted,
     ) -> Self {
         let connections = listener
@@ -171,7 +180,7 @@ impl Connection {
             match ready!(self.frames.poll_accept(context)) {
                 Some(Ok((request, respond))) => self.begin(request, respond),
                 Some(Err(error)) => {
-                    debug!(client = %self.peer, %error, "the HTTP/2 connection ends");
+                    debug!(client = %self.peer.address, %error, "the HTTP/2 connection ends");
                     return Poll::Ready(());
                 }
                 None => return Poll::Ready(()),
@@ -187,7 +196,7 @@ impl Connection {
         let place = if self.streams.is_empty() {
             None
         } else {
-            let Some(place) = downstream.place_of_stream(self.peer) else {
+            let Some(place) = downstream.place_of_stream(self.peer.address) else {
                 downstream.proxy.metrics.connections_refused.inc();
                 respond.send_reset(Reason::REFUSED_STREAM);
                 return;
@@ -195,7 +204,7 @@ impl Connection {
             Some(place)
         };
         let downstream = Arc::clone(downstream);
-        let client = (self.peer, self.listener.settings().tls.is_some());
+        let client = self.peer;
         self.streams.spawn(async move {
             let ended = stream::serve(downstream, client, request, respond).await;
             drop(place);
@@ -223,7 +232,7 @@ impl Connection {
         let downstream = self.listener.downstream();
         if self.resets > MAX_RESETS {
             downstream.proxy.metrics.http2_floods.inc();
-            debug!(client = %self.peer, "too many requests were given up");
+            debug!(client = %self.peer.address, "too many requests were given up");
             self.streams.abort_all();
             self.frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.leaving = true;

@@ -1,7 +1,6 @@
 //! One stream: a request, and its answer.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
@@ -15,6 +14,7 @@ use hyper::{Request, StatusCode};
 use tokio::time::Instant;
 
 use super::super::Downstream;
+use super::super::client::Peer;
 use super::super::cors::Allowed;
 use super::super::handler::{Decision, Response};
 use super::body::Body;
@@ -61,21 +61,19 @@ struct Form {
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     downstream: &'a Arc<Downstream>,
-    peer: IpAddr,
-    encrypted: bool,
+    peer: Peer,
 }
 
-/// Serves one request of the client at `peer`. `encrypted` says that it came over TLS.
+/// Serves one request of the client `peer`.
 pub(super) async fn serve(
     downstream: Arc<Downstream>,
-    (peer, encrypted): (IpAddr, bool),
+    peer: Peer,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> Ended {
     let reader = Reader {
         downstream: &downstream,
         peer,
-        encrypted,
     };
     let next = read(reader, request, &mut respond).await;
     let (response, form) = match next {
@@ -190,10 +188,7 @@ impl Reader<'_> {
             return Next::Read;
         };
         let asked = (&request, path);
-        match self
-            .downstream
-            .begin(fields, asked, body, (self.peer, self.encrypted))
-        {
+        match self.downstream.begin(fields, asked, body, self.peer) {
             Handled::Answered(reply) => Next::Answer(reply.into(), form),
             Handled::Exchange(exchange) => Next::Hold(exchange, form),
         }

@@ -168,6 +168,7 @@ impl Trace {
             KeyValue::new("bowline.kind", ended.kind),
             KeyValue::new("bowline.outcome", ended.outcome),
             KeyValue::new("bowline.end", ended.state),
+            KeyValue::new("bowline.protocol", ended.protocol),
             KeyValue::new("client.address", ended.client.to_string()),
             KeyValue::new("http.response.status_code", i64::from(ended.status)),
             KeyValue::new(
@@ -179,6 +180,7 @@ impl Trace {
             ("bowline.cause", ended.cause),
             ("bowline.node", ended.node),
             ("bowline.session", ended.session),
+            ("bowline.tls", ended.tls),
         ] {
             if let Some(word) = word {
                 span.set_attribute(KeyValue::new(name, word.to_owned()));

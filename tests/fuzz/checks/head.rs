@@ -88,7 +88,7 @@ fn record(proxy: &Arc<Proxy>, ask: &BoshRequest<'_>) -> Handled {
     let record = RequestRecord::new(
         Arc::clone(proxy),
         Kind::Other,
-        ask.client,
+        (ask.client, ask.protocol),
         &Parent::default(),
     );
     let delivery = record.finish(&answer);

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::wire::{OPEN, field, frame};
 use super::*;
+use crate::process::{Process, Start};
 use crate::support::tls::{Authority, connect, listener};
 
 const NAME: &str = "chat.example.com";
@@ -42,6 +43,42 @@ async fn a_tunnel_over_tls_carries_both_ways_and_ends_with_its_client() {
     drop(stream);
     node.expect_end().await;
     eventually("it is counted no more", || world.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_has_one_line_in_the_access_log() {
+    let nodes = tigase_nodes(1).await;
+    let mut websocket = WebSocketNode::start().await;
+    let authority = Authority::new();
+    let files = authority.files(NAME);
+    let (certificate, key) = (files.certificate.display(), files.key.display());
+    let start = Start {
+        more: "log: { format: json, access: on }\nwebsocket: { paths: [/xmpp-websocket] }",
+        listen: &format!(
+            ", tls: {{ certificates: [{{ certificate: '{certificate}', key: '{key}' }}] }}"
+        ),
+        node: &format!(", websocket: 'ws://{}/ws'", websocket.address),
+        ..Start::default()
+    };
+    let process = Process::start(&nodes, &start).await;
+    let connector = authority.client(&[&TLS13], None);
+    let mut stream = connect(&connector, process.address, NAME).await.unwrap();
+    stream.write_all(upgrade("").as_bytes()).await.unwrap();
+    let (_, mut node) = websocket.tunnel().await;
+    stream.write_all(&frame(true, 0x81, OPEN)).await.unwrap();
+    node.expect(0x81, OPEN).await;
+    drop(stream);
+    node.expect_end().await;
+    let line = process
+        .line("the line of the tunnel", |line| line["kind"] == "websocket")
+        .await;
+    assert_eq!(line["protocol"], "HTTP/1.1");
+    assert_eq!(line["tls"], "TLSv1.3");
+    assert_eq!(line["status"], 101);
+    assert_eq!(line["outcome"], "ok");
+    assert_eq!(line["node"], "t1");
+    assert_eq!(line["client"], "127.0.0.1");
+    assert_eq!(process.requests().len(), 1);
 }
 
 #[tokio::test]
