@@ -1,6 +1,8 @@
 //! TLS on listeners, with real sockets and rustls as the client.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bowline::config::{Listen, Settings, Tls};
@@ -8,6 +10,7 @@ use bowline::demo::node::Node;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::balancer::*;
@@ -341,44 +344,71 @@ async fn a_redirecting_listener_sends_everything_to_https() {
     );
 }
 
+/// The clients use both versions, and every other one goes on with tickets.
 #[tokio::test]
-async fn a_hundred_exchanges_of_the_certificate_fail_no_handshake() {
+async fn a_thousand_exchanges_of_the_certificate_fail_no_handshake() {
+    const EXCHANGES: usize = 1000;
     let (nodes, authority) = (tigase_nodes(1).await, Authority::new());
     let files = authority.files(NAME);
     let others: Vec<_> = (0..4).map(|_| authority.issue(NAME)).collect();
-    let listen = listener(vec![files]);
-    let balancer = Balancer::start(&with(&nodes, listen)).await;
-    let (address, client) = (
-        balancer.address(),
-        authority.client(&[&TLS13, &TLS12], None),
-    );
-    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let shaking = tokio::spawn({
-        let done = std::sync::Arc::clone(&done);
-        async move {
+    let balancer = Balancer::start(&with(&nodes, listener(vec![files]))).await;
+    let address = balancer.address();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for (version, resumes) in [
+        (&TLS12, true),
+        (&TLS12, false),
+        (&TLS13, true),
+        (&TLS13, false),
+    ] {
+        let fresh = || authority.client(&[version], None);
+        let (done, client) = (Arc::clone(&done), fresh());
+        let others: Vec<_> = if resumes {
+            vec![]
+        } else {
+            (0..64).map(|_| fresh()).collect()
+        };
+        clients.spawn(async move {
             let mut count = 0;
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                connect(&client, address, NAME)
+            while !done.load(Ordering::Relaxed) || count < 16 {
+                let client = others.get(count % others.len().max(1)).unwrap_or(&client);
+                let mut stream = connect(client, address, NAME)
                     .await
                     .expect("no handshake fails");
+                let get = "GET /http-bind HTTP/1.1\r\nHost: a\r\n\r\n";
+                stream.write_all(get.as_bytes()).await.unwrap();
+                let served = answer(&mut stream).await;
+                assert!(served.starts_with("HTTP/1.1 200 OK\r\n"), "{served}");
                 count += 1;
             }
             count
-        }
-    });
+        });
+    }
     // The same code as that of the watch, without its second between two looks.
     let mut exchanged = 0;
-    for number in 0..100 {
+    for number in 0..EXCHANGES {
         authority.write(NAME, &others[number % others.len()]);
         exchanged += balancer.server.certificates().look();
         tokio::task::yield_now().await;
     }
-    done.store(true, std::sync::atomic::Ordering::Relaxed);
-    let shaken: u32 = shaking.await.unwrap();
+    done.store(true, Ordering::Relaxed);
+    let shaken: Vec<usize> = clients.join_all().await;
     // The look of every second may have been faster.
     let watched = balancer.metric("bowline_certificate_reloads_total{result=\"ok\"}");
-    assert_eq!(exchanged as u64 + watched, 100);
-    assert!(shaken > 10, "{shaken}");
+    assert_eq!(exchanged + usize::try_from(watched).unwrap(), EXCHANGES);
+
+    let ended = |result: &str| {
+        balancer.metric(&format!(
+            "bowline_tls_handshakes_total{{result=\"{result}\"}}"
+        ))
+    };
+    let all: usize = shaken.iter().sum();
+    let (full, resumed) = (ended("full"), ended("resumed"));
+    assert_eq!(full + resumed, all as u64);
+    assert!(resumed > 10, "{resumed} of {all}");
+    for bad in ["failed", "closed", "timeout", "not_tls"] {
+        assert_eq!(ended(bad), 0, "{bad}");
+    }
 }
 
 #[tokio::test]
