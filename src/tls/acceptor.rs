@@ -205,6 +205,8 @@ fn config(
     config.ticketer = Arc::clone(ticketer);
     // Tickets carry everything. A session kept here would be found by one balancer only.
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // The strongest suite that both have. Clients name their suites in an order that may be old.
+    config.ignore_client_order = true;
     // What a client sends early can be replayed by others.
     config.max_early_data_size = 0;
     config
