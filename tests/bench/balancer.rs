@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,11 +10,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
-use crate::client::Client;
+use crate::client::{Client, Target};
 use crate::nodes::Nodes;
 use crate::options::Run;
 use crate::support::folder::Folder;
 use crate::support::program::{Program, Usage, free_address};
+use crate::tls;
 
 /// How long a balancer may take to serve its first session.
 const START: Duration = Duration::from_secs(15);
@@ -84,6 +84,7 @@ impl Balancer {
             arguments,
             template: run.configurations.join(template),
             threads,
+            encrypted: false,
             more: "",
         }
     }
@@ -128,8 +129,24 @@ pub(crate) struct Launch {
     pub(crate) arguments: &'static [&'static str],
     pub(crate) template: PathBuf,
     pub(crate) threads: usize,
+    /// Whether it serves TLS.
+    pub(crate) encrypted: bool,
     /// What is added to the configuration.
     pub(crate) more: &'static str,
+}
+
+/// A configuration whose listener serves TLS.
+fn with_tls(text: &str, template: &Path, directory: &Path) -> String {
+    let file = |name| directory.join(name).display().to_string();
+    let is_haproxy = template.extension().is_some_and(|end| end == "cfg");
+    let tls = if is_haproxy {
+        format!(" ssl crt {} alpn http/1.1", file("both.pem"))
+    } else {
+        let (certificate, key) = (file("tls.pem"), file("tls.key"));
+        let files = format!("{{ certificate: '{certificate}', key: '{key}' }}");
+        format!("\n    tls: {{ certificates: [{files}] }}")
+    };
+    text.replace("@TLS@", &tls)
 }
 
 /// A running balancer; it ends when this is dropped.
@@ -138,13 +155,16 @@ pub(crate) struct Running {
     program: Option<Program>,
     folder: Option<Folder>,
     /// Where it serves.
-    pub(crate) target: SocketAddr,
+    pub(crate) target: Target,
 }
 
 impl Running {
     /// Starts what `launch` says in front of `nodes` and waits until it serves a session.
     pub(crate) async fn start(launch: &Launch, nodes: &Nodes) -> Result<Self> {
-        let target = free_address()?;
+        let target = Target {
+            address: free_address()?,
+            encrypted: launch.encrypted,
+        };
         let folder = Folder::new("bench")?;
         let directory = folder.path().to_owned();
         let mut running = Self {
@@ -154,6 +174,12 @@ impl Running {
         };
         let text = fs::read_to_string(&launch.template)?;
         let text = running.fill(&text, nodes, launch.threads, &directory);
+        let text = if launch.encrypted {
+            tls::write(&directory)?;
+            with_tls(&text, &launch.template, &directory)
+        } else {
+            text.replace("@TLS@", "")
+        };
         let file = directory.join("configuration");
         fs::write(&file, text + launch.more)?;
         let mut words = launch.prefix.iter().map(OsStr::new).collect::<Vec<_>>();
@@ -178,14 +204,17 @@ impl Running {
         Self {
             program: None,
             folder: None,
-            target: nodes.addresses[0],
+            target: Target {
+                address: nodes.addresses[0],
+                encrypted: false,
+            },
         }
     }
 
     /// A template with what it leaves open.
     fn fill(&self, template: &str, nodes: &Nodes, threads: usize, directory: &Path) -> String {
         template
-            .replace("@LISTEN@", &self.target.to_string())
+            .replace("@LISTEN@", &self.target.address.to_string())
             .replace("@NODE1@", &nodes.addresses[0].to_string())
             .replace("@NODE2@", &nodes.addresses[1].to_string())
             .replace("@THREADS@", &threads.to_string())

@@ -21,6 +21,7 @@ mod report;
 mod stub;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 mod wire;
 
 use std::process::ExitCode;

@@ -9,9 +9,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 
+use crate::tls;
 use crate::wire::{self, Read};
 
 /// Why a request failed.
@@ -21,10 +24,52 @@ pub(crate) type Failure = String;
 /// whatever chooses a node by address spreads them.
 const ADDRESSES: usize = 200;
 
+/// Where a client connects to, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// Over TLS.
+    pub(crate) encrypted: bool,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+enum Line {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Line {
+    /// The connection itself.
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    async fn read_buf(&mut self, into: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read_buf(into).await,
+            Self::Tls(stream) => stream.read_buf(into).await,
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+}
+
 /// A client.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Line,
     sid: String,
     rid: u64,
     /// What each message carries.
@@ -37,7 +82,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to `target`. `number` chooses the source address.
     pub(crate) async fn connect(
-        target: SocketAddr,
+        target: Target,
         number: usize,
         payload: usize,
     ) -> Result<Self, Failure> {
@@ -47,9 +92,14 @@ impl Client {
             // A source port only has to be free towards this target.
             socket.set_reuseaddr(true)?;
             socket.bind((Ipv4Addr::new(127, 0, 1, last), 0).into())?;
-            let stream = socket.connect(target).await?;
+            let stream = socket.connect(target.address).await?;
             stream.set_nodelay(true)?;
-            io::Result::Ok(stream)
+            if !target.encrypted {
+                return io::Result::Ok(Line::Plain(stream));
+            }
+            let name = ServerName::try_from(tls::NAME).map_err(io::Error::other)?;
+            let stream = tls::connector().connect(name, stream).await?;
+            Ok(Line::Tls(Box::new(stream)))
         };
         Ok(Self {
             stream: connected
@@ -66,7 +116,7 @@ impl Client {
 
     /// Connects as [`Self::connect`] does and makes a session.
     pub(crate) async fn with_session(
-        target: SocketAddr,
+        target: Target,
         number: usize,
         payload: usize,
     ) -> Result<Self, Failure> {
@@ -146,8 +196,29 @@ impl Client {
     /// Whether the connection is open and silent, as it has to be while a poll is held.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0; 1];
-        let read = self.stream.try_read(&mut byte);
+        let read = self.stream.tcp().try_read(&mut byte);
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Opens a WebSocket.
+    pub(crate) async fn open_tunnel(&mut self) -> Result<(), Failure> {
+        const UPGRADE: &[u8] = b"GET /xmpp-websocket HTTP/1.1\r\nHost: bench.example\r\n\
+            Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n";
+        let written = self.stream.write_all(UPGRADE).await;
+        written.map_err(|error| format!("write: {error}"))?;
+        self.answer.clear();
+        while !self.answer.ends_with(b"\r\n\r\n") {
+            match self.stream.read_buf(&mut self.answer).await {
+                Ok(0) => return Err("the connection ended without an answer".into()),
+                Ok(_) => {}
+                Err(error) => return Err(format!("read: {error}")),
+            }
+        }
+        if self.answer.starts_with(b"HTTP/1.1 101 ") {
+            return Ok(());
+        }
+        Err(self.unwanted("an upgrade", 0))
     }
 
     fn open(&mut self, more: &str) {

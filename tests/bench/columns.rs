@@ -24,10 +24,17 @@ enum Column {
     Rate,
     Held,
     Idle,
+    Tunnel,
+    TlsSteady,
+    TlsWide,
+    TlsFresh,
+    TlsHeld,
+    TlsIdle,
+    TlsTunnel,
 }
 
 impl Column {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 14] = [
         Self::Steady,
         Self::Wide,
         Self::Fresh,
@@ -35,6 +42,13 @@ impl Column {
         Self::Rate,
         Self::Held,
         Self::Idle,
+        Self::Tunnel,
+        Self::TlsSteady,
+        Self::TlsWide,
+        Self::TlsFresh,
+        Self::TlsHeld,
+        Self::TlsIdle,
+        Self::TlsTunnel,
     ];
 
     const fn name(self) -> &'static str {
@@ -46,12 +60,57 @@ impl Column {
             Self::Rate => "rate",
             Self::Held => "held",
             Self::Idle => "idle",
+            Self::Tunnel => "tunnel",
+            Self::TlsSteady => "tls",
+            Self::TlsWide => "tls-wide",
+            Self::TlsFresh => "tls-fresh",
+            Self::TlsHeld => "tls-held",
+            Self::TlsIdle => "tls-idle",
+            Self::TlsTunnel => "tls-tunnel",
         }
     }
 
-    /// Whether it says anything about going straight to a node.
+    /// Whether it is measured with this balancer: TLS and WebSocket only where both are configured well.
     fn applies(self, balancer: Balancer) -> bool {
-        balancer != Balancer::Direct || self == Self::Rate
+        match balancer {
+            Balancer::Bowline | Balancer::HaproxyRight => true,
+            Balancer::Direct => self == Self::Rate,
+            _ => self != Self::Tunnel && !self.is_encrypted(),
+        }
+    }
+
+    const fn is_encrypted(self) -> bool {
+        matches!(
+            self,
+            Self::TlsSteady
+                | Self::TlsWide
+                | Self::TlsFresh
+                | Self::TlsHeld
+                | Self::TlsIdle
+                | Self::TlsTunnel
+        )
+    }
+
+    /// What clients do that stay, and the key of its figure; none where they are busy.
+    const fn stay(self) -> Option<(Stay, &'static str)> {
+        match self {
+            Self::Held => Some((Stay::Held, "held_kib")),
+            Self::Idle => Some((Stay::Idle, "idle_kib")),
+            Self::Tunnel => Some((Stay::Tunnel, "tunnel_kib")),
+            Self::TlsHeld => Some((Stay::Held, "tls_held_kib")),
+            Self::TlsIdle => Some((Stay::Idle, "tls_idle_kib")),
+            Self::TlsTunnel => Some((Stay::Tunnel, "tls_tunnel_kib")),
+            _ => None,
+        }
+    }
+
+    /// The template of Bowline's configuration, where it has one of its own.
+    const fn template(self) -> Option<&'static str> {
+        match self {
+            Self::Fresh | Self::TlsFresh => Some("bowline-fresh.yaml"),
+            Self::Tunnel | Self::TlsTunnel => Some("bowline-websocket.yaml"),
+            _ => None,
+        }
     }
 }
 
@@ -116,16 +175,17 @@ async fn measure(
         balancer => {
             let core = run.balancer_core.to_string();
             let mut launch = balancer.launch(run, 1, &core);
-            if balancer == Balancer::Bowline && column == Column::Fresh {
-                launch.template.set_file_name("bowline-fresh.yaml");
+            launch.encrypted = column.is_encrypted();
+            if let Some(template) = column.template().filter(|_| balancer == Balancer::Bowline) {
+                launch.template.set_file_name(template);
             }
             Running::start(&launch, &nodes).await?
         }
     };
     let before = nodes.seen().await?;
-    let (values, failures, first) = match column {
-        Column::Held | Column::Idle => grown(run, column, &running, &nodes).await?,
-        Column::Steady | Column::Wide | Column::Fresh | Column::Payload | Column::Rate => {
+    let (values, failures, first) = match column.stay() {
+        Some(stay) => grown(run, stay, &running, &nodes).await?,
+        None => {
             let outcome = load::run(plan(run, column, &running), running.process()).await?;
             table.note_others(balancer, outcome.others);
             (
@@ -151,15 +211,10 @@ type Values = Vec<(&'static str, f64)>;
 
 async fn grown(
     run: &Run,
-    column: Column,
+    (stay, key): (Stay, &'static str),
     running: &Running,
     nodes: &Nodes,
 ) -> Result<(Values, u64, Option<String>)> {
-    let (stay, key) = if column == Column::Held {
-        (Stay::Held, "held_kib")
-    } else {
-        (Stay::Idle, "idle_kib")
-    };
     let growth = memory::grow(running, nodes, run.held(), stay).await?;
     Ok((
         vec![(key, growth.each)],
@@ -172,12 +227,21 @@ fn plan(run: &Run, column: Column, running: &Running) -> Plan {
     Plan {
         target: running.target,
         connections: match column {
-            Column::Wide | Column::Rate => run.sessions,
+            Column::Wide | Column::TlsWide | Column::Rate => run.sessions,
             _ => run.connections,
         },
-        per_session: if column == Column::Fresh { 5 } else { 200 },
+        per_session: match column {
+            Column::Fresh | Column::TlsFresh => 5,
+            _ => 200,
+        },
         payload: if column == Column::Payload { 2048 } else { 150 },
-        warm_up: Duration::from_millis(if run.quick { 100 } else { 400 }),
+        // All connections are open when it is over: handshakes take long.
+        warm_up: Duration::from_millis(match (run.quick, column.is_encrypted()) {
+            (false, true) => 2_000,
+            (false, false) => 400,
+            (true, true) => 500,
+            (true, false) => 100,
+        }),
         window: run.span(),
         rate: (column == Column::Rate).then(|| run.rate()),
         core: (!run.unpinned).then_some(run.balancer_core),
@@ -197,7 +261,10 @@ fn values(column: Column, outcome: &Outcome) -> Values {
             ("rate_p999", outcome.percentile(0.999)),
             ("rate_cpu", cpu),
         ],
-        Column::Held | Column::Idle => Vec::new(),
+        Column::TlsSteady => vec![("tls_cpu", cpu)],
+        Column::TlsWide => vec![("tls_wide_cpu", cpu)],
+        Column::TlsFresh => vec![("tls_fresh_cpu", cpu)],
+        _ => Vec::new(),
     }
 }
 

@@ -30,13 +30,20 @@ const fn cost(key: &'static str, title: &'static str, digits: usize) -> Figure {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const FIGURES: [Figure; 13] = [
+pub(crate) const FIGURES: [Figure; 20] = [
     cost("steady_cpu", "steady: CPU µs a request", 1),
     cost("wide_cpu", "many sessions: CPU µs a request", 1),
     cost("fresh_cpu", "new sessions: CPU µs a request", 1),
     cost("payload_cpu", "2 kB payload: CPU µs a request", 1),
     cost("held_kib", "KiB a held session", 2),
     cost("idle_kib", "KiB an idle connection", 2),
+    cost("tunnel_kib", "KiB an idle WebSocket", 2),
+    cost("tls_cpu", "TLS: CPU µs a request", 1),
+    cost("tls_wide_cpu", "TLS, many sessions: CPU µs a request", 1),
+    cost("tls_fresh_cpu", "TLS, new sessions: CPU µs a request", 1),
+    cost("tls_held_kib", "TLS: KiB a held session", 2),
+    cost("tls_idle_kib", "TLS: KiB an idle connection", 2),
+    cost("tls_tunnel_kib", "TLS: KiB an idle WebSocket", 2),
     cost("rate_p50", "fixed rate: p50 µs", 0),
     cost("rate_p99", "fixed rate: p99 µs", 0),
     cost("rate_p999", "fixed rate: p99.9 µs", 0),

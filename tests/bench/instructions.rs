@@ -158,6 +158,7 @@ async fn count(check: &Check, case: Case, units: usize) -> Result<u64> {
         arguments: &["run", "--config"],
         template: check.configurations.join("bowline-callgrind.yaml"),
         threads: 1,
+        encrypted: false,
         more: case.more,
     };
     let mut running = Running::start(&launch, &nodes).await?;

@@ -6,7 +6,6 @@
 //! sent.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::Result;
-use crate::client::{Client, Failure};
+use crate::client::{Client, Failure, Target};
 use crate::machine::Machine;
 use crate::support::program::Usage;
 
@@ -35,7 +34,7 @@ const MOST_FAILURES: u64 = 20;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     /// The balancer.
-    pub(crate) target: SocketAddr,
+    pub(crate) target: Target,
     /// Connections at the same time.
     pub(crate) connections: usize,
     /// Requests of a session, its creation and its end included; at least 2.

@@ -24,6 +24,8 @@ pub(crate) enum Stay {
     Held,
     /// They make a session and end it, and keep their connection.
     Idle,
+    /// They open a WebSocket.
+    Tunnel,
 }
 
 /// What came of it.
@@ -48,11 +50,11 @@ pub(crate) async fn grow(
     warm_up(balancer).await?;
     let before = process.settled().await?;
     let (clients, mut failed) = gather(balancer, count, stay).await;
-    if stay == Stay::Held {
+    if stay != Stay::Idle {
         let begun = Instant::now();
         while nodes.seen().await?.held < clients.len() as u64 {
             if begun.elapsed() > PATIENCE {
-                failed.push("not every poll came to its node".into());
+                failed.push("not every client came to its node".into());
                 break;
             }
             sleep(Duration::from_millis(10)).await;
@@ -105,10 +107,15 @@ async fn gather(balancer: &Running, count: usize, stay: Stay) -> (Vec<Client>, V
         if number < count {
             let target = balancer.target;
             coming.spawn(async move {
-                let mut client = Client::with_session(target, number, 0).await?;
+                let mut client = Client::connect(target, number, 0).await?;
+                if stay == Stay::Tunnel {
+                    client.open_tunnel().await?;
+                    return Ok(client);
+                }
+                client.create().await?;
                 match stay {
                     Stay::Held => client.poll().await?,
-                    Stay::Idle => client.terminate().await?,
+                    Stay::Idle | Stay::Tunnel => client.terminate().await?,
                 }
                 Ok(client)
             });

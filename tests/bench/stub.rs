@@ -101,6 +101,10 @@ async fn connection(mut stream: TcpStream, stub: Rc<Stub>) {
         let Some(message) = whole(&mut stream, &mut bytes).await else {
             return;
         };
+        if bytes.starts_with(b"GET /xmpp-websocket ") {
+            tunnel(&mut stream, &stub).await;
+            return;
+        }
         let close = bytes.starts_with(b"GET") || is_http_1_0(&bytes[..message.body]);
         if !stub.reply(&bytes, message, &mut owner, &mut answer) {
             add(&stub.seen.held);
@@ -112,6 +116,18 @@ async fn connection(mut stream: TcpStream, stub: Rc<Stub>) {
         if stream.write_all(&answer).await.is_err() || close {
             return;
         }
+    }
+}
+
+/// Agrees to a WebSocket, for the key that all clients of the benchmark have, and is silent until its end.
+async fn tunnel(stream: &mut TcpStream, stub: &Stub) {
+    const AGREED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+        Sec-WebSocket-Protocol: xmpp\r\n\r\n";
+    if stream.write_all(AGREED).await.is_ok() {
+        add(&stub.seen.held);
+        while stream.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {}
+        stub.seen.held.set(stub.seen.held.get() - 1);
     }
 }
 
