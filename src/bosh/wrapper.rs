@@ -133,7 +133,7 @@ impl<'a, 's> Wrapper<'a, 's> {
                     self.leave();
                     true
                 }
-                Event::Text(text) if text.contains("]]>") => return Err(Malformed::NotXml),
+                Event::Text(text) if ends_section(&text) => return Err(Malformed::NotXml),
                 Event::Text(text) => chars::is_blank(&text),
                 Event::CData(text) if text.contains(['<', '>']) => {
                     return Err(Malformed::MarkupInSection);
@@ -373,4 +373,10 @@ fn cause(error: &Error) -> Malformed {
         ) => Malformed::Truncated,
         _ => Malformed::NotXml,
     }
+}
+
+/// Whether a text has `]]>`, which ends a CDATA section and may stand nowhere else (XML 1.0 §2.4).
+fn ends_section(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b']', bytes).any(|at| bytes[at..].starts_with(b"]]>"))
 }

@@ -6,13 +6,12 @@ use std::time::{Duration, SystemTime};
 use super::Downstream;
 use super::cors::Allowed;
 use super::handler::{Extra, Response};
-use crate::http1::FieldWriter;
+use crate::http1::{FieldWriter, KnownField};
 use crate::timers;
-
-const XML: &[u8] = b"text/xml; charset=utf-8";
 
 impl Response {
     /// Writes the fields of its head, all but those that frame it.
+    #[inline]
     pub(super) fn write_fields(
         &self,
         allowed: &Allowed,
@@ -21,10 +20,12 @@ impl Response {
     ) {
         let answer = &self.answer;
         if !matches!(self.extra, Extra::Preflight) {
-            head.add(
-                "content-type",
-                answer.content_type.as_deref().unwrap_or(XML),
-            );
+            match answer.content_type.as_deref() {
+                Some(other) if other != KnownField::XML.value().as_bytes() => {
+                    head.add("content-type", other);
+                }
+                _ => head.add_known(KnownField::XML),
+            }
         }
         downstream.cors.write(allowed, answer, head);
         match &self.extra {
@@ -50,6 +51,7 @@ impl Response {
 
 /// The `Date` of now (RFC 9110 §6.6.1). The clock is looked at once in each tick of the timers, so it
 /// may be 50 ms late.
+#[inline]
 fn date() -> [u8; 29] {
     thread_local! {
         /// The tick, the second, and its text.

@@ -4,7 +4,7 @@
 //! network error, and a client that could log in again in a second waits for eleven.
 
 use crate::config::{Cors, CorsOwner, Origins};
-use crate::http1::{FieldWriter, Fields};
+use crate::http1::{FieldWriter, Fields, KnownField};
 use crate::proxy::Answer;
 
 /// The configured policy, in the form that answers need.
@@ -78,6 +78,7 @@ impl Policy {
     }
 
     /// Writes what every answer says of origins, and the fields of a node's answer that pass.
+    #[inline]
     pub(super) fn write(&self, allowed: &Allowed, answer: &Answer, head: &mut impl FieldWriter) {
         let Some(fields) = &answer.fields else {
             allowed.write(head);
@@ -105,11 +106,12 @@ impl Policy {
 
 impl Allowed {
     /// Writes the fields that every answer has.
+    #[inline]
     pub(super) fn write(&self, head: &mut impl FieldWriter) {
         const ORIGIN: &str = "access-control-allow-origin";
         match self {
             Self::Any => {
-                head.add(ORIGIN, b"*");
+                head.add_known(KnownField::ANY_ORIGIN);
                 return;
             }
             Self::This(origin) => {

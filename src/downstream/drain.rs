@@ -61,6 +61,7 @@ impl Drain {
 
     /// Sees to it that [`wake_idle`](Self::wake_idle) reaches the idle connections of this thread: those
     /// that wait with [`timers::Slow::poll_until_called`]. One task of the thread listens for all of them.
+    #[inline]
     pub(super) fn attend(&self) {
         let is_new = ATTENDED.with_borrow_mut(|attended| {
             let is_new = !attended.iter().any(|one| Arc::ptr_eq(one, &self.woken));

@@ -75,6 +75,7 @@ pub(super) fn configured_path<'a>(paths: &'a [String], path: &str) -> Option<&'a
 
 impl Downstream {
     /// What an answer to a request with these fields says of origins.
+    #[inline]
     pub(super) fn allowed(&self, fields: Fields<'_>) -> Allowed {
         self.cors.allowed(fields)
     }
@@ -107,6 +108,7 @@ impl Downstream {
     }
 
     /// Hands a request on with its body.
+    #[inline]
     pub(super) fn begin(
         &self,
         fields: Fields<'_>,

@@ -23,6 +23,7 @@ pub(super) struct Idle {
 
 impl Idle {
     /// A wait that begins now.
+    #[inline]
     pub(super) fn begin() -> Self {
         Self {
             since: timers::coarse_now(),
@@ -32,6 +33,7 @@ impl Idle {
 
     /// Ready when the connection is to end: `most` after the begin, sooner in a drain or when places run
     /// short. `fresh` says that nothing was asked on it so far.
+    #[inline]
     pub(super) fn poll(
         &mut self,
         fresh: bool,

@@ -21,6 +21,7 @@ pub(super) enum Io {
 
 impl Io {
     /// Reads what is there into `buffer`; nothing at the end of the connection.
+    #[inline]
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -33,6 +34,7 @@ impl Io {
     }
 
     /// Writes what fits. The client's system has it after [`Io::poll_flush`].
+    #[inline]
     pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -45,6 +47,7 @@ impl Io {
     }
 
     /// Sends what was written. On a plain connection nothing waits.
+    #[inline]
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
@@ -62,6 +65,7 @@ impl Io {
 
     /// Waits for the client's end while a request is held. What comes before the end goes to `early`,
     /// up to `most` bytes there; then nothing more is read.
+    #[inline]
     pub(super) fn poll_closed(
         &mut self,
         context: &mut Context<'_>,

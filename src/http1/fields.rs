@@ -64,7 +64,8 @@ impl WantedFields {
         cors: false,
     };
 
-    const fn is_empty(&self) -> bool {
+    /// Whether no field is wanted.
+    pub const fn is_empty(&self) -> bool {
         self.names.is_empty() && !self.cors
     }
 

@@ -21,7 +21,7 @@ pub use fields::{Field, Fields, KeptFields, Room, WantedFields};
 pub use head_end::HeadEnd;
 pub use request::{Method, Request, RequestHead, Version};
 pub use response::ResponseHead;
-pub use write::{AnswerHead, CONTINUE, FieldWriter};
+pub use write::{AnswerHead, CONTINUE, FieldWriter, KnownField};
 
 /// The largest head, in bytes: empty lines in front of it and the one at its end included.
 pub const MAX_HEAD: usize = 32 * 1024;

@@ -129,6 +129,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// Whether the client keeps the connection open behind the answer (RFC 9112 §9.3).
+    #[inline]
     pub fn stays(&self) -> bool {
         let mut stays = self.version == Version::Http11;
         for value in self.fields.all("connection") {

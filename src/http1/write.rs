@@ -12,11 +12,53 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub trait FieldWriter {
     /// Adds a field. Its name is in lower case; its value comes from a checked head or from Bowline.
     fn add(&mut self, name: &str, value: &[u8]);
+
+    /// Adds a field that is always the same.
+    fn add_known(&mut self, field: KnownField) {
+        self.add(field.name, field.value.as_bytes());
+    }
+}
+
+/// A field that is always the same: HTTP/1.1 writes its line in one piece.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownField {
+    name: &'static str,
+    value: &'static str,
+    /// `name: value`, and the end of the line.
+    line: &'static str,
+}
+
+macro_rules! known {
+    ($name:literal, $value:literal) => {
+        Self {
+            name: $name,
+            value: $value,
+            line: concat!($name, ": ", $value, "\r\n"),
+        }
+    };
+}
+
+impl KnownField {
+    /// The usual type of an answer.
+    pub const XML: Self = known!("content-type", "text/xml; charset=utf-8");
+    /// What every answer says where all origins are allowed.
+    pub const ANY_ORIGIN: Self = known!("access-control-allow-origin", "*");
+
+    /// Its value.
+    pub const fn value(self) -> &'static str {
+        self.value
+    }
 }
 
 impl FieldWriter for AnswerHead<'_> {
+    #[inline]
     fn add(&mut self, name: &str, value: &[u8]) {
         self.field(name, value);
+    }
+
+    #[inline]
+    fn add_known(&mut self, field: KnownField) {
+        self.0.extend_from_slice(field.line.as_bytes());
     }
 }
 
@@ -26,7 +68,12 @@ pub struct AnswerHead<'a>(&'a mut Vec<u8>);
 
 impl<'a> AnswerHead<'a> {
     /// Writes the status line, behind what `out` has.
+    #[inline]
     pub fn begin(out: &'a mut Vec<u8>, version: Version, status: u16) -> Self {
+        if status == 200 && version == Version::Http11 {
+            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+            return Self(out);
+        }
         out.extend_from_slice(match version {
             Version::Http10 => b"HTTP/1.0 ",
             Version::Http11 => b"HTTP/1.1 ",

@@ -15,6 +15,7 @@ use super::release::Manner;
 use super::request::PendingRequest;
 use super::shared::Proxy;
 use crate::cluster::{Epoch, Node};
+use crate::http1::WantedFields;
 use crate::observe::metrics::NodeMetrics;
 use crate::upstream::{Connection, Error, Receiving, Response, Sending};
 
@@ -203,8 +204,11 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
                     self.phase = ExchangePhase::Receiving(connection.begin_receive());
                 }
                 ExchangePhase::Receiving(receiving) => {
-                    let live = self.proxy.live();
-                    let form = (live.max_answer, &live.wanted);
+                    let live = self.proxy.wants_fields().then(|| self.proxy.live());
+                    let wanted = live
+                        .as_ref()
+                        .map_or(WantedFields::NONE, |live| &live.wanted);
+                    let form = (self.proxy.max_answer(), wanted);
                     let received = connection.poll_receive(context, receiving, form, FINISH_LIMIT);
                     let Poll::Ready(response) = received else {
                         let waits = connection.awaits_first_byte() && !receiving.is_half_closed();

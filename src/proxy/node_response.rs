@@ -71,12 +71,13 @@ pub(super) fn pass_on(answer: upstream::Response, legacy: bool) -> Answer {
 impl Proxy {
     /// A node's answer without the name of its host, or with the one that clients are to know.
     pub(super) fn hide_host(&self, body: Bytes, host: Option<&AttributeRange>) -> Bytes {
-        match (host, &self.live().host_attribute) {
-            (None, _) | (_, HostAttribute::Pass) => body,
-            (Some(host), HostAttribute::Strip) => bosh::without(body, &host.whole),
-            (Some(host), HostAttribute::Rewrite(name)) => {
-                bosh::with(&body, &host.value, name.as_bytes())
-            }
+        let Some(host) = host else {
+            return body;
+        };
+        match &self.live().host_attribute {
+            HostAttribute::Pass => body,
+            HostAttribute::Strip => bosh::without(body, &host.whole),
+            HostAttribute::Rewrite(name) => bosh::with(&body, &host.value, name.as_bytes()),
         }
     }
 

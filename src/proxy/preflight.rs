@@ -85,7 +85,7 @@ impl Proxy {
         let exchange = async {
             connection.send(bytes, PATIENCE).await?;
             connection
-                .receive_for(live.max_answer, &live.wanted, PATIENCE)
+                .receive_for(self.max_answer(), &live.wanted, PATIENCE)
                 .await
         };
         let answered = timeout_at(until, exchange).await;

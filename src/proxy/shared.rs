@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -53,6 +53,9 @@ pub struct Proxy {
     pub(super) clock: Clock,
     live: ArcSwap<LiveSettings>,
     limits: ArcSwap<ClientLimits>,
+    /// Of the live settings, what each response is read with: a look at those takes 70 instructions.
+    max_answer: AtomicUsize,
+    wants_fields: AtomicBool,
 }
 
 /// What clients may ask for, and what they have asked for lately.
@@ -77,7 +80,6 @@ impl ClientLimits {
 /// What a reload may change. A request reads each setting when it needs it.
 #[derive(Debug)]
 pub(super) struct LiveSettings {
-    pub(super) max_answer: usize,
     /// The fields of a node's answer that its client gets.
     pub(super) wanted: WantedFields,
     pub(super) creation_from: CreationFrom,
@@ -90,7 +92,6 @@ pub(super) struct LiveSettings {
 impl LiveSettings {
     fn new(settings: &Settings) -> Self {
         Self {
-            max_answer: settings.bosh.max_answer,
             wanted: WantedFields {
                 names: settings.bosh.answer_headers.clone(),
                 cors: settings.cors.owner == CorsOwner::Pass,
@@ -141,6 +142,8 @@ impl Proxy {
             background: |work| drop(tokio::task::spawn_blocking(work)),
             started,
             clock: Clock::anchored(started, SystemTime::now()),
+            max_answer: AtomicUsize::new(settings.bosh.max_answer),
+            wants_fields: AtomicBool::new(!LiveSettings::new(settings).wanted.is_empty()),
             live: ArcSwap::from_pointee(LiveSettings::new(settings)),
             limits: ArcSwap::from_pointee(ClientLimits::new(settings)),
         })
@@ -172,7 +175,12 @@ impl Proxy {
 
     /// Takes what `settings` say of requests, for those that come and those under way.
     pub fn configure(&self, settings: &Settings) {
-        self.live.store(Arc::new(LiveSettings::new(settings)));
+        let live = LiveSettings::new(settings);
+        let is_wanted = !live.wanted.is_empty();
+        self.live.store(Arc::new(live));
+        self.max_answer
+            .store(settings.bosh.max_answer, Ordering::Relaxed);
+        self.wants_fields.store(is_wanted, Ordering::Release);
         self.access.configure(&settings.log);
     }
 
@@ -191,6 +199,16 @@ impl Proxy {
     /// The limits of this moment.
     pub(super) fn limits(&self) -> arc_swap::Guard<Arc<ClientLimits>> {
         self.limits.load()
+    }
+
+    /// The most bytes that a response may have.
+    pub(super) fn max_answer(&self) -> usize {
+        self.max_answer.load(Ordering::Relaxed)
+    }
+
+    /// Whether clients get fields of nodes' responses.
+    pub(super) fn wants_fields(&self) -> bool {
+        self.wants_fields.load(Ordering::Acquire)
     }
 
     /// The settings of this moment.

@@ -283,17 +283,18 @@ impl StoredRequest {
         let (mark, host_bytes) = (query.mark(), host.0.as_bytes());
         let origin = origin.map_or("", |origin| origin.0);
         let (query_bytes, origin_bytes) = (query.0.as_bytes(), origin.as_bytes());
-        let parts = [
-            path.0.as_bytes(),
-            mark,
-            query_bytes,
-            host_bytes,
-            origin_bytes,
-            body,
-        ];
+        let path_bytes = path.0.as_bytes();
+        let text = if query_bytes.is_empty() && origin_bytes.is_empty() {
+            [path_bytes, host_bytes, body].concat()
+        } else {
+            let target = [path_bytes, mark, query_bytes];
+            [&target[..], &[host_bytes, origin_bytes, body]]
+                .concat()
+                .concat()
+        };
         let target = path.0.len() + mark.len() + query.0.len();
         Self {
-            text: parts.concat().into(),
+            text: text.into(),
             // A path has 2048 bytes at most, a query 4096, a host 255, an origin 512.
             origin: u16::try_from(origin.len()).unwrap_or_default(),
             target: u16::try_from(target).unwrap_or_default(),
@@ -303,6 +304,7 @@ impl StoredRequest {
     }
 
     /// Writes it for a node, behind what is in `out`. `client` is the client's address.
+    #[inline]
     pub fn write(&self, client: IpAddr, out: &mut Vec<u8>) {
         let (target, rest) = self.text.split_at(self.target.into());
         let (host, rest) = rest.split_at(self.host.into());
@@ -337,13 +339,11 @@ impl Parts<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         let client = Small::of(self.client.to_canonical());
         let mut length = itoa::Buffer::new();
-        let (host_name, host): (&[u8], _) = match self.forwarded_host {
-            Some(host) => (b"\r\nX-Forwarded-Host: ", host),
-            None => (b"", &b""[..]),
-        };
-        let origin_name: &[u8] = match self.origin {
-            [] => b"",
-            _ => b"\r\nOrigin: ",
+        let proto_and_host: &[u8] = match (self.proto, self.forwarded_host) {
+            (Proto::Http, Some(_)) => b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ",
+            (Proto::Https, Some(_)) => b"\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: ",
+            (Proto::Http, None) => b"\r\nX-Forwarded-Proto: http",
+            (Proto::Https, None) => b"\r\nX-Forwarded-Proto: https",
         };
         let begin = out.len();
         for part in [
@@ -355,16 +355,16 @@ impl Parts<'_> {
             length.format(self.body.len()).as_bytes(),
             b"\r\nX-Forwarded-For: ",
             client.as_bytes(),
-            b"\r\nX-Forwarded-Proto: ",
-            self.proto.as_str().as_bytes(),
-            host_name,
-            host,
-            origin_name,
-            self.origin,
-            b"\r\n\r\n",
+            proto_and_host,
+            self.forwarded_host.unwrap_or_default(),
         ] {
             out.extend_from_slice(part);
         }
+        if !self.origin.is_empty() {
+            out.extend_from_slice(b"\r\nOrigin: ");
+            out.extend_from_slice(self.origin);
+        }
+        out.extend_from_slice(b"\r\n\r\n");
         debug_assert!(
             out[begin..]
                 .iter()

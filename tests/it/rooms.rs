@@ -246,3 +246,26 @@ async fn fields_that_pass_are_bounded() {
     let reply = balancer.client().post(&creation()).await.unwrap();
     assert_eq!((reply.status, reply.header("x-a")), (200, None));
 }
+
+#[tokio::test]
+async fn fields_that_a_reload_names_pass_from_now_on_and_answers_have_its_limit() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    let balancer = Balancer::start(&settings).await;
+    for (sid, names, passes) in [
+        ("s1", Vec::new(), None),
+        ("s2", vec!["x-a".to_owned()], Some("1")),
+        ("s3", Vec::new(), None),
+    ] {
+        settings.bosh.answer_headers = names;
+        balancer.server.reload(&settings).unwrap();
+        nodes[0].misbehave(answer_with(sid, "X-A: 1\r\n"));
+        let reply = balancer.client().create().await.unwrap();
+        assert_eq!(reply.header("x-a"), passes, "{sid}");
+    }
+    settings.bosh.max_answer = 40;
+    balancer.server.reload(&settings).unwrap();
+    nodes[0].misbehave(answer_with("s4", ""));
+    let reply = balancer.client().post(&creation()).await.unwrap();
+    assert!(!reply.text().contains("s4"), "{reply:?}");
+}
