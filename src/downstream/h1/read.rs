@@ -320,7 +320,7 @@ impl Reader<'_> {
             self.listener.log_wrong_protocol(self.peer.address, what);
             return Next::Over;
         }
-        if (self.downstream).is_foreign_proxy_header(self.listener, self.peer, bytes) {
+        if (self.downstream).is_foreign_proxy_header(self.listener, self.peer.address, bytes) {
             return Next::Over;
         }
         let status = match error {
