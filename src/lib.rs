@@ -23,6 +23,7 @@
 //! 2  cluster    nodes, their states, placement
 //! 2  discovery  which nodes there are, from a file or the DNS
 //! 2  tls        certificates and their reload, and the stream that encrypts a connection
+//! 1  handover   listening sockets from a service manager or from the process before
 //! 1  observe    metrics, events, the log, and traces: shown, and never decided by
 //! 1  upstream   one HTTP/1.1 exchange with a node
 //! 1  websocket  handshake and frames of WebSocket, as bytes
@@ -57,6 +58,7 @@ pub mod demo;
 pub mod digest;
 pub mod discovery;
 pub mod downstream;
+pub mod handover;
 pub mod health;
 pub mod http1;
 pub mod limits;

@@ -23,6 +23,7 @@ use crate::cluster::{Cluster, TooManyNodes};
 use crate::config::{Log, NodeSettings, Release, Reload, Settings};
 use crate::digest;
 use crate::downstream::{self, Downstream, Drain};
+use crate::handover::{PassedSocket, Sockets};
 use crate::health::{self, Probes};
 use crate::limits::Files;
 use crate::observe::log;
@@ -32,6 +33,8 @@ use crate::snapshot::{Moment, Store};
 use crate::tls::Certificates;
 
 pub use error::{BindError, ReloadError, StartError};
+pub use workers::Pulse;
+
 use listeners::{Listeners, bind};
 use workers::Workers;
 
@@ -77,14 +80,33 @@ impl Server {
     ///
     /// Outside of a tokio runtime.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        Self::start_with(settings, Sockets::default())
+    }
+
+    /// The same by sockets that were passed to this process. Addresses without one are bound.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start_with(settings: &Settings, mut passed: Sockets) -> Result<Self, StartError> {
         let certificates = Certificates::load(&settings.listen).map_err(StartError::Tls)?;
+        let admin = settings.admin.as_ref().map(|admin| admin.address);
+        let addresses = settings.listen.iter().map(|listen| listen.address.clone());
+        let addresses: Vec<_> = addresses.chain(admin.map(Into::into)).collect();
+        (passed.check(&addresses)).map_err(StartError::Unclaimed)?;
         let mut listeners = Listeners::default();
-        let prepared = listeners.prepare(&settings.listen, settings.threads);
+        let prepared = listeners.prepare(&settings.listen, settings.threads, &mut passed);
         let prepared = prepared.map_err(StartError::Bind)?;
-        let admin_listener = settings
-            .admin
-            .as_ref()
-            .map(|admin| bind(admin.address))
+        let admin_listener = admin
+            .map(|address| match passed.take(&address.into()) {
+                Some(PassedSocket::Tcp(socket)) => Ok(socket),
+                // An address of IP is never that of a Unix socket.
+                Some(PassedSocket::Unix(_)) | None => bind(address),
+            })
             .transpose()
             .map_err(StartError::Bind)?;
         let access = settings.admin.as_ref().map(AccessControl::load).transpose();
@@ -211,7 +233,8 @@ impl Server {
         // All that can fail comes first.
         let acceptors = self.certificates.prepare(&step.settings.listen);
         let acceptors = acceptors.map_err(ReloadError::Tls)?;
-        let prepared = listeners.prepare(&step.settings.listen, step.settings.threads);
+        let (listen, threads) = (&step.settings.listen, step.settings.threads);
+        let prepared = listeners.prepare(listen, threads, &mut Sockets::default());
         let prepared = prepared.map_err(ReloadError::Bind)?;
         let replaced = proxy.cluster.replace(&step.settings, &proxy.metrics);
         replaced.map_err(ReloadError::Nodes)?;
@@ -280,6 +303,11 @@ impl Server {
     /// Shows how a reload ended: in the metrics, in `/health`, in the events and in the log.
     pub fn reloaded(&self, outcome: &Result<Reload, String>) {
         self.admin.reloaded(outcome);
+    }
+
+    /// Shows that each worker answers.
+    pub fn pulse(&self) -> Pulse {
+        self.workers.pulse()
     }
 
     /// Returns when a worker or a probe has ended without being told to, which only a defect can

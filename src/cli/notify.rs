@@ -7,8 +7,13 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
-use tracing::debug;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{debug, error};
+
+use crate::server::Pulse;
 
 /// Clients are served.
 pub(super) fn ready() {
@@ -26,6 +31,34 @@ pub(super) fn reloading() {
 /// The drain has begun.
 pub(super) fn stopping() {
     tell("STOPPING=1");
+}
+
+/// How often the service manager waits for a sign of life (`WATCHDOG_USEC`, `WatchdogSec=`); none if it does
+/// not, or waits for that of another process.
+pub(super) fn watchdog() -> Option<Duration> {
+    let read = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let own = u64::from(std::process::id());
+    if read("WATCHDOG_PID").is_some_and(|process| process != own) {
+        return None;
+    }
+    let micros = read("WATCHDOG_USEC").filter(|&micros| micros > 0)?;
+    Some(Duration::from_micros(micros))
+}
+
+/// Sends a sign of life twice in each `limit`, as long as this task and every worker run. Never returns.
+pub(super) async fn keep_alive(limit: Duration, pulse: Pulse) {
+    let mut tick = interval(limit / 2);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match timeout(limit, pulse.beat()).await {
+            Ok(()) => tell("WATCHDOG=1"),
+            Err(_) => error!(
+                ?limit,
+                "a worker does not answer: the service manager will end this process (WatchdogSec=)"
+            ),
+        }
+    }
 }
 
 fn tell(state: &str) {

@@ -15,11 +15,20 @@ use super::reload::{FileWatch, apply};
 use super::{complain, exit, notify, refuse};
 use crate::admin::ReloadRequest;
 use crate::config::{self, Settings};
+use crate::handover::{Sockets, activation};
 use crate::server::{Server, StartError};
 
 /// Reads the configuration, starts logging and serves.
 #[must_use]
 pub fn run(config: &Path) -> ExitCode {
+    // It changes the environment, which only a process with one thread may do.
+    let passed = match activation::sockets() {
+        Ok(passed) => passed,
+        Err(error) => {
+            complain(&error);
+            return exit::CONFIG.into();
+        }
+    };
     let settings = match config::load(config) {
         Ok(settings) => settings,
         Err(errors) => return refuse(&errors),
@@ -36,7 +45,7 @@ pub fn run(config: &Path) -> ExitCode {
             };
         }
     };
-    super::block_on(serve(settings, config, &logging))
+    super::block_on(serve(settings, config, &logging, passed))
 }
 
 /// The signals that end the process.
@@ -92,7 +101,12 @@ fn warn_of_root(settings: &Settings) {
 
 /// Serves until the first signal, then drains; a second one ends the draining. `SIGHUP` and the admin
 /// listener reload the configuration.
-async fn serve(mut settings: Settings, file: &Path, logging: &Logging) -> ExitCode {
+async fn serve(
+    mut settings: Settings,
+    file: &Path,
+    logging: &Logging,
+    passed: Sockets,
+) -> ExitCode {
     let signals = Ending::new().and_then(|ending| Ok((ending, signal(SignalKind::hangup())?)));
     let (mut ending, mut hangups) = match signals {
         Ok(signals) => signals,
@@ -109,12 +123,14 @@ async fn serve(mut settings: Settings, file: &Path, logging: &Logging) -> ExitCo
             return exit::CONFIG.into();
         }
     };
-    let mut server = match Server::start(&settings) {
+    let mut server = match Server::start_with(&settings, passed) {
         Ok(server) => server,
         Err(error) => {
             error!("{error}");
             return match error {
-                StartError::Token(_) | StartError::Tls(_) => exit::CONFIG.into(),
+                StartError::Token(_) | StartError::Tls(_) | StartError::Unclaimed(_) => {
+                    exit::CONFIG.into()
+                }
                 StartError::Bind(_) | StartError::Worker(_) | StartError::Traces(_) => {
                     exit::OS.into()
                 }
@@ -123,6 +139,8 @@ async fn serve(mut settings: Settings, file: &Path, logging: &Logging) -> ExitCo
     };
     let mut requests = server.reload_requests();
     let mut watch = FileWatch::new(file, settings.reload_on_change);
+    let alive = notify::watchdog().map(|limit| notify::keep_alive(limit, server.pulse()));
+    let _alive = alive.map(tokio::spawn);
     notify::ready();
     loop {
         tokio::select! {

@@ -140,7 +140,10 @@ pub async fn accept(slot: Arc<ListenerSlot>, socket: ListeningSocket) {
     };
     match release {
         Release::HalfClose => {
-            door.admit_waiting(&alive).await;
+            // Where the socket outlives the process, what waits is served by the next one.
+            if closed || !slot.outlives() {
+                door.admit_waiting(&alive).await;
+            }
             drop(alive);
         }
         Release::Keep => {

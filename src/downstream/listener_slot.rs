@@ -12,18 +12,27 @@ use super::listener::Listener;
 #[derive(Debug)]
 pub struct ListenerSlot {
     listener: ArcSwap<Listener>,
+    /// Another process listens on the same socket after this one: connections that wait are its own.
+    outlives: bool,
     closed: AtomicBool,
     woken: Notify,
 }
 
 impl ListenerSlot {
-    /// An address that `listener` serves.
-    pub fn new(listener: Arc<Listener>) -> Self {
+    /// An address that `listener` serves. `outlives` says that the socket stays open after this process,
+    /// so that connections may wait there for the next one.
+    pub fn new(listener: Arc<Listener>, outlives: bool) -> Self {
         Self {
             listener: ArcSwap::new(listener),
+            outlives,
             closed: AtomicBool::new(false),
             woken: Notify::new(),
         }
+    }
+
+    /// Whether the socket stays open after this process.
+    pub(super) const fn outlives(&self) -> bool {
+        self.outlives
     }
 
     /// What serves newcomers now.

@@ -5,6 +5,7 @@ use std::io;
 use crate::admin::TokenError;
 use crate::cluster::TooManyNodes;
 use crate::config::ListenAddress;
+use crate::handover::Unclaimed;
 use crate::tls::LoadError;
 
 /// Why the balancer did not start.
@@ -12,6 +13,8 @@ use crate::tls::LoadError;
 pub enum StartError {
     /// An address cannot be listened on.
     Bind(BindError),
+    /// A socket was passed that no listener takes.
+    Unclaimed(Unclaimed),
     /// A worker thread or its runtime could not be made.
     Worker(io::Error),
     /// The certificates of a listener cannot be used.
@@ -26,6 +29,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bind(source) => write!(f, "{source}"),
+            Self::Unclaimed(source) => write!(f, "{source}"),
             Self::Worker(source) => write!(f, "cannot start a worker: {source}"),
             Self::Tls(source) => write!(f, "{source}"),
             Self::Token(source) => write!(f, "{source}"),
@@ -38,6 +42,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Bind(source) => Some(source),
+            Self::Unclaimed(source) => Some(source),
             Self::Worker(source) | Self::Traces(source) => Some(source),
             Self::Tls(source) => Some(source),
             Self::Token(source) => Some(source),

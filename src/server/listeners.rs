@@ -12,27 +12,49 @@ use crate::config::{Listen, ListenAddress};
 use crate::downstream::{
     Downstream, Listener, ListenerSlot, ListeningSocket, SocketFile, bind_tcp,
 };
+use crate::handover::{self, PassedSocket};
 use crate::tls::Acceptor;
 
-/// Where it listens, with the port that port 0 became, and a socket for each worker.
+/// A socket that listens on an address, for each of the workers.
 #[derive(Debug)]
 struct Sockets {
+    /// With the port that port 0 became.
     address: ListenAddress,
+    /// It was passed to this process, and stays open after it.
+    passed: bool,
     /// Goes with the listener.
     file: Option<SocketFile>,
     each: Vec<ListeningSocket>,
 }
 
 impl Sockets {
-    /// Listens on the address of `listen`, one of `all`, with a socket for each of the workers.
-    fn open(listen: &Listen, all: &[Listen], workers: usize) -> Result<Self, BindError> {
-        let open = || {
-            let (socket, address) = ListeningSocket::bind(listen, all)?;
-            let file = SocketFile::of(&address);
+    /// The socket that was passed for the address of `listen`, one of `all`, or a new one.
+    fn open(
+        listen: &Listen,
+        all: &[Listen],
+        workers: usize,
+        passed: &mut handover::Sockets,
+    ) -> Result<Self, BindError> {
+        let mut open = || {
+            let given = passed.take(&listen.address);
+            let passed = given.is_some();
+            let (socket, address) = match given {
+                Some(PassedSocket::Tcp(socket)) => {
+                    let address = socket.local_addr()?.into();
+                    (ListeningSocket::Tcp(socket), address)
+                }
+                Some(PassedSocket::Unix(socket)) => {
+                    (ListeningSocket::Unix(socket), listen.address.clone())
+                }
+                None => ListeningSocket::bind(listen, all)?,
+            };
+            // What outlives this process keeps its file.
+            let file = SocketFile::of(&address).filter(|_| !passed);
             let each = (0..workers).map(|_| socket.try_clone());
             let each = each.collect::<io::Result<_>>()?;
             Ok(Self {
                 address,
+                passed,
                 file,
                 each,
             })
@@ -88,8 +110,13 @@ impl Prepared {
 }
 
 impl Listeners {
-    /// Opens what `listen` names and is not open.
-    pub(super) fn prepare(&self, listen: &[Listen], workers: usize) -> Result<Prepared, BindError> {
+    /// Opens what `listen` names and is not open, by the sockets in `passed` where it has them.
+    pub(super) fn prepare(
+        &self,
+        listen: &[Listen],
+        workers: usize,
+        passed: &mut handover::Sockets,
+    ) -> Result<Prepared, BindError> {
         let mut unused: Vec<_> = self.open.iter().collect();
         let mut prepared = Vec::new();
         for one in listen {
@@ -99,7 +126,7 @@ impl Listeners {
                     unused.remove(at);
                     None
                 }
-                None => Some(Sockets::open(one, listen, workers)?),
+                None => Some(Sockets::open(one, listen, workers, passed)?),
             };
             prepared.push(((one.clone(), None), socket));
         }
@@ -121,10 +148,12 @@ impl Listeners {
                 Arc::new(listener.with_tls(acceptor.clone()))
             };
             if let Some(sockets) = sockets {
-                let slot = Arc::new(ListenerSlot::new(listener()));
+                let Sockets {
+                    address, passed, ..
+                } = sockets;
+                let slot = Arc::new(ListenerSlot::new(listener(), passed));
                 workers.listen(&slot, sockets.each);
-                let address = sockets.address;
-                info!(%address, "listening");
+                info!(%address, passed, "listening");
                 self.open.push(Open {
                     configured: listen,
                     address,

@@ -18,7 +18,11 @@ struct Worker {
     /// Its thread has nothing left.
     gone: oneshot::Receiver<()>,
     opened: mpsc::UnboundedSender<Opened>,
+    beats: Beats,
 }
+
+/// Asks a worker for a sign of life.
+type Beats = mpsc::Sender<oneshot::Sender<()>>;
 
 /// The workers. Each accepts from every listener; the kernel wakes one that is free.
 #[derive(Debug)]
@@ -40,10 +44,12 @@ impl Workers {
             let (drained, on_drained) = oneshot::channel();
             let (gone, on_gone) = oneshot::channel();
             let (opened, to_open) = mpsc::unbounded_channel();
+            let (beats, asked) = mpsc::channel(1);
             let (cut, drain) = (Arc::clone(cut), Arc::clone(drain));
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
+                    runtime.spawn(answer(asked));
                     runtime.block_on(work(to_open, &drain, &cut, drained));
                     drop(runtime);
                     // The receiver may be gone.
@@ -54,6 +60,7 @@ impl Workers {
                 drained: on_drained,
                 gone: on_gone,
                 opened,
+                beats,
             });
         }
         Ok(Self(workers))
@@ -65,6 +72,11 @@ impl Workers {
             // A worker that has ended accepts nothing.
             let _ = worker.opened.send((Arc::clone(slot), socket));
         }
+    }
+
+    /// Shows that each worker answers.
+    pub(super) fn pulse(&self) -> Pulse {
+        Pulse(self.0.iter().map(|worker| worker.beats.clone()).collect())
     }
 
     /// Returns when one has ended without a drain.
@@ -92,6 +104,30 @@ impl Workers {
     }
 }
 
+/// Shows that each worker still runs its tasks: a thread that spins or hangs gives no answer.
+#[derive(Debug, Clone)]
+pub struct Pulse(Vec<Beats>);
+
+impl Pulse {
+    /// Returns when each worker has answered. One that has ended in order is left out.
+    pub async fn beat(&self) {
+        for worker in &self.0 {
+            let (answer, answered) = oneshot::channel();
+            if worker.send(answer).await.is_ok() {
+                let _ = answered.await;
+            }
+        }
+    }
+}
+
+/// Gives a sign of life each time that it is asked for one.
+async fn answer(mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+    while let Some(asker) = asked.recv().await {
+        // The asker may have gone.
+        let _ = asker.send(());
+    }
+}
+
 /// Serves clients until the drain is complete, and stays until everything is cut: a session's
 /// connections to its node belong to the runtime that opened them, whichever uses them.
 async fn work(
@@ -115,4 +151,28 @@ async fn work(
     // The receiver may be gone.
     let _ = drained.send(());
     cut.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pulse_beats_when_every_worker_answers() {
+        let (running, asked) = mpsc::channel(1);
+        let (hanging, kept) = mpsc::channel(1);
+        tokio::spawn(answer(asked));
+        Pulse(vec![running.clone()]).beat().await;
+        let pulse = Pulse(vec![running, hanging]);
+        let mut beat = std::pin::pin!(pulse.beat());
+        // The first has answered when the second is asked, which never answers.
+        let mut kept = kept;
+        let asker = tokio::select! {
+            () = beat.as_mut() => None,
+            asker = kept.recv() => asker,
+        };
+        let asker = asker.expect("the second is asked before the pulse beats");
+        asker.send(()).expect("the pulse waits for it");
+        beat.await;
+    }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod accesslog;
+mod activation;
 mod attributes;
 mod blame;
 mod cli;

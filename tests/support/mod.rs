@@ -12,6 +12,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod balancer;
+pub(crate) mod chat;
 pub(crate) mod folder;
 pub(crate) mod http2;
 pub(crate) mod log;
