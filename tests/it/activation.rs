@@ -10,6 +10,7 @@ use std::time::Duration;
 use bowline::demo::node::{Node, Profile};
 
 use crate::balancer::*;
+use crate::process::Start;
 use crate::support::chat::Chats;
 use crate::support::folder::Folder;
 use crate::support::log::Log;
@@ -42,7 +43,11 @@ impl Manager {
         let folder = Folder::new("activation").unwrap();
         let more = more.replace("FOLDER", folder.path().to_str().unwrap());
         let (address, at) = (clients.local_addr().unwrap(), admin.local_addr().unwrap());
-        let text = configuration(&places(nodes), address, Some(at), &more);
+        let start = Start {
+            more: &more,
+            ..Start::default()
+        };
+        let text = configuration(&places(nodes), address, Some(at), &start);
         folder.write("bowline.yaml", &text).unwrap();
         Self {
             clients,
@@ -242,7 +247,10 @@ fn the_shipped_units_hold_the_addresses_of_the_shipped_configuration() {
         .map(|address| address.parse().unwrap())
         .collect();
     let settings = bowline::config::load(&root.join("config/bowline.yaml")).unwrap();
-    let listen = settings.listen.iter().map(|listen| listen.address);
+    let listen = settings
+        .listen
+        .iter()
+        .map(|listen| listen.address.tcp().unwrap());
     let mut configured: Vec<_> = listen
         .chain(settings.admin.iter().map(|admin| admin.address))
         .collect();
