@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::{self, AccessControl, AdminState, ReloadRequest};
+use crate::admin::{self, AccessControl, AdminState, ReloadRequest, Scope};
 use crate::cluster::{Cluster, TooManyNodes};
 use crate::config::{Log, NodeSettings, Release, Reload, Settings};
 use crate::digest;
@@ -55,6 +55,7 @@ pub struct Server {
     downstream: Arc<ArcSwap<Downstream>>,
     files: Files,
     admin_address: Option<SocketAddr>,
+    probes_address: Option<SocketAddr>,
     proxy: Arc<Proxy>,
     drain: Arc<Drain>,
     admin: Arc<AdminState>,
@@ -107,6 +108,11 @@ impl Server {
                 // An address of IP is never that of a Unix socket.
                 Some(PassedSocket::Unix(_)) | None => bind(address),
             })
+            .transpose()
+            .map_err(StartError::Bind)?;
+        let probes_listener = (settings.admin.as_ref())
+            .and_then(|admin| admin.probes)
+            .map(bind)
             .transpose()
             .map_err(StartError::Bind)?;
         let access = settings.admin.as_ref().map(AccessControl::load).transpose();
@@ -167,7 +173,12 @@ impl Server {
         if let Some(listener) = admin_listener {
             admin_address = listener.local_addr().ok();
             background.push(tokio::spawn(admin::watch(Arc::clone(&admin))));
-            background.push(serve_admin(listener, Arc::clone(&admin))?);
+            background.push(serve_admin(listener, Scope::Admin, Arc::clone(&admin))?);
+        }
+        let mut probes_address = None;
+        if let Some(listener) = probes_listener {
+            probes_address = listener.local_addr().ok();
+            background.push(serve_admin(listener, Scope::Probes, Arc::clone(&admin))?);
         }
         let workers = Workers::start(settings.threads, &cut, &drain)?;
         let probes = health::start(&cluster, settings, &proxy.metrics);
@@ -181,11 +192,15 @@ impl Server {
         if let Some(address) = admin_address {
             info!(%address, "admin listening");
         }
+        if let Some(address) = probes_address {
+            info!(%address, "listening for /live, /ready and /metrics");
+        }
         Ok(Self {
             listeners: Mutex::new(listeners),
             downstream,
             files: *files,
             admin_address,
+            probes_address,
             proxy,
             drain,
             admin,
@@ -208,6 +223,11 @@ impl Server {
     /// Where the admin listener is, if there is one.
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// Where `/live`, `/ready` and `/metrics` are served to everyone, if anywhere.
+    pub const fn probes_address(&self) -> Option<SocketAddr> {
+        self.probes_address
     }
 
     /// The certificates of the listeners.
@@ -301,8 +321,8 @@ impl Server {
     }
 
     /// Shows how a reload ended: in the metrics, in `/health`, in the events and in the log.
-    pub fn reloaded(&self, outcome: &Result<Reload, String>) {
-        self.admin.reloaded(outcome);
+    pub fn reloaded(&self, outcome: &Result<Reload, String>, by: Option<&str>) {
+        self.admin.reloaded(outcome, by);
     }
 
     /// Shows that each worker answers.
@@ -429,11 +449,13 @@ async fn sweep(proxy: Arc<Proxy>) {
 
 fn serve_admin(
     listener: TcpListener,
+    scope: Scope,
     state: Arc<AdminState>,
 ) -> Result<JoinHandle<()>, StartError> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
     Ok(tokio::spawn(admin::serve(
         listener,
+        scope,
         state,
         std::future::pending(),
     )))

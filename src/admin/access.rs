@@ -7,12 +7,13 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use subtle::ConstantTimeEq as _;
 use tracing::warn;
 
-use crate::config::Admin;
+use crate::config::{ADMIN_TOKEN, Admin, Role};
 
 /// The shortest and the longest token, in characters.
 const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
@@ -32,6 +33,8 @@ pub struct TokenError {
 enum Reason {
     Io(io::Error),
     Form,
+    /// Another file has the same token: a change could not be told apart.
+    Same(PathBuf),
 }
 
 impl fmt::Display for TokenError {
@@ -46,6 +49,11 @@ impl fmt::Display for TokenError {
                 TOKEN_LENGTHS.start(),
                 TOKEN_LENGTHS.end()
             ),
+            Reason::Same(other) => write!(
+                f,
+                "token file {file}: has the same token as {}: give each name a token of its own",
+                other.display()
+            ),
         }
     }
 }
@@ -54,7 +62,7 @@ impl std::error::Error for TokenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.reason {
             Reason::Io(error) => Some(error),
-            Reason::Form => None,
+            Reason::Form | Reason::Same(_) => None,
         }
     }
 }
@@ -83,25 +91,49 @@ pub fn read_token(file: &Path) -> Result<String, TokenError> {
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// There is a token, and the request has none, or another.
+    /// There are tokens, and the request has none of them.
     Token,
+    /// The request changes something, and its token only reads.
+    Role,
     /// The request names this listener by a name that is not its own.
     Host,
     /// The request changes something and may come from a foreign web page.
     Origin,
 }
 
+/// A token and whose it is.
+struct Token {
+    caller: Caller,
+    secret: String,
+}
+
+/// Whose token a request has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The token's name.
+    pub(super) name: Arc<str>,
+    /// What the token opens.
+    role: Role,
+}
+
+impl Caller {
+    /// Whether it may change something, and see what opens a session.
+    pub(super) fn operates(&self) -> bool {
+        self.role == Role::Operate
+    }
+}
+
 /// What is asked of a request before it is looked at.
 #[derive(Default)]
 pub struct AccessControl {
-    token: Option<String>,
+    tokens: Vec<Token>,
     hosts: Vec<String>,
 }
 
 impl fmt::Debug for AccessControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessControl")
-            .field("token", &self.token.is_some())
+            .field("tokens", &self.tokens.len())
             .field("hosts", &self.hosts)
             .finish()
     }
@@ -111,39 +143,56 @@ impl AccessControl {
     /// What the settings ask for.
     ///
     /// # Errors
-    /// If there is a token file and it does not hold a token.
+    /// If a token file does not hold a token, or two of them hold the same.
     pub fn load(admin: &Admin) -> Result<Self, TokenError> {
-        if let Some(file) = &admin.token_file
-            && let Ok(metadata) = std::fs::metadata(file)
-            && metadata.permissions().mode() & 0o004 != 0
-        {
-            warn!(file = %file.display(), "every user of this machine can read the admin token");
+        let first = admin.token_file.iter();
+        let first = first.map(|file| (ADMIN_TOKEN, file, Role::Operate));
+        let named = admin.tokens.iter();
+        let named = named.map(|token| (token.name.as_str(), &token.file, token.role));
+        let mut tokens: Vec<(Token, &PathBuf)> = Vec::new();
+        for (name, file, role) in first.chain(named) {
+            if let Ok(metadata) = std::fs::metadata(file)
+                && metadata.permissions().mode() & 0o004 != 0
+            {
+                warn!(file = %file.display(), "every user of this machine can read the admin token");
+            }
+            let secret = read_token(file)?;
+            if let Some((_, other)) = tokens.iter().find(|(other, _)| other.secret == secret) {
+                return Err(TokenError {
+                    file: file.clone(),
+                    reason: Reason::Same((*other).clone()),
+                });
+            }
+            let name = name.into();
+            let caller = Caller { name, role };
+            tokens.push((Token { caller, secret }, file));
         }
-        let token = admin.token_file.as_deref().map(read_token).transpose()?;
         Ok(Self {
-            token,
+            tokens: tokens.into_iter().map(|(token, _)| token).collect(),
             hosts: admin.hosts.clone(),
         })
     }
 
-    /// Whether a request must have a token.
-    pub(super) const fn wants_token(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// Whether the request has the token, or needs none. Takes as long for any wrong token of the
-    /// right length.
-    pub(super) fn token(&self, headers: &HeaderMap) -> Result<(), Refused> {
-        let Some(token) = &self.token else {
-            return Ok(());
-        };
+    /// Whose token the request has; none if requests need no token. Takes as long for any wrong token
+    /// of one length.
+    pub(super) fn token(&self, headers: &HeaderMap) -> Result<Option<&Caller>, Refused> {
+        if self.tokens.is_empty() {
+            return Ok(None);
+        }
         let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let given = given.and_then(|given| {
             let (scheme, rest) = given.split_at_checked("Bearer ".len())?;
             scheme.eq_ignore_ascii_case(b"Bearer ").then_some(rest)
         });
-        let same = given.is_some_and(|given| bool::from(given.ct_eq(token.as_bytes())));
-        if same { Ok(()) } else { Err(Refused::Token) }
+        let given = given.ok_or(Refused::Token)?;
+        // All are compared, so that the time does not show which of them is near.
+        let mut found = None;
+        for Token { caller, secret } in &self.tokens {
+            if bool::from(given.ct_eq(secret.as_bytes())) {
+                found = Some(caller);
+            }
+        }
+        found.map(Some).ok_or(Refused::Token)
     }
 
     /// Whether the request names this listener rightly: by an IP address, as `localhost`, or by a
@@ -225,13 +274,31 @@ mod tests {
 
     #[test]
     fn a_token_is_compared_whole() {
+        let caller = |name: &str, role| Caller {
+            name: name.into(),
+            role,
+        };
+        let token = |name, role, secret: &str| Token {
+            caller: caller(name, role),
+            secret: secret.into(),
+        };
         let access = AccessControl {
-            token: Some("0123456789abcdef".into()),
+            tokens: vec![
+                token("admin", Role::Operate, "0123456789abcdef"),
+                token("grafana", Role::Read, "fedcba9876543210"),
+            ],
             hosts: vec![],
         };
-        let token = |value| access.token(&headers(&[("authorization", value)]));
-        assert_eq!(token("Bearer 0123456789abcdef"), Ok(()));
-        assert_eq!(token("bearer 0123456789abcdef"), Ok(()));
+        let token = |value| {
+            let found = access.token(&headers(&[("authorization", value)]));
+            found.map(|caller| caller.expect("a token is needed").clone())
+        };
+        let admin = caller("admin", Role::Operate);
+        assert_eq!(token("Bearer 0123456789abcdef"), Ok(admin.clone()));
+        assert_eq!(token("bearer 0123456789abcdef"), Ok(admin.clone()));
+        let grafana = caller("grafana", Role::Read);
+        assert_eq!(token("Bearer fedcba9876543210"), Ok(grafana.clone()));
+        assert!(admin.operates() && !grafana.operates());
         for wrong in [
             "Bearer 0123456789abcdeF",
             "Bearer 0123456789abcde",
@@ -243,7 +310,7 @@ mod tests {
             assert_eq!(token(wrong), Err(Refused::Token), "{wrong}");
         }
         assert_eq!(access.token(&HeaderMap::new()), Err(Refused::Token));
-        assert_eq!(AccessControl::default().token(&HeaderMap::new()), Ok(()));
+        assert_eq!(AccessControl::default().token(&HeaderMap::new()), Ok(None));
         assert!(!format!("{access:?}").contains("0123"));
     }
 
@@ -280,7 +347,7 @@ mod tests {
     #[test]
     fn only_own_names_are_hosts() {
         let access = AccessControl {
-            token: None,
+            tokens: vec![],
             hosts: vec!["bowline.example.com".into()],
         };
         let host = |value| access.host(&headers(&[("host", value)]));

@@ -4,6 +4,7 @@
 //! `?state=drain&force=true`; not in both.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::AdminState;
-use crate::cluster::{Node, OperatorState};
+use crate::cluster::{Node, OPERATOR, OperatorState};
 
 /// The largest body, in bytes.
 const MAX_BODY: usize = 1024;
@@ -32,13 +33,25 @@ struct Wanted {
     force: bool,
 }
 
-/// Who asks: for the log.
-#[derive(Debug, Clone, Copy)]
+/// Who asks: for the log and the events.
+#[derive(Debug, Clone)]
 pub(super) struct Asker {
     /// The other end of the connection.
     pub(super) peer: SocketAddr,
-    /// Whether there was a token, and the request had it.
-    pub(super) token: bool,
+    /// The name of its token; none if requests need no token.
+    pub(super) token: Option<Arc<str>>,
+}
+
+impl Asker {
+    /// Its name in events.
+    pub(super) fn name(&self) -> &str {
+        self.token.as_deref().unwrap_or(OPERATOR)
+    }
+
+    /// The name of its token in log lines.
+    pub(super) fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or("none")
+    }
 }
 
 /// Does what a request asks for, and says what became of it.
@@ -47,7 +60,7 @@ pub(super) async fn run<B>(
     name: &str,
     query: Option<&str>,
     body: B,
-    asker: Asker,
+    asker: &Asker,
 ) -> (StatusCode, Value)
 where
     B: Body<Data = Bytes>,
@@ -65,11 +78,13 @@ where
         let what = format!("a state is ready, drain or maint, not {:?}", wanted.state);
         return error(StatusCode::BAD_REQUEST, what);
     };
-    match state
+    let now = SystemTime::now();
+    let done = state
         .cluster
-        .set_state(node.id, to, wanted.force, SystemTime::now())
-    {
+        .set_states(&[node.id], to, wanted.force, asker.name(), now);
+    match done {
         Ok(before) => {
+            let before = before[0];
             log(node, before, to, wanted.force, asker);
             let told = json!({
                 "node": node.name,
@@ -82,19 +97,19 @@ where
         }
         Err(last) => {
             let what = format!("{}; use force to do it anyway", last.words(&node.name));
-            info!(node = %node.name, state = to.word(), peer = %asker.peer, token = asker.token,
+            info!(node = %node.name, state = to.word(), peer = %asker.peer, token = asker.token(),
                 reason = %what, "operator state refused");
             error(StatusCode::CONFLICT, what)
         }
     }
 }
 
-fn log(node: &Node, before: OperatorState, to: OperatorState, forced: bool, asker: Asker) {
+fn log(node: &Node, before: OperatorState, to: OperatorState, forced: bool, asker: &Asker) {
     if before == to {
         return;
     }
     info!(node = %node.name, before = before.word(), state = to.word(), forced,
-        peer = %asker.peer, token = asker.token, sessions = node.sessions.get(),
+        peer = %asker.peer, token = asker.token(), sessions = node.sessions.get(),
         "operator state set");
 }
 

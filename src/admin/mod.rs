@@ -161,9 +161,19 @@ impl AdminState {
     }
 }
 
+/// What a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything, to who may ask.
+    Admin,
+    /// `/live`, `/ready` and `/metrics`, to everyone.
+    Probes,
+}
+
 /// One connection, as its requests see it.
 #[derive(Debug)]
 struct Link {
+    scope: Scope,
     peer: SocketAddr,
     /// Whether its last request was for `/stream`: then it may live for ever.
     streams: AtomicBool,
@@ -193,9 +203,14 @@ pub async fn watch(state: Arc<AdminState>) {
     watch::run(state).await;
 }
 
-/// Serves the admin endpoints until `stop`, then closes the listener and gives the answers under
+/// Serves the admin endpoints of `scope` until `stop`, then closes the listener and gives the answers under
 /// way a second to leave.
-pub async fn serve(listener: TcpListener, state: Arc<AdminState>, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    scope: Scope,
+    state: Arc<AdminState>,
+    stop: impl Future<Output = ()>,
+) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (closing, _) = channel::channel(false);
     let mut connections = JoinSet::new();
@@ -207,7 +222,13 @@ pub async fn serve(listener: TcpListener, state: Arc<AdminState>, stop: impl Fut
         };
         while connections.try_join_next().is_some() {}
         let state = Arc::clone(&state);
-        connections.spawn(connection(stream, peer, slot, state, closing.subscribe()));
+        let link = Link {
+            scope,
+            peer,
+            streams: AtomicBool::new(false),
+            cut: Arc::new(Notify::new()),
+        };
+        connections.spawn(connection(stream, link, slot, state, closing.subscribe()));
     }
     drop(listener);
     closing.send_replace(true);
@@ -238,16 +259,12 @@ async fn accept(
 /// Serves one connection, to its end or its age's, and holds its slot as long.
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    link: Link,
     _slot: OwnedSemaphorePermit,
     state: Arc<AdminState>,
     mut closing: channel::Receiver<bool>,
 ) {
-    let link = Link {
-        peer,
-        streams: AtomicBool::new(false),
-        cut: Arc::new(Notify::new()),
-    };
+    let peer = link.peer;
     let service = service_fn(|request| async {
         link.streams.store(false, Ordering::Relaxed);
         Ok::<_, Infallible>(response::to(&state, request, &link).await)

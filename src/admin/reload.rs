@@ -1,6 +1,6 @@
 //! `PUT /config`: reads the configuration again, or takes another one.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::AdminState;
+use super::change::Asker;
 use crate::config::{MAX_FILE, Reload};
 use crate::observe::events::{Event, EventKind};
 
@@ -24,13 +25,15 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub struct ReloadRequest {
     /// The configuration; none to read the file again.
     pub text: Option<String>,
+    /// The name of the token of who asks; none if requests need no token.
+    pub by: Option<Arc<str>>,
     /// Takes what the reload came to, or why it was refused.
     pub reply: oneshot::Sender<Result<Reload, String>>,
 }
 
 impl AdminState {
-    /// Shows how a reload ended.
-    pub fn reloaded(&self, outcome: &Result<Reload, String>) {
+    /// Shows how a reload ended that was asked for `by` a token of this name, or by a signal or the file.
+    pub fn reloaded(&self, outcome: &Result<Reload, String>, by: Option<&str>) {
         let mut refused = self
             .refused_reload
             .lock()
@@ -42,9 +45,14 @@ impl AdminState {
                 self.metrics.reload_ok.set(1);
                 *refused = None;
                 if step.needs_restart.is_empty() {
-                    info!(changed = step.changed.join(", "), "configuration reloaded");
+                    info!(
+                        token = by,
+                        changed = step.changed.join(", "),
+                        "configuration reloaded"
+                    );
                 } else {
                     warn!(
+                        token = by,
                         changed = step.changed.join(", "),
                         needs_restart = step.needs_restart.join(", "),
                         "configuration reloaded in part"
@@ -53,14 +61,16 @@ impl AdminState {
                 if step.changed.is_empty() && step.needs_restart.is_empty() {
                     return;
                 }
-                format!("configuration reloaded: {}", step.words())
+                let by = by.map_or_else(String::new, |by| format!(" by {by}"));
+                format!("configuration reloaded{by}: {}", step.words())
             }
             Err(why) => {
                 self.metrics.reload_failures.inc();
                 self.metrics.reload_ok.set(0);
                 *refused = Some(why.clone());
-                error!(reason = %why, "the new configuration is refused, and the old one stays");
-                "the new configuration was refused, and the old one stays".to_owned()
+                error!(token = by, reason = %why, "the new configuration is refused, and the old one stays");
+                let of = by.map_or_else(String::new, |by| format!(" of {by}"));
+                format!("the new configuration{of} was refused, and the old one stays")
             }
         };
         self.cluster
@@ -76,7 +86,7 @@ impl AdminState {
 }
 
 /// Has the configuration in `body` applied, or the file read again if that is empty.
-pub(super) async fn run<B>(state: &AdminState, body: B) -> (StatusCode, Value)
+pub(super) async fn run<B>(state: &AdminState, body: B, asker: &Asker) -> (StatusCode, Value)
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -96,6 +106,7 @@ where
     let (reply, replied) = oneshot::channel();
     let request = ReloadRequest {
         text: (!text.is_empty()).then_some(text),
+        by: asker.token.clone(),
         reply,
     };
     if state.reloads.try_send(request).is_err() {

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap};
-use hyper::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    CONTENT_LENGTH, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
+use tracing::info;
 
-use super::access::Refused;
+use super::access::{Caller, Refused};
 use super::body::AdminBody;
 use super::change::{self, Asker};
-use super::{AdminState, Link, page, reload, report, stream};
+use super::{AdminState, Link, Scope, page, reload, report, stream};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -109,9 +112,13 @@ pub(super) async fn to(
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let endpoint = Endpoint::at(path);
-    if let Err(refused) = admit(state, endpoint, &head.headers) {
-        return closing(refuse(state, refused));
+    if link.scope == Scope::Probes {
+        return probe(state, endpoint, &head, link).await;
     }
+    let caller = match admit(state, endpoint, &head.headers) {
+        Ok(caller) => caller,
+        Err(refused) => return closing(refuse(state, refused)),
+    };
     let Some(endpoint) = endpoint else {
         let what = json!({ "error": format!("there is no {path} here; /help lists what is") });
         return closing(json(StatusCode::NOT_FOUND, &what));
@@ -127,16 +134,24 @@ pub(super) async fn to(
         _ => return not_allowed(path, methods),
     };
     if put {
-        if let Err(refused) = state.access.change(&head.headers) {
-            return closing(refuse(state, refused));
-        }
         let asker = Asker {
             peer: link.peer,
-            token: state.access.wants_token(),
+            token: caller.map(|caller| Arc::clone(&caller.name)),
         };
+        let admitted = match caller {
+            Some(caller) if !caller.operates() => Err(Refused::Role),
+            _ => state.access.change(&head.headers),
+        };
+        if let Err(refused) = admitted {
+            if refused == Refused::Role {
+                info!(method = %head.method, path, peer = %asker.peer, token = asker.token(),
+                    "admin change refused: the token only reads");
+            }
+            return closing(refuse(state, refused));
+        }
         let (status, told) = match endpoint {
-            Endpoint::State(name) => change::run(state, name, head.uri.query(), body, asker).await,
-            _ => reload::run(state, body).await,
+            Endpoint::State(name) => change::run(state, name, head.uri.query(), body, &asker).await,
+            _ => reload::run(state, body, &asker).await,
         };
         let answer = json(status, &told);
         // Of a body that was refused some may be left.
@@ -151,6 +166,36 @@ pub(super) async fn to(
         return closing(json(StatusCode::PAYLOAD_TOO_LARGE, &what));
     }
     show(state, endpoint, &head, link).await
+}
+
+/// The answer at the address for probes: three endpoints, to everyone who asks, by any name.
+async fn probe(
+    state: &Arc<AdminState>,
+    endpoint: Option<Endpoint<'_>>,
+    head: &hyper::http::request::Parts,
+    link: &Link,
+) -> AdminResponse {
+    let path = head.uri.path();
+    let known = endpoint.filter(|endpoint| endpoint.is_open() || *endpoint == Endpoint::Metrics);
+    let Some(endpoint) = known else {
+        let what = format!("there is no {path} here, only /live, /ready and /metrics");
+        return closing(json(StatusCode::NOT_FOUND, &json!({ "error": what })));
+    };
+    if head.method != Method::GET && head.method != Method::HEAD {
+        return not_allowed(path, "GET, HEAD");
+    }
+    // A body that comes is not read.
+    closing_if_body(show(state, endpoint, head, link).await, head)
+}
+
+/// Ends the connection after `answer` if its request announces a body.
+fn closing_if_body(answer: AdminResponse, head: &hyper::http::request::Parts) -> AdminResponse {
+    let headers = &head.headers;
+    if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) {
+        closing(answer)
+    } else {
+        answer
+    }
 }
 
 /// What a `GET` shows.
@@ -201,19 +246,19 @@ async fn show(
     }
 }
 
-/// Whether the request may be asked at all.
-fn admit(
-    state: &AdminState,
+/// Whether the request may be asked at all, and whose token it has.
+fn admit<'a>(
+    state: &'a AdminState,
     endpoint: Option<Endpoint<'_>>,
     headers: &HeaderMap,
-) -> Result<(), Refused> {
+) -> Result<Option<&'a Caller>, Refused> {
     if !endpoint.is_some_and(Endpoint::is_open) {
         state.access.host(headers)?;
     }
     if endpoint.is_none_or(Endpoint::wants_token) {
-        state.access.token(headers)?;
+        return state.access.token(headers);
     }
-    Ok(())
+    Ok(None)
 }
 
 fn refuse(state: &AdminState, refused: Refused) -> AdminResponse {
@@ -222,6 +267,11 @@ fn refuse(state: &AdminState, refused: Refused) -> AdminResponse {
             StatusCode::UNAUTHORIZED,
             "token",
             "a token is wanted: Authorization: Bearer TOKEN",
+        ),
+        Refused::Role => (
+            StatusCode::FORBIDDEN,
+            "role",
+            "this token only reads: a change wants a token with `role: operate`",
         ),
         Refused::Host => (
             StatusCode::MISDIRECTED_REQUEST,

@@ -47,6 +47,10 @@ impl Admin {
     }
 
     async fn with(access: AccessControl) -> Self {
+        Self::of_scope(Scope::Admin, access).await
+    }
+
+    async fn of_scope(scope: Scope, access: AccessControl) -> Self {
         let metrics = Arc::new(Metrics::new());
         let cluster = Cluster::new(&settings(2, Placement::ClientIp), &metrics);
         let state = AdminState::new(
@@ -61,7 +65,7 @@ impl Admin {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(()) };
-        let task = tokio::spawn(serve(listener, Arc::clone(&state), stopped));
+        let task = tokio::spawn(serve(listener, scope, Arc::clone(&state), stopped));
         Self {
             address,
             state,
@@ -387,4 +391,40 @@ async fn stopping_closes_the_listener_and_idle_connections() {
     admin.task.await.unwrap();
     assert!(TcpStream::connect(admin.address).await.is_err());
     assert_eq!(Arc::strong_count(&admin.state), 1);
+}
+
+#[tokio::test]
+async fn the_address_for_probes_serves_three_endpoints_to_everyone() {
+    let file = std::env::temp_dir().join(format!("bowline-probes-{}", std::process::id()));
+    std::fs::write(&file, "correct-horse-battery\n").unwrap();
+    let settings = crate::config::Admin {
+        token_file: Some(file.clone()),
+        ..crate::config::Admin::default()
+    };
+    let access = AccessControl::load(&settings).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let admin = Admin::of_scope(Scope::Probes, access).await;
+    admin.verdict(T1, true);
+    admin.verdict(T2, true);
+    for path in ["/live", "/ready", "/metrics"] {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: bowline.ns.svc\r\nConnection: close\r\n\r\n");
+        let answer = admin.raw(&request).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let put = admin.ask("PUT", path).await;
+        assert_eq!(put.status, 405, "{path}");
+        assert!(put.head.contains("allow: GET, HEAD\r\n"), "{}", put.head);
+    }
+    for path in [
+        "/", "/help", "/health", "/nodes", "/events", "/stream", "/x",
+    ] {
+        let answer = admin.get(path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(answer.body.contains("only /live, /ready and /metrics"));
+    }
+    for path in ["/nodes/t1/state?state=drain", "/config"] {
+        assert_eq!(admin.ask("PUT", path).await.status, 404, "{path}");
+    }
+    let state = admin.state.cluster.node(T1).state();
+    assert_eq!(state, crate::cluster::OperatorState::Ready);
 }

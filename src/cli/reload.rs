@@ -13,13 +13,14 @@ use super::ask::{AskError, Whom, ask};
 use super::discover::Discovering;
 use super::logging::Logging;
 use super::{complain, exit};
+use crate::admin::ReloadRequest;
 use crate::config::{self, Reload, Settings, one_line};
 use crate::server::Server;
 
 /// From one look at the file to the next, with `reload_on_change`.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Reads the configuration, from `text` or else from the file, and applies it. The log, `/health` and an
+/// Reads the configuration, from the text of `request` or else from the file, and applies it. The log, `/health` and an
 /// event say how that ended.
 ///
 /// # Errors
@@ -28,16 +29,17 @@ pub(super) fn apply(
     server: &Server,
     followers: (&Logging, &mut Discovering),
     file: &Path,
-    text: Option<&str>,
+    request: Option<&ReloadRequest>,
 ) -> Result<Reload, String> {
-    let settings = match text {
+    let settings = match request.and_then(|request| request.text.as_deref()) {
         Some(text) => config::parse(text, "the request"),
         None => config::load(file),
     };
     let outcome = settings
         .map_err(|errors| errors.to_string())
         .and_then(|settings| apply_settings(server, followers, &settings));
-    server.reloaded(&outcome);
+    let by = request.and_then(|request| request.by.as_deref());
+    server.reloaded(&outcome, by);
     outcome
 }
 

@@ -163,7 +163,7 @@ async fn serve(
             }
             finding = discovering.next() => discover::take(&server, finding),
             request = next(&mut requests) => {
-                let outcome = apply(&server, (logging, &mut discovering), file, request.text.as_deref());
+                let outcome = apply(&server, (logging, &mut discovering), file, Some(&request));
                 // The asker may have gone.
                 let _ = request.reply.send(outcome);
             }

@@ -32,7 +32,7 @@ pub use client::{ClientKey, PlacementKey, QueryGroup, client_key};
 pub use count::Count;
 pub use node::{LastFailure, Node, Passed, Penalty};
 pub use node_id::{NodeId, Share};
-pub use operator::{LastNode, OperatorState};
+pub use operator::{LastNode, OPERATOR, OperatorState};
 pub use placed::Placed;
 pub use registry::TooManyNodes;
 pub use restart_detector::{Epoch, RestartDetector};

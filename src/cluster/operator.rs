@@ -45,6 +45,9 @@ impl OperatorState {
     }
 }
 
+/// Who changes a state and has no name.
+pub const OPERATOR: &str = "the operator";
+
 /// Why a state was refused: new sessions would have no node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastNode {
@@ -67,12 +70,10 @@ impl LastNode {
 }
 
 impl Cluster {
-    /// Sets what the operator decided about a node, and says what it was before. Requests
-    /// that wait at a node that goes into `maint` are woken and move on. Requests that wait for any node
-    /// are woken when one becomes ready.
+    /// As [`Cluster::set_states`] for one node, by somebody without a name.
     ///
     /// # Errors
-    /// Without `force`, if no node would be left for new sessions that has one now.
+    /// As there.
     pub fn set_state(
         &self,
         id: NodeId,
@@ -80,23 +81,44 @@ impl Cluster {
         force: bool,
         now: SystemTime,
     ) -> Result<OperatorState, LastNode> {
+        let before = self.set_states(&[id], to, force, OPERATOR, now)?;
+        Ok(before[0])
+    }
+
+    /// Sets what the operator `by` decided about some nodes, of all of them or of none, and says what it
+    /// was before. Requests that wait at a node that goes into `maint` are woken and move on. Requests
+    /// that wait for any node are woken when one becomes ready.
+    ///
+    /// # Errors
+    /// Without `force`, if no node would be left for new sessions and there is one now.
+    pub fn set_states(
+        &self,
+        ids: &[NodeId],
+        to: OperatorState,
+        force: bool,
+        by: &str,
+        now: SystemTime,
+    ) -> Result<Vec<OperatorState>, LastNode> {
         let _one_at_a_time = self.changing();
-        let node = self.node(id);
-        let before = node.state();
-        if before == to {
-            return Ok(before);
-        }
-        if !force && let Some(refused) = self.needs(node, to) {
+        let before: Vec<_> = ids.iter().map(|id| self.node(*id).state()).collect();
+        if !force && let Some(refused) = self.needs(ids, to) {
             return Err(refused);
         }
-        node.set_state(to, now);
-        if to == OperatorState::Ready {
-            self.went_up.notify_waiters();
+        for id in ids {
+            let node = self.node(*id);
+            let from = node.state();
+            if from == to {
+                continue;
+            }
+            node.set_state(to, now);
+            if to == OperatorState::Ready {
+                self.went_up.notify_waiters();
+            }
+            let (name, from, to) = (&node.name, from.word(), to.word());
+            let text = format!("{by} set {name} from {from} to {to}");
+            self.events
+                .add(Event::new(EventKind::State, now, text).about(name));
         }
-        let (name, from, to) = (&node.name, before.word(), to.word());
-        let text = format!("the operator set {name} from {from} to {to}");
-        self.events
-            .add(Event::new(EventKind::State, now, text).about(name));
         Ok(before)
     }
 
@@ -111,23 +133,32 @@ impl Cluster {
             .add(Event::new(EventKind::State, now, text).about(&node.name));
     }
 
-    /// Why `node` cannot go to the state `to` without harm.
-    fn needs(&self, node: &Node, to: OperatorState) -> Option<LastNode> {
-        let loses = match to {
+    /// Why the nodes `ids` cannot go to the state `to` without harm.
+    fn needs(&self, ids: &[NodeId], to: OperatorState) -> Option<LastNode> {
+        if to == OperatorState::Ready {
+            return None;
+        }
+        let changing = || {
+            let nodes = ids.iter().map(|id| self.node(*id));
+            nodes.filter(|node| node.state() != to)
+        };
+        let loses = |node: &Node| match to {
             OperatorState::Ready => false,
             OperatorState::Drain => node.takes_new(),
             // Its sessions would have no node to go to either.
             OperatorState::Maint => node.serves(),
         };
         let set = self.set.load();
-        let others = || set.members().iter().filter(|other| other.id != node.id);
-        if to != OperatorState::Ready
-            && node.state() == OperatorState::Ready
-            && others().all(|other| other.state() != OperatorState::Ready)
-        {
+        let others = || {
+            set.members()
+                .iter()
+                .filter(|other| !ids.contains(&other.id))
+        };
+        let is_ready = |node: &Node| node.state() == OperatorState::Ready;
+        if changing().any(is_ready) && !others().any(|other| is_ready(other)) {
             return Some(LastNode::Ready);
         }
-        (loses && !others().any(|other| other.takes_new())).then_some(LastNode::Up)
+        (changing().any(loses) && !others().any(|other| other.takes_new())).then_some(LastNode::Up)
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::admin_listener::Admin;
 use super::node_source::DnsRecord;
 use super::settings::{
-    AccessLog, Admin, Affinity, Bosh, Cors, CorsOwner, CreationFrom, Health, HostAttribute, Limits,
+    AccessLog, Affinity, Bosh, Cors, CorsOwner, CreationFrom, Health, HostAttribute, Limits,
     Listen, Log, LogFormat, NodeSettings, Origins, Placement, Probe, QueryPolicy, Release,
     Settings, Timeouts, Upstream, WebSocket,
 };
@@ -155,7 +156,9 @@ impl Default for Admin {
         Self {
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9280),
             token_file: None,
+            tokens: Vec::new(),
             hosts: Vec::new(),
+            probes: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// The keys of each place, in the order of the documentation. A place is the path of a mapping; `[]`
 /// stands for the entries of a list.
-const PLACES: [(&str, &str); 22] = [
+const PLACES: &[(&str, &str)] = &[
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
@@ -33,7 +33,9 @@ const PLACES: [(&str, &str); 22] = [
          penalty_max",
     ),
     ("upstream", "connecting connects_per_second release"),
-    ("admin", "address token_file hosts"),
+    ("admin", "address token_file tokens hosts probes"),
+    ("admin.tokens[]", "name file role"),
+    ("admin.probes", "address"),
     (
         "limits",
         "connections handshakes connections_per_client streams body_memory sessions creations_per_client \

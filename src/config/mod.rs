@@ -8,6 +8,7 @@
 //!                       └── faults ── tree::offset, excerpt ──> ConfigErrors
 //! ```
 
+mod admin_listener;
 mod bosh;
 mod check;
 mod defaults;
@@ -29,6 +30,7 @@ mod units;
 mod web;
 mod websocket;
 
+pub use admin_listener::{ADMIN_TOKEN, Admin, AdminToken, Role};
 pub(crate) use error::one_line;
 pub use error::{ConfigError, ConfigErrors};
 pub use keys::keys;

@@ -215,7 +215,10 @@ mod tests {
                 Some((place, key)) => match place.strip_suffix("[]") {
                     None => {
                         let nested = key.rsplit('.').fold("[[]]".to_owned(), |value, name| {
-                            format!("{{ {name}: {value} }}")
+                            match name.strip_suffix("[]") {
+                                Some(list) => format!("{{ {list}: [{value}] }}"),
+                                None => format!("{{ {name}: {value} }}"),
+                            }
                         });
                         format!("{LISTEN}{nodes}{place}: {nested}")
                     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use super::admin_listener;
 use super::bosh;
 use super::check;
 use super::defaults::{
@@ -18,11 +19,11 @@ use super::defaults::{
 };
 use super::destinations;
 use super::keys::nearest;
-use super::listen::{self, Listen};
+use super::listen;
 use super::node_source::{self, Discovery};
 use super::read::{Section, Value, quoted};
 use super::settings::{
-    AccessLog, Admin, Affinity, Health, Limits, Log, LogFormat, NodeSettings, Placement, Probe,
+    AccessLog, Affinity, Health, Limits, Log, LogFormat, NodeSettings, Placement, Probe,
     Release, Settings, Timeouts, Upstream,
 };
 use super::units::{show_duration, show_size};
@@ -73,7 +74,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         websocket: websocket::websocket(root, &bosh.paths),
         health: health(&root.section("health")),
         upstream: upstream(&root.section("upstream")),
-        admin: admin(root.get("admin"), &listen),
+        admin: admin_listener::admin(root.get("admin"), &listen),
         limits: limits(&root.section("limits"), bosh.max_body),
         timeouts: timeouts(&root.section("timeouts")),
         log: log(&root.section("log")),
@@ -113,6 +114,7 @@ fn placement(root: &Section<'_>) -> Placement {
     refused.unwrap_or(PLACEMENT)
 }
 
+/// An IP address with a port.
 pub(super) fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {
     let text = value.text()?;
     match text.parse() {
@@ -318,54 +320,12 @@ fn upstream(section: &Section<'_>) -> Upstream {
     }
 }
 
-fn admin(value: Option<Value<'_>>, listen: &[Listen]) -> Option<Admin> {
-    let default = Admin::default();
-    let Some(value) = value else {
-        return Some(default);
-    };
-    if value.is_off() {
-        return None;
-    }
-    if value.is_null() {
-        return value.refuse("has no value: give an `address`, or `off`");
-    }
-    let section = value.section_or("a mapping or `off`")?;
-    let token_file = section.get("token_file");
-    let protected = token_file.is_some();
-    let hosts = section.get("hosts");
-    let address = section.get("address");
-    let address = address.and_then(|value| admin_address(&value, protected, listen));
-    Some(Admin {
-        address: address.unwrap_or(default.address),
-        token_file: token_file.and_then(|value| file(&value)),
-        hosts: hosts.map_or(default.hosts, |value| {
-            texts(&value, 0..=MOST_ENTRIES, check::host_name)
-        }),
-    })
-}
-
 /// The path of a file.
 pub(super) fn file(value: &Value<'_>) -> Option<PathBuf> {
     match value.text()? {
         "" => value.must_be("a file's path"),
         path => Some(PathBuf::from(path)),
     }
-}
-
-fn admin_address(value: &Value<'_>, protected: bool, listen: &[Listen]) -> Option<SocketAddr> {
-    let address = socket_address(value)?;
-    if !protected && !address.ip().to_canonical().is_loopback() {
-        let what = "a loopback address such as `127.0.0.1:9280` while no `admin.token_file` \
-            protects it";
-        return value.must_be(what);
-    }
-    let shared = listen
-        .iter()
-        .any(|other| other.address.tcp() == Some(address));
-    if shared && address.port() != 0 {
-        return value.refuse(format!("{address} is already in `listen`"));
-    }
-    Some(address)
 }
 
 fn limits(section: &Section<'_>, max_body: usize) -> Limits {

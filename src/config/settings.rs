@@ -1,13 +1,13 @@
 //! The settings in the form that the rest of the program uses: every value checked, every default
 //! filled in, nothing left to look up.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::admin_listener::Admin;
 pub use super::listen::{Listen, ListenAddress, ProxyProtocol};
 use super::node_source::Discovery;
 
@@ -333,18 +333,6 @@ pub enum Probe {
     },
     /// A connection that opens.
     Tcp,
-}
-
-/// The admin listener.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
-    /// Address and port, loopback only unless there is a `token_file`; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// The file with the token that requests must have; without it anyone who reaches the
-    /// address may ask.
-    pub token_file: Option<PathBuf>,
-    /// Names by which browsers may call the listener, besides `localhost` and IP addresses.
-    pub hosts: Vec<String>,
 }
 
 /// What may be held at the same time.

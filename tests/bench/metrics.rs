@@ -165,6 +165,7 @@ fn scrapes(nodes: u16, count: usize) -> Result<()> {
             let address = listener.local_addr()?;
             tokio::spawn(admin::serve(
                 listener,
+                admin::Scope::Admin,
                 Arc::new(state),
                 std::future::pending(),
             ));

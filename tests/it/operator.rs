@@ -269,3 +269,22 @@ async fn health_tells_what_clients_meet() {
     assert!(balancer.metric("bowline_upstream_sent_bytes_total") > 100);
     drop(ping);
 }
+
+#[tokio::test]
+async fn the_address_for_probes_serves_no_more_than_probes_need() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    let admin = settings.admin.as_mut().unwrap();
+    admin.probes = Some("127.0.0.1:0".parse().unwrap());
+    let balancer = Balancer::start(&settings).await;
+    let probes = balancer.server.probes_address().unwrap();
+    for (target, status) in [("/ready", 200), ("/live", 200), ("/metrics", 200)] {
+        let reply = request(probes, "GET", target).await.unwrap();
+        assert_eq!(reply.status, status, "{target}");
+    }
+    for (method, target) in [("GET", "/health"), ("PUT", "/nodes/t1/state?state=maint")] {
+        let reply = request(probes, method, target).await.unwrap();
+        assert_eq!(reply.status, 404, "{target}");
+    }
+    assert_eq!(json(&balancer, "/nodes/t1").await["state"], "ready");
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cluster::OperatorState;
+use crate::config::{AdminToken, Role};
 
 /// The admin listener's two nodes, both up.
 async fn both_up(access: AccessControl) -> Admin {
@@ -226,5 +227,66 @@ async fn with_a_token_only_who_has_it_sees_anything() {
         Authorization: Bearer correct-horse-battery\r\n\r\n";
     let metrics = admin.raw(metrics).await;
     let line = "bowline_admin_refusals_total{reason=\"token\"} 9\n";
+    assert!(metrics.body.contains(line), "{}", metrics.body);
+}
+
+/// Writes a file for each token; they are gone with the folder.
+fn tokens(named: &[(&str, Role, &str)]) -> Vec<AdminToken> {
+    let token = |(name, role, secret): &(&str, Role, &str)| {
+        let file = format!("bowline-named-{name}-{}", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        std::fs::write(&file, secret).unwrap();
+        AdminToken {
+            name: (*name).to_owned(),
+            file,
+            role: *role,
+        }
+    };
+    named.iter().map(token).collect()
+}
+
+#[tokio::test]
+async fn a_token_that_reads_changes_nothing_and_a_change_has_a_name() {
+    let named = [
+        ("grafana", Role::Read, "grafana-reads-this"),
+        ("anna", Role::Operate, "anna-may-do-it-all"),
+    ];
+    let settings = crate::config::Admin {
+        tokens: tokens(&named),
+        ..crate::config::Admin::default()
+    };
+    let access = AccessControl::load(&settings).unwrap();
+    let [grafana, anna] = [0, 1].map(|at: usize| &settings.tokens[at].file);
+    std::fs::copy(anna, grafana).unwrap();
+    let fault = AccessControl::load(&settings).unwrap_err().to_string();
+    assert!(fault.contains("has the same token as"), "{fault}");
+    std::fs::remove_file(anna).unwrap();
+    std::fs::remove_file(grafana).unwrap();
+
+    let admin = both_up(access).await;
+    let with = |token: &str| format!("X-Bowline: 1\r\nAuthorization: Bearer {token}\r\n");
+    let target = "t1/state?state=drain";
+    let refused = admin.put(target, &with("grafana-reads-this"), "").await;
+    assert_eq!(refused.status, 403);
+    let words = refused.json()["error"].as_str().unwrap().to_owned();
+    assert!(
+        words.contains("wants a token with `role: operate`"),
+        "{words}"
+    );
+    assert_eq!(admin.states(), [OperatorState::Ready; 2]);
+    let set = admin.put(target, &with("anna-may-do-it-all"), "").await;
+    assert_eq!(set.status, 200);
+    let read = |token| {
+        format!(
+            "GET /events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        )
+    };
+    let events = admin.raw(&read("grafana-reads-this")).await.json();
+    let last = events["events"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["text"], "anna set t1 from ready to drain");
+    let metrics = read("grafana-reads-this").replace("/events", "/metrics");
+    let metrics = admin.raw(&metrics).await;
+    let line = "bowline_admin_refusals_total{reason=\"role\"} 1\n";
     assert!(metrics.body.contains(line), "{}", metrics.body);
 }

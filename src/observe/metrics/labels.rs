@@ -164,7 +164,8 @@ pub const PROBE_FAILURES: &[&str] = &[
 ];
 
 /// Why the admin listener refuses a request.
-pub(super) const ADMIN_REFUSALS: &[&str] = &["token", "host", "origin", "listeners", "other"];
+pub(super) const ADMIN_REFUSALS: &[&str] =
+    &["token", "role", "host", "origin", "listeners", "other"];
 
 /// How handshakes of TLS end.
 pub(super) const HANDSHAKES: &[&str] = &[
