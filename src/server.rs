@@ -132,6 +132,8 @@ impl Server {
             store.restore(proxy.now(), SystemTime::now());
             Arc::new(store)
         });
+        // What the file says outlives what an earlier process was told.
+        cluster.configure_states(&[], &settings.nodes, SystemTime::now());
         let drain = Arc::new(Drain::default());
         let downstream = Downstream::new(
             Arc::clone(&proxy),
@@ -265,6 +267,8 @@ impl Server {
         if step.limits {
             proxy.limit(&fitted);
         }
+        let nodes = &step.settings.nodes;
+        (proxy.cluster).configure_states(&old.nodes, nodes, SystemTime::now());
         if step.client_side {
             self.exchange_downstream(fitted);
         }
@@ -298,6 +302,7 @@ impl Server {
             ..settings.clone()
         };
         self.proxy.cluster.replace(&new, &self.proxy.metrics)?;
+        (self.proxy.cluster).configure_states(&settings.nodes, &new.nodes, SystemTime::now());
         let changed = Reload::changed_nodes(&settings, &new);
         *settings = new;
         self.admin.discovered(&changed);

@@ -1,7 +1,9 @@
-//! `PUT /nodes/NAME/state`: what the operator wants of a node.
+//! `PUT /nodes/NAME/state` and `PUT /states`: what the operator wants of a node, or of several.
 //!
-//! The state comes in a JSON body, `{"state":"drain","force":true}`, or in the query,
-//! `?state=drain&force=true`; not in both.
+//! For one node the state comes in a JSON body, `{"state":"drain","force":true}`, or in the query,
+//! `?state=drain&force=true`; not in both. For several it comes in a JSON body,
+//! `{"state":"drain","nodes":["t1","t2"]}` or `{"state":"drain","all":true}`, and is set for all of them or
+//! for none.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,8 +21,12 @@ use tracing::info;
 use super::AdminState;
 use crate::cluster::{Node, OPERATOR, OperatorState};
 
-/// The largest body, in bytes.
+/// The largest body for one node, in bytes.
 const MAX_BODY: usize = 1024;
+/// The largest body for several: 1024 names of 64 characters, and more than JSON needs around them.
+const MAX_BODY_OF_SEVERAL: usize = 128 * 1024;
+/// So many names are listed in an error.
+const MOST_NAMES: usize = 20;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -31,6 +37,19 @@ struct Wanted {
     state: String,
     #[serde(default)]
     force: bool,
+}
+
+/// What a request asks for of several nodes.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedOfSeveral {
+    state: String,
+    #[serde(default)]
+    force: bool,
+    #[serde(default)]
+    nodes: Vec<String>,
+    #[serde(default)]
+    all: bool,
 }
 
 /// Who asks: for the log and the events.
@@ -54,7 +73,10 @@ impl Asker {
     }
 }
 
-/// Does what a request asks for, and says what became of it.
+/// A refusal: the status, and the reason in words.
+type Refused = (StatusCode, String);
+
+/// Does what a request asks for of the node `name`, and says what became of it.
 pub(super) async fn run<B>(
     state: &AdminState,
     name: &str,
@@ -66,42 +88,119 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let error = |status, what: String| (status, json!({ "error": what }));
-    let Some(node) = state.cluster.named(name) else {
-        return error(StatusCode::NOT_FOUND, format!("there is no node {name}"));
+    let done = async {
+        let node = node(state, name)?;
+        let wanted = read(query, body).await?;
+        let mut changed = set(state, &[node], &wanted.state, wanted.force, asker)?;
+        Ok(changed.remove(0))
     };
-    let wanted = match read(query, body).await {
-        Ok(wanted) => wanted,
-        Err((status, what)) => return error(status, what),
+    answer(done.await)
+}
+
+/// The same for several nodes.
+pub(super) async fn run_several<B>(
+    state: &AdminState,
+    body: B,
+    asker: &Asker,
+) -> (StatusCode, Value)
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let bad = |what: String| (StatusCode::BAD_REQUEST, what);
+    let done = async {
+        let body = whole(body, MAX_BODY_OF_SEVERAL).await?;
+        let wanted: WantedOfSeveral = serde_json::from_slice(&body).map_err(|error| {
+            bad(format!(
+                "the body is no {{\"state\":…,\"nodes\":[…]}}: {error}"
+            ))
+        })?;
+        let all;
+        let nodes: Vec<&Node> = match (wanted.nodes.as_slice(), wanted.all) {
+            ([], true) => {
+                all = state.cluster.nodes();
+                all.members().iter().map(|node| &**node).collect()
+            }
+            ([], false) | ([_, ..], true) => {
+                return Err(bad("either `nodes` or `\"all\":true` is wanted".into()));
+            }
+            (names, false) => {
+                let mut names = names.to_vec();
+                names.sort_unstable();
+                names.dedup();
+                let nodes = names.iter().map(|name| node(state, name));
+                nodes.collect::<Result<_, _>>()?
+            }
+        };
+        let changed = set(state, &nodes, &wanted.state, wanted.force, asker)?;
+        Ok(json!({ "nodes": changed }))
     };
-    let Some(to) = OperatorState::of_word(&wanted.state) else {
-        let what = format!("a state is ready, drain or maint, not {:?}", wanted.state);
-        return error(StatusCode::BAD_REQUEST, what);
-    };
-    let now = SystemTime::now();
-    let done = state
-        .cluster
-        .set_states(&[node.id], to, wanted.force, asker.name(), now);
+    answer(done.await)
+}
+
+fn answer(done: Result<Value, Refused>) -> (StatusCode, Value) {
     match done {
-        Ok(before) => {
-            let before = before[0];
-            log(node, before, to, wanted.force, asker);
-            let told = json!({
-                "node": node.name,
-                "before": before.word(),
-                "state": to.word(),
-                "sessions": node.sessions.get(),
-                "held": node.held.get(),
-            });
-            (StatusCode::OK, told)
-        }
-        Err(last) => {
-            let what = format!("{}; use force to do it anyway", last.words(&node.name));
-            info!(node = %node.name, state = to.word(), peer = %asker.peer, token = asker.token(),
-                reason = %what, "operator state refused");
-            error(StatusCode::CONFLICT, what)
-        }
+        Ok(told) => (StatusCode::OK, told),
+        Err((status, what)) => (status, json!({ "error": what })),
     }
+}
+
+/// The node called `name`.
+fn node<'a>(state: &'a AdminState, name: &str) -> Result<&'a Node, Refused> {
+    let found = state.cluster.named(name);
+    found.ok_or_else(|| (StatusCode::NOT_FOUND, unknown(state, name)))
+}
+
+/// What is said of a name that no node has.
+pub(super) fn unknown(state: &AdminState, name: &str) -> String {
+    let nodes = state.cluster.nodes();
+    let known = names(nodes.iter().map(|node| node.name.as_str()));
+    format!("there is no node {name}; the nodes are {known}")
+}
+
+/// Some names with commas, the first of many.
+fn names<'a>(all: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = all.len().saturating_sub(MOST_NAMES);
+    let mut names: Vec<_> = all.take(MOST_NAMES).map(str::to_owned).collect();
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
+/// Sets the state of `nodes`, of all or of none, and says what it was.
+fn set(
+    state: &AdminState,
+    nodes: &[&Node],
+    word: &str,
+    force: bool,
+    asker: &Asker,
+) -> Result<Vec<Value>, Refused> {
+    let Some(to) = OperatorState::of_word(word) else {
+        let what = format!("a state is ready, drain or maint, not {word:?}");
+        return Err((StatusCode::BAD_REQUEST, what));
+    };
+    let ids: Vec<_> = nodes.iter().map(|node| node.id).collect();
+    let now = SystemTime::now();
+    let done = (state.cluster).set_states(&ids, to, force, asker.name(), now);
+    let before = done.map_err(|last| {
+        let names = names(nodes.iter().map(|node| node.name.as_str()));
+        let what = format!("{}; use --force to do it anyway", last.words(&names));
+        info!(nodes = %names, state = to.word(), peer = %asker.peer, token = asker.token(),
+            reason = %what, "operator state refused");
+        (StatusCode::CONFLICT, what)
+    })?;
+    let changed = nodes.iter().zip(before).map(|(node, before)| {
+        log(node, before, to, force, asker);
+        json!({
+            "node": node.name,
+            "before": before.word(),
+            "state": to.word(),
+            "sessions": node.sessions.get(),
+            "held": node.held.get(),
+        })
+    });
+    Ok(changed.collect())
 }
 
 fn log(node: &Node, before: OperatorState, to: OperatorState, forced: bool, asker: &Asker) {
@@ -113,21 +212,32 @@ fn log(node: &Node, before: OperatorState, to: OperatorState, forced: bool, aske
         "operator state set");
 }
 
+/// A whole body of at most `most` bytes.
+async fn whole<B>(body: B, most: usize) -> Result<Bytes, Refused>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => {
+            let what = format!("the body cannot be read: {error}");
+            Err((StatusCode::BAD_REQUEST, what))
+        }
+        Err(_) => {
+            let what = "the body did not come in time".to_owned();
+            Err((StatusCode::REQUEST_TIMEOUT, what))
+        }
+    }
+}
+
 async fn read<B>(query: Option<&str>, body: B) -> Result<Wanted, (StatusCode, String)>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let bad = |what: String| (StatusCode::BAD_REQUEST, what);
-    let whole = Limited::new(body, MAX_BODY).collect();
-    let body = match timeout(BODY_TIMEOUT, whole).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) => return Err(bad(format!("the body cannot be read: {error}"))),
-        Err(_) => {
-            let what = "the body did not come in time".to_owned();
-            return Err((StatusCode::REQUEST_TIMEOUT, what));
-        }
-    };
+    let body = whole(body, MAX_BODY).await?;
     match (query, body.is_empty()) {
         (None, true) => Err(bad(
             "a state is wanted, as the body {\"state\":\"drain\"} or as ?state=drain".into(),

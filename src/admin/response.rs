@@ -37,6 +37,7 @@ GET /health            state of the balancer and its nodes as JSON; 503 when no 
 GET /nodes             the nodes only
 GET /nodes/NAME        one node
 PUT /nodes/NAME/state  set ready, drain or maint
+PUT /states            the same for several nodes, or for all
 PUT /config            read the configuration file again, or apply the YAML in the body
 GET /events?since=ID   events after this one
 GET /history           the last 15 minutes of each node
@@ -58,6 +59,7 @@ enum Endpoint<'a> {
     Nodes,
     Node(&'a str),
     State(&'a str),
+    States,
     Config,
     Events,
     History,
@@ -74,6 +76,7 @@ impl<'a> Endpoint<'a> {
             "/ready" => Self::Ready,
             "/health" => Self::Health,
             "/nodes" => Self::Nodes,
+            "/states" => Self::States,
             "/config" => Self::Config,
             "/events" => Self::Events,
             "/history" => Self::History,
@@ -125,7 +128,7 @@ pub(super) async fn to(
     };
     let methods = match endpoint {
         Endpoint::State(_) => "GET, HEAD, PUT",
-        Endpoint::Config => "PUT",
+        Endpoint::Config | Endpoint::States => "PUT",
         _ => "GET, HEAD",
     };
     let put = match head.method {
@@ -151,6 +154,7 @@ pub(super) async fn to(
         }
         let (status, told) = match endpoint {
             Endpoint::State(name) => change::run(state, name, head.uri.query(), body, &asker).await,
+            Endpoint::States => change::run_several(state, body, &asker).await,
             _ => reload::run(state, body, &asker).await,
         };
         let answer = json(status, &told);
@@ -227,12 +231,12 @@ async fn show(
             match nodes.into_iter().find(|node| node.name == name) {
                 Some(node) => json(StatusCode::OK, &node),
                 None => {
-                    let what = json!({ "error": format!("there is no node {name}") });
+                    let what = json!({ "error": change::unknown(state, name) });
                     json(StatusCode::NOT_FOUND, &what)
                 }
             }
         }
-        Endpoint::Config => not_allowed("/config", "PUT"),
+        Endpoint::Config | Endpoint::States => not_allowed(head.uri.path(), "PUT"),
         Endpoint::Events => match since(head.uri.query()) {
             Some(id) => json(StatusCode::OK, &report::events(state, id)),
             None => {

@@ -94,19 +94,23 @@ enum Command {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Send no new sessions to a node; its sessions stay.
+    /// Send no new sessions to nodes; their sessions stay.
     Drain(Operation),
-    /// Send no new sessions to a node, and move its sessions to other nodes.
+    /// Send no new sessions to nodes, and move their sessions to other nodes.
     Maint(Operation),
-    /// Return a node to normal service.
+    /// Return nodes to normal service.
     Ready(Operation),
 }
 
-/// A change of one node's state.
+/// A change of the state of nodes, of all that are named or of none.
 #[derive(Debug, clap::Args)]
 struct Operation {
-    /// The node's name.
-    node: String,
+    /// The names of the nodes.
+    #[arg(value_name = "NODE", required_unless_present = "all")]
+    nodes: Vec<String>,
+    /// All nodes.
+    #[arg(long, conflicts_with = "nodes")]
+    all: bool,
     /// Do it even if no node is left for new sessions.
     #[arg(long)]
     force: bool,
@@ -116,7 +120,7 @@ struct Operation {
 
 impl Operation {
     fn set(&self, state: OperatorState) -> ExitCode {
-        operate::operate(&self.node, state, self.force, &self.whom)
+        operate::operate(&self.nodes, state, self.force, &self.whom)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `bowline drain|ready|maint NODE`: what the operator wants of a node.
+//! `bowline drain|ready|maint NODE...`: what the operator wants of nodes.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -21,11 +21,17 @@ struct Changed {
     held: u64,
 }
 
-/// Sets the state of a node.
+/// The answer to a change of several nodes.
+#[derive(Debug, Deserialize)]
+struct AllChanged {
+    nodes: Vec<Changed>,
+}
+
+/// Sets the state of these nodes, or of all nodes if there is none.
 #[must_use]
-pub fn operate(node: &str, state: OperatorState, force: bool, whom: &Whom) -> ExitCode {
+pub fn operate(nodes: &[String], state: OperatorState, force: bool, whom: &Whom) -> ExitCode {
     super::block_on(async {
-        match set(node, state, force, whom).await {
+        match set(nodes, state, force, whom).await {
             Ok(code) => code,
             Err(failure) => {
                 complain(&failure);
@@ -36,25 +42,34 @@ pub fn operate(node: &str, state: OperatorState, force: bool, whom: &Whom) -> Ex
 }
 
 async fn set(
-    node: &str,
+    nodes: &[String],
     state: OperatorState,
     force: bool,
     whom: &Whom,
 ) -> Result<ExitCode, AskError> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if node.is_empty() || !node.bytes().all(known) {
+    let is_name = |node: &&String| !node.is_empty() && node.bytes().all(known);
+    if let Some(node) = nodes.iter().find(|node| !is_name(node)) {
         complain(&format_args!("{node:?} is not a node name"));
         return Ok(exit::USAGE.into());
     }
-    let body = json!({ "state": state.word(), "force": force }).to_string();
-    let reply = ask(whom, &format!("/nodes/{node}/state"), Some(body)).await?;
+    let mut body = json!({ "state": state.word(), "force": force });
+    if nodes.is_empty() {
+        body["all"] = true.into();
+    } else {
+        body["nodes"] = nodes.into();
+    }
+    let reply = ask(whom, "/states", Some(body.to_string())).await?;
     match reply.status {
         200 => {
-            let told = one_line(&told(&reply.json()?));
-            Ok(match writeln!(io::stdout(), "{told}") {
-                Ok(()) => exit::OK,
-                Err(_) => exit::IO.into(),
-            })
+            let changed: AllChanged = reply.json()?;
+            let mut out = io::stdout();
+            for changed in &changed.nodes {
+                if writeln!(out, "{}", one_line(&told(changed))).is_err() {
+                    return Ok(exit::IO.into());
+                }
+            }
+            Ok(exit::OK)
         }
         404 | 409 => {
             let why = reply.error();

@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
+use tracing::info;
+
 use super::{Cluster, Node, NodeId};
+use crate::config::{NodeSettings, NodeState};
 use crate::observe::events::{Event, EventKind};
 
 /// What the operator decided about a node. A snapshot keeps it across a restart; without one every node
@@ -45,6 +48,16 @@ impl OperatorState {
     }
 }
 
+impl From<NodeState> for OperatorState {
+    fn from(state: NodeState) -> Self {
+        match state {
+            NodeState::Ready => Self::Ready,
+            NodeState::Drain => Self::Drain,
+            NodeState::Maint => Self::Maint,
+        }
+    }
+}
+
 /// Who changes a state and has no name.
 pub const OPERATOR: &str = "the operator";
 
@@ -58,14 +71,13 @@ pub enum LastNode {
 }
 
 impl LastNode {
-    /// The refusal in words.
-    pub fn words(self, name: &str) -> String {
-        match self {
-            Self::Ready => format!("no other node is ready: without {name} no user could log in"),
-            Self::Up => {
-                format!("no other ready node is up: without {name} no user could log in")
-            }
-        }
+    /// The refusal in words, with the names of the nodes that it is about.
+    pub fn words(self, names: &str) -> String {
+        let why = match self {
+            Self::Ready => "no other node is ready",
+            Self::Up => "no other ready node is up",
+        };
+        format!("{why}: without {names} no user could log in")
     }
 }
 
@@ -120,6 +132,38 @@ impl Cluster {
                 .add(Event::new(EventKind::State, now, text).about(name));
         }
         Ok(before)
+    }
+
+    /// Sets the states of the file, at the start (`before` is empty) or at a reload: of each node whose
+    /// `state` differs from the one `before`. A state that is not in the file any more is `ready`. It asks
+    /// for no other node: the file says what is wanted.
+    pub fn configure_states(
+        &self,
+        before: &[NodeSettings],
+        nodes: &[NodeSettings],
+        now: SystemTime,
+    ) {
+        let _one_at_a_time = self.changing();
+        for settings in nodes {
+            let earlier = before.iter().find(|other| other.name == settings.name);
+            if earlier.and_then(|other| other.state) == settings.state {
+                continue;
+            }
+            let to = settings.state.map_or(OperatorState::Ready, Into::into);
+            let node = self.named(&settings.name);
+            let Some(node) = node.filter(|node| node.state() != to) else {
+                continue;
+            };
+            node.set_state(to, now);
+            if to == OperatorState::Ready {
+                self.went_up.notify_waiters();
+            }
+            let (name, to) = (&node.name, to.word());
+            info!(node = %name, state = to, "operator state set by the configuration");
+            let text = format!("the configuration set {name} to {to}");
+            self.events
+                .add(Event::new(EventKind::State, now, text).about(name));
+        }
     }
 
     /// Sets a state that the operator chose in an earlier process. It asks for no other node: that process

@@ -177,6 +177,7 @@ mod tests {
                 address: format!("192.0.2.{}:5280", id + 1),
                 weight,
                 max_sessions: 0,
+                state: None,
                 public_url: None,
                 websocket: None,
             };

@@ -25,7 +25,7 @@ const PLACES: &[(&str, &str)] = &[
     ("nodes.dns", "name type port refresh server"),
     (
         "nodes[]",
-        "name address weight max_sessions public_url websocket",
+        "name address weight max_sessions state public_url websocket",
     ),
     (
         "health",

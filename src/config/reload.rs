@@ -1,7 +1,8 @@
 //! What a new configuration changes in a running balancer, and what of it waits for a restart.
 
 use super::settings::{
-    Bosh, Health, Limits, Listen, Log, NodeSettings, Placement, Settings, Timeouts, Upstream,
+    Bosh, Health, Limits, Listen, Log, NodeSettings, NodeState, Placement, Settings, Timeouts,
+    Upstream,
 };
 
 /// The step from one configuration to another.
@@ -226,6 +227,7 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
             address,
             weight,
             max_sessions,
+            state,
             public_url,
             websocket,
         } = before;
@@ -241,6 +243,10 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
         if *max_sessions != node.max_sessions {
             let to = node.max_sessions;
             changed.push(format!("node {name}: max_sessions {max_sessions} -> {to}"));
+        }
+        if *state != node.state {
+            let to = node.state.unwrap_or(NodeState::Ready).word();
+            changed.push(format!("node {name}: state {to}"));
         }
         if *public_url != node.public_url {
             changed.push(format!("node {name}: public_url"));

@@ -23,7 +23,7 @@ use super::listen;
 use super::node_source::{self, Discovery};
 use super::read::{Section, Value, quoted};
 use super::settings::{
-    AccessLog, Affinity, Health, Limits, Log, LogFormat, NodeSettings, Placement, Probe,
+    AccessLog, Affinity, Health, Limits, Log, LogFormat, NodeSettings, NodeState, Placement, Probe,
     Release, Settings, Timeouts, Upstream,
 };
 use super::units::{show_duration, show_size};
@@ -51,6 +51,11 @@ const PLACEMENTS: [(&str, Placement); 4] = [
 ];
 const RELEASES: [(&str, Release); 2] =
     [("half-close", Release::HalfClose), ("keep", Release::Keep)];
+const NODE_STATES: [(&str, Option<NodeState>); 3] = [
+    ("ready", Some(NodeState::Ready)),
+    ("drain", Some(NodeState::Drain)),
+    ("maint", Some(NodeState::Maint)),
+];
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -192,6 +197,7 @@ fn nodes(value: &Value<'_>) -> Vec<NodeSettings> {
             address: address.unwrap_or_default(),
             weight: section.count("weight", WEIGHT, 1..=256),
             max_sessions: section.count("max_sessions", MAX_SESSIONS, 0..=100_000_000),
+            state: section.choice("state", None, &NODE_STATES),
             public_url: web::public_url(&section, &nodes),
             websocket: websocket::node(&section),
         };

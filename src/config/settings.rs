@@ -232,6 +232,28 @@ pub struct WebSocketUrl {
     pub path: String,
 }
 
+/// What an operator wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It takes new sessions.
+    Ready,
+    /// It keeps its sessions and gets no new ones.
+    Drain,
+    /// It has no sessions.
+    Maint,
+}
+
+impl NodeState {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
 /// One node of the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeSettings {
@@ -243,6 +265,8 @@ pub struct NodeSettings {
     pub weight: u32,
     /// Sessions that it may have before it gets no new ones; 0, the default, is any number.
     pub max_sessions: u32,
+    /// The operator's state at the start, and from the reload that changes it; none leaves it as it is.
+    pub state: Option<NodeState>,
     /// Where clients reach its BOSH service without a balancer: an absolute `http` or `https` URL
     /// without query and fragment, at most 1024 characters, unique. A node without one is not in the
     /// list of nodes.
@@ -259,6 +283,7 @@ impl NodeSettings {
             address: address.into(),
             weight: 1,
             max_sessions: 0,
+            state: None,
             public_url: None,
             websocket: None,
         }

@@ -55,7 +55,7 @@ async fn a_node_is_drained_from_the_shell() {
     assert_eq!(code(&refused), 75);
     assert_eq!(
         text(&refused.stderr),
-        "no other node is ready: without t2 no user could log in; use force to do it anyway\n"
+        "no other node is ready: without t2 no user could log in; use --force to do it anyway\n"
     );
     let forced = bowline(&url, &["maint", "t2", "--force"]).await;
     assert_eq!(code(&forced), 0);
@@ -67,6 +67,31 @@ async fn a_node_is_drained_from_the_shell() {
     assert_eq!(code(&back), 0);
     for name in ["t3", "../t1", ""] {
         assert_eq!(code(&bowline(&url, &["ready", name]).await), 64, "{name}");
+    }
+    let unknown = bowline(&url, &["ready", "t1", "t3"]).await;
+    let words = "there is no node t3; the nodes are t1, t2\n";
+    assert_eq!(text(&unknown.stderr), words);
+}
+
+#[tokio::test]
+async fn several_nodes_are_drained_at_once() {
+    let nodes = tigase_nodes(3).await;
+    let balancer = Balancer::before(&nodes).await;
+    let url = format!("http://{}", balancer.server.admin_address().unwrap());
+    let drained = bowline(&url, &["drain", "t1", "t2"]).await;
+    let words = "t1: ready -> drain; it has no sessions\nt2: ready -> drain; it has no sessions\n";
+    assert_eq!(text(&drained.stdout), words);
+    let refused = bowline(&url, &["drain", "--all"]).await;
+    assert_eq!(code(&refused), 75);
+    let words = "no other node is ready: without t1, t2, t3 no user could log in; use --force to \
+                 do it anyway\n";
+    assert_eq!(text(&refused.stderr), words);
+    let ready = bowline(&url, &["ready", "--all"]).await;
+    assert_eq!(text(&ready.stdout).lines().count(), 3);
+    let cluster = &balancer.proxy().cluster;
+    assert!(cluster.nodes().iter().all(|node| node.takes_new()));
+    for wrong in [&["drain"][..], &["drain", "t1", "--all"]] {
+        assert_eq!(code(&bowline(&url, wrong).await), 64, "{wrong:?}");
     }
 }
 
@@ -176,7 +201,7 @@ async fn whoever_answers_does_not_speak_to_the_terminal() {
         (status, 200, health(word, &[word, "t1"]), 0, 11),
         (status, 200, wrong, 76, 1),
         (status, 401, error.clone(), 77, 1),
-        (drain, 200, changed.to_string(), 0, 1),
+        (drain, 200, json!({ "nodes": [changed] }).to_string(), 0, 1),
         (drain, 409, error.clone(), 75, 1),
         (drain, 500, error, 76, 1),
     ] {

@@ -4,9 +4,10 @@ use std::fs;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use bowline::config::{NodeSettings, Placement};
+use bowline::cluster::OperatorState;
+use bowline::config::{NodeSettings, NodeState, Placement};
 use bowline::demo::client::Client;
 use bowline::demo::node::Node;
 
@@ -44,6 +45,39 @@ async fn a_node_that_joins_gets_sessions_and_one_that_leaves_keeps_its_own() {
         balancer.proxy().cluster.named("t1").is_none()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_state_in_the_file_is_set_when_it_changes_and_the_operator_may_change_it() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes);
+    settings.nodes[0].state = Some(NodeState::Drain);
+    let balancer = Balancer::start(&settings).await;
+    let cluster = &balancer.proxy().cluster;
+    let t1 = cluster.named("t1").unwrap();
+    assert_eq!(t1.state(), OperatorState::Drain);
+    let set = cluster.set_state(t1.id, OperatorState::Ready, false, SystemTime::now());
+    assert_eq!(set, Ok(OperatorState::Drain));
+    settings.nodes[0].weight = 3;
+    let step = balancer.server.reload(&settings).unwrap();
+    assert_eq!(step.words(), "node t1: weight 1 -> 3");
+    assert_eq!(
+        t1.state(),
+        OperatorState::Ready,
+        "the operator's choice stays"
+    );
+    settings.nodes[0].state = Some(NodeState::Maint);
+    let step = balancer.server.reload(&settings).unwrap();
+    assert_eq!(step.words(), "node t1: state maint");
+    assert_eq!(t1.state(), OperatorState::Maint);
+    let events = cluster.events.since(0);
+    assert_eq!(
+        events.last().unwrap().text,
+        "the configuration set t1 to maint"
+    );
+    settings.nodes[0].state = None;
+    balancer.server.reload(&settings).unwrap();
+    assert_eq!(t1.state(), OperatorState::Ready);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A restart with a snapshot: no session is forgotten, nor what the operator decided.
 
 use bowline::cluster::OperatorState;
-use bowline::config::{Placement, Snapshot};
+use bowline::config::{NodeState, Placement, Snapshot};
 use bowline::demo::client::Client;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -57,6 +57,12 @@ async fn a_restart_forgets_no_session_and_no_operator_state() {
         new.session().await;
     }
     assert_eq!(t2.sessions.get(), before, "it takes no new session");
+
+    assert_eq!(new.server.drain().await, 0);
+    settings.nodes[1].state = Some(NodeState::Maint);
+    let last = Balancer::start(&settings).await;
+    let t2 = last.proxy().cluster.named("t2").unwrap();
+    assert_eq!(t2.state(), OperatorState::Maint, "the file comes first");
 }
 
 #[tokio::test]

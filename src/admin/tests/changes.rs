@@ -119,13 +119,77 @@ async fn the_last_node_is_refused_in_words_unless_forced() {
     assert_eq!(refused.status, 409);
     let words = refused.json()["error"].as_str().unwrap().to_owned();
     assert!(
-        words.contains("without t1 no user could log in; use force"),
+        words.contains("without t1 no user could log in; use --force"),
         "{words}"
     );
     assert_eq!(admin.states()[0], OperatorState::Ready);
     let body = "{\"state\":\"drain\",\"force\":true}";
     assert_eq!(admin.put("t1/state", MARKED, body).await.status, 200);
     assert_eq!(admin.states()[0], OperatorState::Drain);
+}
+
+impl Admin {
+    /// Sends `PUT /states` with this body.
+    async fn put_states(&self, body: &str) -> Response {
+        let length = body.len();
+        self.raw(&format!(
+            "PUT /states HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{MARKED}\
+             Content-Length: {length}\r\n\r\n{body}"
+        ))
+        .await
+    }
+}
+
+#[tokio::test]
+async fn several_nodes_change_together_or_not_at_all() {
+    use OperatorState::{Drain, Maint, Ready};
+    let admin = both_up(AccessControl::default()).await;
+    for all in [r#""all":true"#, r#""nodes":["t2","t1","t1"]"#] {
+        let body = format!(r#"{{"state":"drain",{all}}}"#);
+        let refused = admin.put_states(&body).await;
+        assert_eq!(refused.status, 409, "{body}");
+        let words = refused.json()["error"].as_str().unwrap().to_owned();
+        assert!(
+            words.contains("without t1, t2 no user could log in"),
+            "{words}"
+        );
+        assert_eq!(admin.states(), [Ready, Ready]);
+    }
+    let unknown = r#"{"state":"drain","nodes":["t1","t9"]}"#;
+    let unknown = admin.put_states(unknown).await;
+    assert_eq!(unknown.status, 404);
+    let words = "there is no node t9; the nodes are t1, t2";
+    assert_eq!(unknown.json()["error"], words);
+    let missing = admin.get("/nodes/t9").await;
+    assert_eq!(
+        (missing.status, &missing.json()["error"]),
+        (404, &words.into())
+    );
+    for wrong in [
+        "",
+        r#"{"state":"drain"}"#,
+        r#"{"state":"drain","nodes":[]}"#,
+        r#"{"state":"drain","nodes":["t1"],"all":true}"#,
+        r#"{"state":"off","all":true}"#,
+        r#"{"state":"drain","all":true,"now":1}"#,
+    ] {
+        assert_eq!(admin.put_states(wrong).await.status, 400, "{wrong}");
+    }
+    assert_eq!(admin.states(), [Ready, Ready]);
+    let one = admin
+        .put_states(r#"{"state":"drain","nodes":["t1"]}"#)
+        .await;
+    assert_eq!(one.status, 200, "{}", one.body);
+    assert_eq!(admin.states(), [Drain, Ready]);
+    let forced = r#"{"state":"maint","all":true,"force":true}"#;
+    let forced = admin.put_states(forced).await;
+    assert_eq!(forced.json()["nodes"][0]["before"], "drain");
+    assert_eq!(forced.json()["nodes"][1]["before"], "ready");
+    assert_eq!(admin.states(), [Maint, Maint]);
+    let back = admin.put_states(r#"{"state":"ready","all":true}"#).await;
+    assert_eq!(back.status, 200);
+    assert_eq!(admin.states(), [Ready, Ready]);
+    assert_eq!(admin.get("/states").await.status, 405);
 }
 
 #[tokio::test]
