@@ -26,7 +26,7 @@ const LONGEST_WAVE: u32 = 3;
 const ANSWERS_EVERY: Duration = Duration::from_secs(10);
 
 /// Causes that lie with clients alone. They are worth a line, but not a warning.
-const CAUSES_OF_CLIENTS: [&str; 14] = [
+const CAUSES_OF_CLIENTS: [&str; 15] = [
     "malformed",
     "bad_head",
     "coding",
@@ -41,6 +41,7 @@ const CAUSES_OF_CLIENTS: [&str; 14] = [
     "no_upgrade",
     "bad_upgrade",
     "origin",
+    "session_closed",
 ];
 
 /// Looks at the counters once a second and reports what changed. Never returns.

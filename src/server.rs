@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::admin::sessions::SessionTable;
 use crate::admin::{self, AccessControl, AdminState, ReloadRequest, Scope};
 use crate::cluster::{Cluster, TooManyNodes};
 use crate::config::{Log, NodeSettings, Release, Reload, Settings};
@@ -161,6 +162,7 @@ impl Server {
             certificates.clone().watch(Arc::clone(&metrics), add)
         };
         let admin = AdminState::new(Arc::clone(&cluster), metrics, access, ask, measure);
+        let admin = admin.with_sessions(SessionTable::of(&proxy));
         let admin = Arc::new(admin.with_certificates(certificates.clone()));
         let mut background = vec![
             tokio::spawn(sweep(Arc::clone(&proxy))),

@@ -13,6 +13,7 @@ mod page;
 mod reload;
 pub mod report;
 mod response;
+pub mod sessions;
 mod stream;
 mod time;
 mod watch;
@@ -42,6 +43,7 @@ use crate::observe::events::{Event, EventKind};
 use crate::observe::metrics::{Metrics, Process};
 use crate::tls::Certificates;
 use history::History;
+use sessions::SessionTable;
 
 /// Connections served at the same time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -74,6 +76,9 @@ pub struct AdminState {
     refused_reload: Mutex<Option<String>>,
     discovery_failure: Mutex<Option<String>>,
     certificates: Certificates,
+    sessions: Option<SessionTable>,
+    /// The right to walk through all sessions.
+    listing: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -116,6 +121,8 @@ impl AdminState {
             refused_reload: Mutex::default(),
             discovery_failure: Mutex::default(),
             certificates: Certificates::default(),
+            sessions: None,
+            listing: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -124,6 +131,15 @@ impl AdminState {
     pub fn with_certificates(self, certificates: Certificates) -> Self {
         Self {
             certificates,
+            ..self
+        }
+    }
+
+    /// The same with the table of sessions.
+    #[must_use]
+    pub fn with_sessions(self, sessions: SessionTable) -> Self {
+        Self {
+            sessions: Some(sessions),
             ..self
         }
     }

@@ -114,6 +114,9 @@ pub struct NodeHealth {
     pub sessions: u64,
     /// Requests under way there.
     pub held: u64,
+    /// WebSocket tunnels to it.
+    #[serde(default)]
+    pub tunnels: u64,
     /// Sessions that it made in each of the last five to ten seconds.
     pub creations_per_second: f64,
     /// The part of exchanges of the last minute that failed, 0 to 1; null without an exchange.
@@ -313,6 +316,7 @@ fn describe(node: &Node, rates: Rates) -> NodeHealth {
         penalty_seconds: node.penalty().length.as_secs_f64(),
         sessions: node.sessions.get(),
         held: node.held.get(),
+        tunnels: node.tunnels.open.get(),
         creations_per_second: rates.creations_per_second,
         error_share_1m: rates.error_share_1m,
         error_share_5m: rates.error_share_5m,

@@ -16,7 +16,7 @@ use tracing::info;
 use super::access::{Caller, Refused};
 use super::body::AdminBody;
 use super::change::{self, Asker};
-use super::{AdminState, Link, Scope, page, reload, report, stream};
+use super::{AdminState, Link, Scope, page, reload, report, sessions, stream};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -39,6 +39,10 @@ GET /nodes/NAME        one node
 PUT /nodes/NAME/state  set ready, drain or maint
 PUT /states            the same for several nodes, or for all
 PUT /config            read the configuration file again, or apply the YAML in the body
+GET /sessions          sessions: ?node=NAME&offset=N&limit=N
+GET /sessions/SID      one session
+DELETE /sessions/SID   end it
+DELETE /sessions?node=NAME&limit=N   end some, idle ones first
 GET /events?since=ID   events after this one
 GET /history           the last 15 minutes of each node
 GET /stream            health and events as server-sent events
@@ -60,6 +64,8 @@ enum Endpoint<'a> {
     Node(&'a str),
     State(&'a str),
     States,
+    Sessions,
+    Session(&'a str),
     Config,
     Events,
     History,
@@ -76,6 +82,7 @@ impl<'a> Endpoint<'a> {
             "/ready" => Self::Ready,
             "/health" => Self::Health,
             "/nodes" => Self::Nodes,
+            "/sessions" => Self::Sessions,
             "/states" => Self::States,
             "/config" => Self::Config,
             "/events" => Self::Events,
@@ -83,6 +90,9 @@ impl<'a> Endpoint<'a> {
             "/stream" => Self::Stream,
             "/metrics" => Self::Metrics,
             _ => {
+                if let Some(sid) = path.strip_prefix("/sessions/") {
+                    return (!sid.is_empty()).then_some(Self::Session(sid));
+                }
                 let rest = path.strip_prefix("/nodes/")?;
                 match rest.split_once('/') {
                     None if !rest.is_empty() => Self::Node(rest),
@@ -129,14 +139,17 @@ pub(super) async fn to(
     let methods = match endpoint {
         Endpoint::State(_) => "GET, HEAD, PUT",
         Endpoint::Config | Endpoint::States => "PUT",
+        Endpoint::Sessions | Endpoint::Session(_) => "GET, HEAD, DELETE",
         _ => "GET, HEAD",
     };
-    let put = match head.method {
+    let changes = match head.method {
         Method::GET | Method::HEAD if methods != "PUT" => false,
         Method::PUT if methods.ends_with("PUT") => true,
+        Method::DELETE if methods.ends_with("DELETE") => true,
         _ => return not_allowed(path, methods),
     };
-    if put {
+    let operates = caller.is_some_and(Caller::operates);
+    if changes {
         let asker = Asker {
             peer: link.peer,
             token: caller.map(|caller| Arc::clone(&caller.name)),
@@ -147,6 +160,11 @@ pub(super) async fn to(
         };
         if let Err(refused) = admitted {
             if refused == Refused::Role {
+                // What follows is a sid, which belongs into no log.
+                let path = match endpoint {
+                    Endpoint::Session(_) => "/sessions/SID",
+                    _ => path,
+                };
                 info!(method = %head.method, path, peer = %asker.peer, token = asker.token(),
                     "admin change refused: the token only reads");
             }
@@ -154,6 +172,8 @@ pub(super) async fn to(
         }
         let (status, told) = match endpoint {
             Endpoint::State(name) => change::run(state, name, head.uri.query(), body, &asker).await,
+            Endpoint::Sessions => sessions::end_some(state, head.uri.query(), &asker).await,
+            Endpoint::Session(sid) => sessions::end(state, sid, &asker),
             Endpoint::States => change::run_several(state, body, &asker).await,
             _ => reload::run(state, body, &asker).await,
         };
@@ -169,7 +189,17 @@ pub(super) async fn to(
         let what = json!({ "error": "a request here has no body" });
         return closing(json(StatusCode::PAYLOAD_TOO_LARGE, &what));
     }
-    show(state, endpoint, &head, link).await
+    match endpoint {
+        Endpoint::Sessions => {
+            let (status, told) = sessions::page(state, head.uri.query(), operates).await;
+            json(status, &told)
+        }
+        Endpoint::Session(sid) => {
+            let (status, told) = sessions::one(state, sid, operates);
+            json(status, &told)
+        }
+        _ => show(state, endpoint, &head, link).await,
+    }
 }
 
 /// The answer at the address for probes: three endpoints, to everyone who asks, by any name.
@@ -236,7 +266,9 @@ async fn show(
                 }
             }
         }
-        Endpoint::Config | Endpoint::States => not_allowed(head.uri.path(), "PUT"),
+        Endpoint::Config | Endpoint::States | Endpoint::Sessions | Endpoint::Session(_) => {
+            not_allowed(head.uri.path(), "PUT")
+        }
         Endpoint::Events => match since(head.uri.query()) {
             Some(id) => json(StatusCode::OK, &report::events(state, id)),
             None => {

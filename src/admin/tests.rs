@@ -221,6 +221,7 @@ async fn health_tells_the_state_of_every_node() {
         "penalty_seconds": 10.0,
         "sessions": 7,
         "held": 3,
+        "tunnels": 0,
         "creations_per_second": 0.0,
         "error_share_1m": null,
         "error_share_5m": null,

@@ -109,8 +109,26 @@ impl Reply {
     }
 }
 
+/// What a request changes.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// `PUT` with this body.
+    Put(String),
+    /// `DELETE`.
+    Delete,
+}
+
 /// Asks for `path`; with a `body` it is a change.
 pub(super) async fn ask(whom: &Whom, path: &str, body: Option<String>) -> Result<Reply, AskError> {
+    send(whom, path, body.map(Change::Put)).await
+}
+
+/// Changes what is at `path`.
+pub(super) async fn change(whom: &Whom, path: &str, change: Change) -> Result<Reply, AskError> {
+    send(whom, path, Some(change)).await
+}
+
+async fn send(whom: &Whom, path: &str, change: Option<Change>) -> Result<Reply, AskError> {
     let address = whom.admin.clone().or_else(|| variable(ADDRESS_VARIABLE));
     let address = address.unwrap_or_else(|| DEFAULT.to_owned());
     let authority = authority(&address).ok_or(AskError::Address(address))?;
@@ -119,7 +137,7 @@ pub(super) async fn ask(whom: &Whom, path: &str, body: Option<String>) -> Result
     let token = token_file.as_deref().map(read_token).transpose();
     let token = token.map_err(AskError::Token)?;
     let url = format!("http://{authority}");
-    let request = request(&authority, path, token.as_deref(), body)
+    let request = request(&authority, path, token.as_deref(), change)
         .ok_or_else(|| AskError::Address(url.clone()))?;
     let reply = match timeout(LIMIT, exchange(&authority, &url, request)).await {
         Ok(reply) => reply?,
@@ -165,12 +183,13 @@ fn request(
     authority: &str,
     path: &str,
     token: Option<&str>,
-    body: Option<String>,
+    change: Option<Change>,
 ) -> Option<Request<Full<Bytes>>> {
-    let method = if body.is_some() {
-        Method::PUT
-    } else {
-        Method::GET
+    let changes = change.is_some();
+    let (method, body) = match change {
+        None => (Method::GET, String::new()),
+        Some(Change::Put(body)) => (Method::PUT, body),
+        Some(Change::Delete) => (Method::DELETE, String::new()),
     };
     let mut request = Request::builder()
         .method(method)
@@ -179,12 +198,12 @@ fn request(
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    if body.is_some() {
+    if changes {
         request = request
             .header(CONTENT_TYPE, "application/json")
             .header(MARK, "1");
     }
-    request.body(body.unwrap_or_default().into()).ok()
+    request.body(body.into()).ok()
 }
 
 async fn exchange(

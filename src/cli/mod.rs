@@ -6,6 +6,7 @@ pub mod ask;
 pub mod check;
 pub mod demo;
 mod discover;
+pub mod drain;
 pub mod exit;
 mod keys;
 mod line;
@@ -95,7 +96,12 @@ enum Command {
         whom: Whom,
     },
     /// Send no new sessions to nodes; their sessions stay.
-    Drain(Operation),
+    Drain {
+        #[command(flatten)]
+        operation: Operation,
+        #[command(flatten)]
+        waiting: drain::Waiting,
+    },
     /// Send no new sessions to nodes, and move their sessions to other nodes.
     Maint(Operation),
     /// Return nodes to normal service.
@@ -144,7 +150,12 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Demo { seconds } => demo::demo(seconds),
             Command::Status { json, whom } => status::status(json, &whom),
             Command::Reload { whom } => reload::reload(&whom),
-            Command::Drain(operation) => operation.set(OperatorState::Drain),
+            Command::Drain { operation, waiting } => {
+                let Operation {
+                    nodes, force, whom, ..
+                } = &operation;
+                drain::drain(nodes, *force, &waiting, whom)
+            }
             Command::Maint(operation) => operation.set(OperatorState::Maint),
             Command::Ready(operation) => operation.set(OperatorState::Ready),
         },

@@ -32,7 +32,7 @@ struct AllChanged {
 pub fn operate(nodes: &[String], state: OperatorState, force: bool, whom: &Whom) -> ExitCode {
     super::block_on(async {
         match set(nodes, state, force, whom).await {
-            Ok(code) => code,
+            Ok((code, _)) => code,
             Err(failure) => {
                 complain(&failure);
                 failure.code()
@@ -41,17 +41,18 @@ pub fn operate(nodes: &[String], state: OperatorState, force: bool, whom: &Whom)
     })
 }
 
-async fn set(
+/// Sets it, and says what changed. With the exit code come the names of the nodes, if it was done.
+pub(super) async fn set(
     nodes: &[String],
     state: OperatorState,
     force: bool,
     whom: &Whom,
-) -> Result<ExitCode, AskError> {
+) -> Result<(ExitCode, Option<Vec<String>>), AskError> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     let is_name = |node: &&String| !node.is_empty() && node.bytes().all(known);
     if let Some(node) = nodes.iter().find(|node| !is_name(node)) {
         complain(&format_args!("{node:?} is not a node name"));
-        return Ok(exit::USAGE.into());
+        return Ok((exit::USAGE.into(), None));
     }
     let mut body = json!({ "state": state.word(), "force": force });
     if nodes.is_empty() {
@@ -66,10 +67,11 @@ async fn set(
             let mut out = io::stdout();
             for changed in &changed.nodes {
                 if writeln!(out, "{}", one_line(&told(changed))).is_err() {
-                    return Ok(exit::IO.into());
+                    return Ok((exit::IO.into(), None));
                 }
             }
-            Ok(exit::OK)
+            let names = changed.nodes.into_iter().map(|changed| changed.node);
+            Ok((exit::OK, Some(names.collect())))
         }
         404 | 409 => {
             let why = reply.error();
@@ -80,7 +82,7 @@ async fn set(
             } else {
                 exit::REFUSED
             };
-            Ok(code.into())
+            Ok((code.into(), None))
         }
         status => {
             let why = reply.error().unwrap_or_else(|| format!("status {status}"));

@@ -38,3 +38,4 @@ pub use node_source::{Discovery, DnsDiscovery, DnsRecord};
 pub use parse::{MAX_FILE, load, load_nodes, parse};
 pub use reload::Reload;
 pub use settings::*;
+pub(crate) use units::parse_duration;

@@ -37,6 +37,8 @@ pub enum EventKind {
     Reassigned,
     /// A node was started anew and has lost its sessions.
     SessionsLost,
+    /// The operator ended sessions.
+    SessionsEnded,
     /// A listener has new certificates, or cannot use those that are there.
     Certificates,
     /// Discovery found other nodes, or cannot look any more.
@@ -58,6 +60,7 @@ impl EventKind {
             Self::State => "state",
             Self::Reassigned => "reassigned",
             Self::SessionsLost => "sessions_lost",
+            Self::SessionsEnded => "sessions_ended",
             Self::Certificates => "certificates",
             Self::Discovery => "discovery",
         }
@@ -75,8 +78,8 @@ pub struct Event {
     pub kind: EventKind,
     /// The node that it is about.
     pub node: Option<String>,
-    /// How many sessions moved or were lost ([`EventKind::Reassigned`] and
-    /// [`EventKind::SessionsLost`] only).
+    /// How many sessions moved, were lost or were ended ([`EventKind::Reassigned`],
+    /// [`EventKind::SessionsLost`] and [`EventKind::SessionsEnded`] only).
     pub sessions: Option<u64>,
     /// The whole of it in words.
     pub text: String,

@@ -100,6 +100,7 @@ impl Proxy {
             }
             Err(Refusal::TooMany) => Err(refused(Cause::TooMany)),
             Err(Refusal::Lost) => Err(refused(Cause::SessionLost)),
+            Err(Refusal::Closed) => Err(refused(Cause::SessionClosed)),
             Err(Refusal::Gone) => Ok(None),
         }
     }

@@ -51,6 +51,8 @@ pub enum Cause {
     SidConflict,
     /// The session's node is gone, or did not answer, and no other could take the session.
     SessionLost,
+    /// The operator has ended the session.
+    SessionClosed,
     /// The session's node answered with something that is not HTTP, or with another session's sid.
     InvalidResponse,
     /// A node answered with an error of HTTP and no wrapper, as often as it was asked. The session
@@ -121,6 +123,7 @@ impl Cause {
                 .legacy(503)
                 .loud(),
             Self::SessionLost => row(200, ItemNotFound, "session_lost").legacy(404),
+            Self::SessionClosed => row(200, ItemNotFound, "session_closed").legacy(404),
             Self::InvalidResponse => row(200, ItemNotFound, "node_garbage").legacy(404),
             // Strophe sends the same rid again, and does not read the wrapper.
             Self::NodeError => row(503, SystemShutdown, "node_error").retrying(2),
@@ -193,7 +196,7 @@ impl Row {
 mod tests {
     use super::*;
 
-    const ALL: [Cause; 26] = [
+    const ALL: [Cause; 27] = [
         Cause::Malformed,
         Cause::BadHead,
         Cause::Coding,
@@ -212,6 +215,7 @@ mod tests {
         Cause::CreationFailed,
         Cause::SidConflict,
         Cause::SessionLost,
+        Cause::SessionClosed,
         Cause::InvalidResponse,
         Cause::NodeError,
         Cause::RequestFailed,
@@ -236,7 +240,11 @@ mod tests {
 
     #[test]
     fn a_lost_session_is_a_clean_terminate() {
-        for cause in [Cause::SessionLost, Cause::InvalidResponse] {
+        for cause in [
+            Cause::SessionLost,
+            Cause::SessionClosed,
+            Cause::InvalidResponse,
+        ] {
             assert_eq!(cause.row().status, 200);
             assert_eq!(cause.row().legacy_status, 404);
             assert_eq!(cause.row().condition, Some(Condition::ItemNotFound));

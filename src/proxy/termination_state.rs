@@ -45,8 +45,8 @@ pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> 
     use Cause::{
         BadHead, BadUpgrade, BodyMemory, BodyTimeout, Coding, CreationFailed, CreationRate, Full,
         InvalidResponse, Malformed, Method, NoNode, NoUpgrade, NodeError, NodesFull, NotFound,
-        Origin, Overloaded, RequestFailed, SessionLost, SidConflict, Stopping, TooLarge, TooMany,
-        UnknownBudget, UnknownSid,
+        Origin, Overloaded, RequestFailed, SessionClosed, SessionLost, SidConflict, Stopping,
+        TooLarge, TooMany, UnknownBudget, UnknownSid,
     };
     match (cause, phase) {
         (None, Phase::Stead) => "LH",
@@ -60,6 +60,7 @@ pub(super) const fn answered(cause: Option<Cause>, phase: Phase, node: bool) -> 
             _,
         ) => "PR",
         (Some(Stopping), _) => "KR",
+        (Some(SessionClosed), _) => "KQ",
         (Some(BodyTimeout), _) => "cR",
         (Some(BodyMemory), _) => "RR",
         (Some(TooMany | CreationRate | UnknownSid | UnknownBudget), _) => "PQ",

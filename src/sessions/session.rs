@@ -13,6 +13,9 @@ use crate::cluster::{Epoch, NodeId, QueryGroup};
 use crate::upstream::Connection;
 
 mod conversion;
+mod operator;
+
+pub use operator::Summary;
 
 /// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
 /// 2 everywhere, and one more to pause or terminate; repeats come on top.
@@ -41,6 +44,8 @@ pub enum Refusal {
     TooMany,
     /// Its node was started anew and does not know it any more.
     Lost,
+    /// The operator has ended it.
+    Closed,
 }
 
 /// One live session. Its sid is a credential, so that `{:?}` leaves it out.
@@ -112,6 +117,8 @@ pub(super) enum Stage {
     Ended,
     /// Its node has lost it; kept so that its client need not ask the node to learn that.
     Lost,
+    /// The operator has ended it; kept so that its client learns that.
+    Closed,
     /// It is out of the table.
     Gone,
 }
@@ -165,9 +172,9 @@ impl Session {
         self.state().owner()
     }
 
-    /// Whether its node was found to have lost it.
+    /// Whether its node was found to have lost it, or the operator has ended it.
     pub fn is_lost(&self) -> bool {
-        self.state().stage == Stage::Lost
+        matches!(self.state().stage, Stage::Lost | Stage::Closed)
     }
 
     /// Whether a node is known to have it.
@@ -202,6 +209,7 @@ impl Session {
         match state.stage {
             Stage::Gone => return Err(Refusal::Gone),
             Stage::Lost => return Err(Refusal::Lost),
+            Stage::Closed => return Err(Refusal::Closed),
             Stage::Provisional | Stage::Pinned | Stage::Ended => {}
         }
         if state.under_way == MOST_UNDER_WAY {
@@ -225,7 +233,7 @@ impl Session {
         state.under_way = state.under_way.saturating_sub(1);
         state.order.end(place, self.terms.hold <= 1, now);
         let until = match state.stage {
-            Stage::Ended | Stage::Lost => return,
+            Stage::Ended | Stage::Lost | Stage::Closed => return,
             Stage::Provisional | Stage::Pinned | Stage::Gone => {
                 self.terms.expiry(state.paused, now)
             }
@@ -243,7 +251,7 @@ impl Session {
     pub fn turn(&self, place: &Place, patience: bool) -> Turn {
         let mut state = self.state();
         match state.stage {
-            Stage::Ended | Stage::Lost => Turn::Now,
+            Stage::Ended | Stage::Lost | Stage::Closed => Turn::Now,
             Stage::Provisional | Stage::Pinned | Stage::Gone => state.order.ask(place, patience),
         }
     }
@@ -253,7 +261,7 @@ impl Session {
     pub fn go(&self, place: &Place, now: Time) -> Turn {
         let mut state = self.state();
         match state.stage {
-            Stage::Ended | Stage::Lost => state.order.go_regardless(now),
+            Stage::Ended | Stage::Lost | Stage::Closed => state.order.go_regardless(now),
             Stage::Provisional | Stage::Pinned | Stage::Gone => state.order.go(place, now),
         }
     }
@@ -375,7 +383,7 @@ impl Session {
                 true
             }
             Stage::Ended => late,
-            Stage::Pinned | Stage::Gone => false,
+            Stage::Pinned | Stage::Closed | Stage::Gone => false,
         };
         proved.then(|| {
             state.stage = Stage::Pinned;

@@ -220,6 +220,21 @@ impl Sessions {
         true
     }
 
+    /// The operator ends the session. Says whether it was a pin.
+    pub fn close(&self, session: &Session, now: Time) -> bool {
+        let Some(node) = session.close(now) else {
+            return false;
+        };
+        self.cluster.node(node).sessions.dec();
+        self.metrics.sessions_terminated.inc("item-not-found");
+        true
+    }
+
+    /// Passes every session to `take`, shard by shard. One that is made meanwhile may be left out.
+    pub fn each(&self, mut take: impl FnMut(&Arc<Session>)) {
+        self.table.iter().for_each(|entry| take(&entry.key().0));
+    }
+
     /// Drops the pins that `node` made before `epoch`: it has lost its sessions. Says how many
     /// they were. Looks at every session, shard by shard.
     pub fn lose(&self, node: NodeId, epoch: Epoch, now: Time) -> u64 {

@@ -43,6 +43,7 @@ mod reload_listeners;
 mod restarts;
 mod rooms;
 mod routing;
+mod sessions;
 mod silence;
 mod simulator;
 mod snapshot;

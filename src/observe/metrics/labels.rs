@@ -99,6 +99,7 @@ pub const CAUSES: &[&str] = &[
     "creation_failed",
     "sid_conflict",
     "session_lost",
+    "session_closed",
     "node_garbage",
     "node_error",
     "request_failed",

@@ -63,7 +63,7 @@ impl Session {
         let kept_as = match state.stage {
             Stage::Provisional | Stage::Gone => return None,
             Stage::Ended => PinState::Ended,
-            Stage::Lost => PinState::Lost,
+            Stage::Lost | Stage::Closed => PinState::Lost,
             Stage::Pinned => {
                 if state.under_way > 0 {
                     let answered = now + Duration::from_secs(self.terms.wait.into());

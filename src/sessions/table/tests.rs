@@ -462,3 +462,36 @@ fn a_session_that_moves_while_it_is_proven_is_counted_once() {
         |sessions, session| sessions.prove(session, session.node(), false),
     );
 }
+
+#[test]
+fn a_session_that_the_operator_ends_refuses_its_next_request_and_answers_the_one_before() {
+    let table = table(10);
+    let session = table.insert("a");
+    let begun = session.begin(2, None).unwrap();
+    let held = session.summary(at(10)).unwrap();
+    assert_eq!((held.under_way, held.idle, held.expires), (1, 0, None));
+    assert!(table.sessions.close(&session, at(10)));
+    assert!(!table.sessions.close(&session, at(10)), "once");
+    assert_eq!(table.pinned_at(T1), 0);
+    assert_eq!(session.summary(at(10)), None);
+    assert_eq!(session.begin(3, None).err(), Some(Refusal::Closed));
+    // The answer that its node still gives does not bring it back.
+    table.sessions.prove(&session, T1, false);
+    table.sessions.end(&session, &begun.place, at(20));
+    assert_eq!(table.pinned_at(T1), 0);
+    assert_eq!(session.begin(3, None).err(), Some(Refusal::Closed));
+    table.sessions.sweep(at(10 + 120 + 6));
+    assert!(table.sessions.is_empty());
+}
+
+#[test]
+fn a_quiet_session_is_idle_since_its_last_answer() {
+    let table = table(10);
+    let session = table.insert("a");
+    assert_eq!(session.summary(at(7)).unwrap().idle, 7);
+    let begun = session.begin(2, None).unwrap();
+    table.sessions.end(&session, &begun.place, at(20));
+    let idle = session.summary(at(25)).unwrap();
+    assert_eq!((idle.under_way, idle.idle), (0, 5));
+    assert_eq!(idle.expires, Some(20 + 30 + 5));
+}
