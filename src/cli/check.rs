@@ -1,22 +1,39 @@
 //! `bowline check FILE`: is this configuration right?
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use socket2::{Domain, Socket, Type};
+use tokio::time::{sleep, timeout};
 
 use super::{exit, refuse};
-use crate::config::{self, Discovery, Settings};
+use crate::admin::AccessControl;
+use crate::cluster::Cluster;
+use crate::config::{self, Discovery, Settings, one_line};
+use crate::health;
+use crate::observe::metrics::Metrics;
 use crate::tls;
 
+/// From one look at the verdicts to the next.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// What a probe may take beside its own timeout.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Says on stdout that the file is right and what it asks for, or on stderr what is wrong with it.
-/// Reads the certificates that it names; what clients may stumble over there goes to stderr and is no
-/// error, so that a service with an old certificate starts. Opens no socket and asks no node.
+/// Reads the certificates and tokens that it names; what clients may stumble over there goes to stderr and
+/// is no error, so that a service with an old certificate starts. Opens no socket and asks no node unless
+/// it is to `probe`: then it looks whether the addresses are free, and asks each node once.
 #[must_use]
-pub fn check(file: &Path) -> ExitCode {
+pub fn check(file: &Path, probe: bool) -> ExitCode {
     match config::load(file) {
         Ok(settings) => {
-            if !certificates(file, &settings) {
+            // Each says all that is wrong.
+            let good = [certificates(file, &settings), tokens(file, &settings)];
+            if good.contains(&false) {
                 return exit::CONFIG.into();
             }
             let mut settings = settings;
@@ -24,6 +41,23 @@ pub fn check(file: &Path) -> ExitCode {
                 match config::load_nodes(nodes) {
                     Ok(nodes) => settings.nodes = nodes,
                     Err(errors) => return refuse(&errors),
+                }
+            }
+            if probe {
+                let free = addresses(file, &settings);
+                let mut answer = false;
+                let asked = super::block_on(async {
+                    answer = nodes(file, &settings).await;
+                    exit::OK
+                });
+                if asked != exit::OK {
+                    return asked;
+                }
+                if !free {
+                    return exit::OS.into();
+                }
+                if !answer {
+                    return exit::UNAVAILABLE.into();
                 }
             }
             match writeln!(io::stdout(), "{}: {}", file.display(), verdict(&settings)) {
@@ -52,6 +86,70 @@ fn certificates(file: &Path, settings: &Settings) -> bool {
                 let _ = writeln!(io::stderr(), "{place}: {error}");
             }
         }
+    }
+    good
+}
+
+/// Reads the tokens of the admin listener. False if some cannot be used.
+fn tokens(file: &Path, settings: &Settings) -> bool {
+    let access = settings.admin.as_ref().map(AccessControl::load);
+    if let Some(Err(error)) = access {
+        let _ = writeln!(io::stderr(), "{}: admin: {error}", file.display());
+        return false;
+    }
+    true
+}
+
+/// Looks whether this process could listen where the file says. False if it could not.
+fn addresses(file: &Path, settings: &Settings) -> bool {
+    let listen = settings.listen.iter().map(|listen| listen.address);
+    let admin = settings.admin.as_ref();
+    let admin = admin.map(|admin| [Some(admin.address), admin.probes]);
+    let mut good = true;
+    for address in listen.chain(admin.into_iter().flatten().flatten()) {
+        if let Err(error) = free(address) {
+            good = false;
+            let place = file.display();
+            let _ = writeln!(io::stderr(), "{place}: cannot listen on {address}: {error}");
+        }
+    }
+    good
+}
+
+/// Takes an address and gives it back. Nobody can connect meanwhile.
+fn free(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+/// Asks each node once, as a running balancer does. False if some do not answer as they should. Nodes from
+/// the DNS are not known here.
+async fn nodes(file: &Path, settings: &Settings) -> bool {
+    if settings.nodes.is_empty() {
+        return true;
+    }
+    let metrics = Arc::new(Metrics::new());
+    let cluster = Arc::new(Cluster::new(settings, &metrics));
+    let probes = health::start(&cluster, settings, &metrics);
+    let known = async {
+        while !cluster.ready() {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    let _ = timeout(settings.health.timeout + GRACE, known).await;
+    drop(probes);
+    let mut good = true;
+    for node in cluster.nodes().iter().filter(|node| !node.is_up()) {
+        good = false;
+        let failure = node.last_failure();
+        let what = failure.map_or_else(|| "no answer".to_owned(), |failure| failure.what);
+        let (place, name, address) = (file.display(), &node.name, node.address());
+        let _ = writeln!(
+            io::stderr(),
+            "{place}: node {name} at {address} does not pass its probe: {}",
+            one_line(&what)
+        );
     }
     good
 }

@@ -20,7 +20,7 @@ pub mod status;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -36,7 +36,7 @@ Examples:
   bowline run --config config/bowline.yaml  serve until SIGTERM or SIGINT
   RUST_LOG=debug bowline run -c FILE        override log.filter of the file
   bowline demo                              a whole cluster in one process
-  bowline status                            show a running balancer
+  bowline status --watch                    show a running balancer, again and again
   bowline drain t1                          send no new sessions to t1
   bowline reload                            apply the changed configuration file
 
@@ -45,7 +45,7 @@ Exit codes:
   1   status: degraded
   2   status: down, no node takes new sessions
   64  wrong arguments, or no such node
-  69  no answer from the admin listener
+  69  no answer from the admin listener, or from a node (check --probe)
   70  a defect of Bowline
   71  refused by the system, such as a port in use
   74  input or output failed
@@ -66,15 +66,16 @@ struct Arguments {
 enum Command {
     /// Serve clients until SIGTERM or SIGINT.
     Run {
-        /// The configuration file.
-        #[arg(short, long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        file: ConfigFile,
     },
     /// Check a configuration file.
     Check {
-        /// The configuration file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Also look whether its addresses are free, and ask each node once.
+        #[arg(long)]
+        probe: bool,
     },
     /// Run a demo: simulated nodes, clients and the balancer in one process.
     Demo {
@@ -87,6 +88,9 @@ enum Command {
         /// Print `/health` as JSON.
         #[arg(long)]
         json: bool,
+        /// Show it again every two seconds, until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
         #[command(flatten)]
         whom: Whom,
     },
@@ -106,6 +110,26 @@ enum Command {
     Maint(Operation),
     /// Return nodes to normal service.
     Ready(Operation),
+}
+
+/// The configuration file, with `--config` or without it.
+#[derive(Debug, clap::Args)]
+#[group(id = "configuration", required = true, multiple = false)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Its path; one of the two is there.
+    fn path(&self) -> &Path {
+        let path = self.file.as_deref().or(self.config.as_deref());
+        path.unwrap_or(Path::new(""))
+    }
 }
 
 /// A change of the state of nodes, of all that are named or of none.
@@ -145,10 +169,10 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Arguments::try_parse_from(arguments) {
         Ok(Arguments { command }) => match command {
-            Command::Run { config } => run::run(&config),
-            Command::Check { file } => check::check(&file),
+            Command::Run { file } => run::run(file.path()),
+            Command::Check { file, probe } => check::check(file.path(), probe),
             Command::Demo { seconds } => demo::demo(seconds),
-            Command::Status { json, whom } => status::status(json, &whom),
+            Command::Status { json, watch, whom } => status::status(json, watch, &whom),
             Command::Reload { whom } => reload::reload(&whom),
             Command::Drain { operation, waiting } => {
                 let Operation {
@@ -221,14 +245,19 @@ mod tests {
 
     #[test]
     fn both_spellings_of_the_file_are_taken() {
-        for spelling in ["-c", "--config"] {
-            let parsed = Arguments::try_parse_from(["bowline", "run", spelling, "a.yaml"])
-                .expect("good arguments");
-            assert!(
-                matches!(parsed.command, Command::Run { config } if config.as_os_str() == "a.yaml")
-            );
+        for command in ["run", "check"] {
+            for file in [&["a.yaml"][..], &["-c", "a.yaml"], &["--config", "a.yaml"]] {
+                let arguments = [&["bowline", command], file].concat();
+                let parsed = Arguments::try_parse_from(arguments).expect("good arguments");
+                let (Command::Run { file } | Command::Check { file, .. }) = parsed.command else {
+                    panic!("{command}");
+                };
+                assert_eq!(file.path(), Path::new("a.yaml"));
+            }
+            assert!(Arguments::try_parse_from(["bowline", command]).is_err());
+            let twice = ["bowline", command, "a.yaml", "-c", "b.yaml"];
+            assert!(Arguments::try_parse_from(twice).is_err());
         }
-        assert!(Arguments::try_parse_from(["bowline", "run"]).is_err());
         assert!(Arguments::try_parse_from(["bowline"]).is_err());
     }
 

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tokio::time::{MissedTickBehavior, interval};
+
 use super::ask::{AskError, Reply, Whom, ask};
 use super::{complain, exit};
 use crate::admin::report::{Health, NodeHealth, SCHEMA, Status, Verdict};
@@ -13,34 +15,69 @@ use crate::config::one_line;
 
 /// Shows the state. The exit code tells it too: 0 ok, 1 degraded, 2 down.
 #[must_use]
-pub fn status(json: bool, whom: &Whom) -> ExitCode {
+pub fn status(json: bool, watch: bool, whom: &Whom) -> ExitCode {
     super::block_on(async {
-        match ask(whom, "/health", None)
-            .await
-            .and_then(|reply| show(&reply, json))
-        {
-            Ok(code) => code,
-            Err(failure) => {
-                complain(&failure);
-                failure.code()
-            }
-        }
+        let shown = if watch {
+            self::watch(json, whom).await
+        } else {
+            let reply = ask(whom, "/health", None).await;
+            reply.and_then(|reply| show(&reply, json, ""))
+        };
+        shown.unwrap_or_else(|failure| {
+            complain(&failure);
+            failure.code()
+        })
     })
 }
 
-fn show(reply: &Reply, json: bool) -> Result<ExitCode, AskError> {
+/// From one look to the next, with `--watch`.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Moves to the first line of a terminal and clears what is below.
+const CLEAR: &str = "\u{1b}[H\u{1b}[J";
+
+/// Shows the state again and again. On a terminal each page takes the place of the last one. A balancer
+/// that does not answer for a while, as during a restart, is waited for.
+async fn watch(json: bool, whom: &Whom) -> Result<ExitCode, AskError> {
+    let terminal = io::stdout().is_terminal();
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = if terminal { CLEAR } else { "" };
+    loop {
+        ticks.tick().await;
+        match ask(whom, "/health", None).await {
+            Ok(reply) => {
+                if show(&reply, json, before)? == exit::IO.into() {
+                    return Ok(exit::IO.into());
+                }
+            }
+            Err(failure @ AskError::Unavailable(..)) => complain(&failure),
+            Err(failure) => return Err(failure),
+        }
+        if !terminal {
+            // A blank line parts the pages.
+            before = if json { "" } else { "\n" };
+        }
+    }
+}
+
+/// Shows an answer behind the text `before`.
+fn show(reply: &Reply, json: bool, before: &str) -> Result<ExitCode, AskError> {
     let health: Health = reply.json()?;
     if health.schema != SCHEMA {
         let why = format!("its schema is {}, {SCHEMA} is known here", health.schema);
         return Err(AskError::Foreign(reply.url.clone(), why));
     }
     let mut out = io::stdout();
-    let written = if json {
-        out.write_all(&reply.body)
+    let colours = out.is_terminal() && env::var_os("NO_COLOR").is_none();
+    let mut text = before.as_bytes().to_vec();
+    if json {
+        text.extend_from_slice(&reply.body);
     } else {
-        let colours = out.is_terminal() && env::var_os("NO_COLOR").is_none();
-        out.write_all(page(&health, &reply.url, colours).as_bytes())
-    };
+        text.extend_from_slice(page(&health, &reply.url, colours).as_bytes());
+    }
+    // In one piece, so that a terminal does not flicker.
+    let written = out.write_all(&text);
     if written.and_then(|()| out.flush()).is_err() {
         return Ok(exit::IO.into());
     }

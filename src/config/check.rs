@@ -16,6 +16,16 @@ pub(super) fn is_node_name(name: &str) -> bool {
 pub(super) const BARE_IPV6: &str =
     "have the IPv6 address in brackets and the whole in quotes, such as `'[2001:db8::1]:5280'`";
 
+/// What an address must do of which [`has_large_port`] is true.
+pub(super) const LARGE_PORT: &str = "have a port that is not above 65535";
+
+/// True for what ends in a number that is too large for a port.
+pub(super) fn has_large_port(text: &str) -> bool {
+    let (_, port) = text.rsplit_once(':').unwrap_or_default();
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    digits && port.parse::<u16>().is_err()
+}
+
 /// True for what looks like an IPv6 address with a port and has no brackets.
 pub(super) fn is_bare_ipv6(text: &str) -> bool {
     let (host, _) = text.rsplit_once(':').unwrap_or_default();
@@ -36,6 +46,9 @@ pub(super) fn host_port(text: &str) -> Result<(), &'static str> {
     }
     if !is_host(host) {
         return Err("name a host or an IP address before its port");
+    }
+    if has_large_port(text) {
+        return Err(LARGE_PORT);
     }
     if port_number(port).is_none() {
         return Err("end in a port from 1 to 65535");

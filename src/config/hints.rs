@@ -57,6 +57,25 @@ pub(super) fn missing<'k>(text: &str, known: &[&'k str]) -> Option<(&'k str, Str
     Some((key, fix))
 }
 
+/// The end of a refusal of `text`, if it seems to have a variable of the environment in it.
+pub(super) fn unexpanded(text: &str) -> Option<&'static str> {
+    let named =
+        |rest: &str| rest.starts_with(|c: char| c == '{' || c == '(' || c.is_ascii_uppercase());
+    let mut after = text.split('$').skip(1);
+    after
+        .any(named)
+        .then_some(": variables are not expanded here")
+}
+
+/// What is said of a key that other programs have and Bowline does not.
+pub(super) fn unsupported(key: &str) -> Option<&'static str> {
+    let includes = matches!(
+        key,
+        "include" | "includes" | "import" | "imports" | "!include"
+    );
+    includes.then_some("not supported, see docs/out-of-scope.md")
+}
+
 /// Where the word begins that is cut in two by the error, if it looks like an IPv6 address.
 fn unquoted_ipv6(before: &str, rest: &str) -> Option<usize> {
     let is_other = |c: char| !(c.is_ascii_hexdigit() || ":[].".contains(c));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::one_line;
 use super::excerpt::masked;
-use super::hints::missing;
+use super::hints::{missing, unexpanded, unsupported};
 use super::keys::{self, nearest};
 use super::tree::{Entry, Node, Tree};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -101,7 +101,8 @@ impl<'t> Value<'t> {
 
     /// Refuses the value and says what it must do: `must` is the end of that sentence.
     pub(super) fn must<T>(&self, must: &str) -> Option<T> {
-        self.refuse(format!("must {must}, is {}", self.shown()))
+        let fix = self.word().and_then(unexpanded).unwrap_or_default();
+        self.refuse(format!("must {must}, is {}{fix}", self.shown()))
     }
 
     /// The value as a message shows it.
@@ -275,6 +276,9 @@ impl<'t> Section<'t> {
             return words;
         }
         let unknown = format!("unknown key {}", quoted(key));
+        if let Some(fix) = unsupported(key) {
+            return format!("{unknown}: {fix}");
+        }
         if let Some(path) = keys::elsewhere(key) {
             return format!("{unknown}, did you mean `{path}`?");
         }
@@ -378,6 +382,15 @@ impl<'t> Section<'t> {
             Tree::Int(number) => Some(*number),
             _ => None,
         };
+        let quoted = |value: &Value<'_>| {
+            value
+                .word()
+                .is_some_and(|text| text.parse::<i128>().is_ok())
+        };
+        if let Some(value) = self.get(key).filter(quoted) {
+            let refused = value.refuse("must be a whole number: remove the quotes");
+            return refused.unwrap_or(default);
+        }
         let count = self.ranged(key, "a whole number", number, range, |bound| {
             bound.to_string()
         });
@@ -451,6 +464,10 @@ impl<'t> Section<'t> {
         match self.get(key) {
             None => default,
             Some(value) if value.is_on() || value.is_off() => value.is_on(),
+            Some(value) if value.is_word("true") || value.is_word("false") => {
+                let refused = value.refuse("must be `true` or `false`: remove the quotes");
+                refused.unwrap_or(default)
+            }
             Some(value) => value.wrong("`true` or `false`").unwrap_or(default),
         }
     }

@@ -18,6 +18,7 @@ use super::defaults::{
     PROBE_PATH, WEIGHT, threads,
 };
 use super::destinations;
+use super::hints::unexpanded;
 use super::keys::nearest;
 use super::listen;
 use super::node_source::{self, Discovery};
@@ -125,6 +126,7 @@ pub(super) fn socket_address(value: &Value<'_>) -> Option<SocketAddr> {
     match text.parse() {
         Ok(address) => Some(address),
         Err(_) if check::is_bare_ipv6(text) => value.must(check::BARE_IPV6),
+        Err(_) if check::has_large_port(text) => value.must(check::LARGE_PORT),
         Err(_) => value.must_be("an IP address and a port such as `0.0.0.0:5280`"),
     }
 }
@@ -330,6 +332,7 @@ fn upstream(section: &Section<'_>) -> Upstream {
 pub(super) fn file(value: &Value<'_>) -> Option<PathBuf> {
     match value.text()? {
         "" => value.must_be("a file's path"),
+        path if unexpanded(path).is_some() => value.must_be("a file's path"),
         path => Some(PathBuf::from(path)),
     }
 }

@@ -20,6 +20,7 @@ mod time;
 pub use addresses::Addresses;
 pub use pin::{Pause, Pin, PinState, Terms};
 pub use rid_order::{Look, Place, Proof, SPACING, Turn, UNANSWERED};
-pub use session::{Begun, Refusal, Session, Summary};
+pub use session::operator::Summary;
+pub use session::{Begun, Refusal, Session};
 pub use table::{Insert, Sessions};
 pub use time::{Clock, Time};

@@ -13,9 +13,7 @@ use crate::cluster::{Epoch, NodeId, QueryGroup};
 use crate::upstream::Connection;
 
 mod conversion;
-mod operator;
-
-pub use operator::Summary;
+pub(super) mod operator;
 
 /// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
 /// 2 everywhere, and one more to pause or terminate; repeats come on top.

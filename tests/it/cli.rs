@@ -74,6 +74,30 @@ async fn a_node_is_drained_from_the_shell() {
 }
 
 #[tokio::test]
+async fn the_status_comes_again_until_its_reader_goes() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let url = format!("http://{}", balancer.server.admin_address().unwrap());
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_bowline"))
+        .args(["status", "--watch", "--admin", &url])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut heads = 0;
+    while heads < 2 {
+        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
+        let line = line.expect("it goes on");
+        assert!(!line.contains(char::is_control), "{line:?}");
+        heads += usize::from(line.starts_with("ok: 0 sessions, "));
+    }
+    drop(lines);
+    let ended = timeout(PATIENCE, watching.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(74));
+}
+
+#[tokio::test]
 async fn several_nodes_are_drained_at_once() {
     let nodes = tigase_nodes(3).await;
     let balancer = Balancer::before(&nodes).await;

@@ -413,7 +413,7 @@ fn help_and_version_go_to_stdout_and_mistakes_to_stderr() {
     assert_eq!(version.status.code(), Some(0));
     let expected = concat!("bowline ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(text(&version.stdout), expected);
-    for mistake in [&[][..], &["run"], &["check"], &["chek"], &["run", "FILE"]] {
+    for mistake in [&[][..], &["run"], &["check"], &["chek"]] {
         let output = bowline(mistake);
         assert_eq!(output.status.code(), Some(64), "{mistake:?}");
         assert_eq!(text(&output.stdout), "", "{mistake:?}");
@@ -570,4 +570,69 @@ fn check_reads_certificates() {
     let output = bowline(&["check", &path]);
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).contains("missing.key cannot be read: "));
+}
+
+#[test]
+fn check_reads_tokens() {
+    let folder = Folder::new("check-tokens").unwrap();
+    let token = folder.path().join("token");
+    let file = folder.path().join("a.yaml");
+    let minimal = read(&root().join("config/minimal.yaml"));
+    let admin = format!("admin: {{ token_file: '{}' }}\n", token.display());
+    fs::write(&file, minimal + &admin).unwrap();
+    let check = || bowline(&["check", file.to_str().unwrap()]);
+    let missing = check();
+    assert_eq!(missing.status.code(), Some(78));
+    let said = text(&missing.stderr);
+    assert!(said.contains("a.yaml: admin: token file "), "{said}");
+    fs::write(&token, "0123456789abcdef").unwrap();
+    assert_eq!(check().status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn check_asks_nodes_and_takes_addresses_when_it_is_to_probe() {
+    let node = crate::balancer::tigase_nodes(1).await.remove(0);
+    let folder = Folder::new("check-probe").unwrap();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = crate::support::program::free_address().unwrap();
+    for (name, listen, nodes, code, said) in [
+        (
+            "good",
+            "127.0.0.1:0".to_owned(),
+            vec![node.address()],
+            0,
+            "",
+        ),
+        (
+            "gone",
+            "127.0.0.1:0".to_owned(),
+            vec![node.address(), gone],
+            69,
+            "node t2 at ",
+        ),
+        (
+            "used",
+            held.local_addr().unwrap().to_string(),
+            vec![node.address()],
+            71,
+            "cannot listen on ",
+        ),
+    ] {
+        let file = folder.path().join(format!("{name}.yaml"));
+        let nodes = nodes.iter().zip(1..);
+        let nodes =
+            nodes.map(|(address, n)| format!("  - {{ name: t{n}, address: '{address}' }}\n"));
+        let nodes: String = nodes.collect();
+        let config = format!(
+            "listen: [{{ address: '{listen}' }}]\nadmin: {{ address: 127.0.0.1:0 }}\nnodes:\n{nodes}"
+        );
+        fs::write(&file, config).unwrap();
+        let file = file.to_str().unwrap().to_owned();
+        let output = tokio::task::spawn_blocking(move || bowline(&["check", "--probe", &file]));
+        let output = output.await.unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{name}: {stderr}");
+        assert!(stderr.contains(said), "{name}: {stderr}");
+        assert_eq!(stderr.is_empty(), said.is_empty(), "{name}: {stderr}");
+    }
 }
