@@ -16,6 +16,7 @@ pub mod operate;
 pub mod reload;
 pub mod run;
 pub mod status;
+mod written;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -36,7 +37,7 @@ Examples:
   bowline run --config config/bowline.yaml  serve until SIGTERM or SIGINT
   RUST_LOG=debug bowline run -c FILE        override log.filter of the file
   bowline demo                              a whole cluster in one process
-  bowline status --watch                    show a running balancer, again and again
+  bowline status                            show a running balancer
   bowline drain t1                          send no new sessions to t1
   bowline reload                            apply the changed configuration file
 
@@ -110,6 +111,25 @@ enum Command {
     Maint(Operation),
     /// Return nodes to normal service.
     Ready(Operation),
+    #[command(flatten)]
+    Written(Written),
+}
+
+/// What writes the pages and completions that packages install.
+#[derive(Debug, Subcommand)]
+enum Written {
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder. It must be there.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
 }
 
 /// The configuration file, with `--config` or without it.
@@ -181,6 +201,8 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 drain::drain(nodes, *force, &waiting, whom)
             }
             Command::Maint(operation) => operation.set(OperatorState::Maint),
+            Command::Written(Written::Completions { shell }) => written::completions(shell),
+            Command::Written(Written::Man { folder }) => written::man(&folder),
             Command::Ready(operation) => operation.set(OperatorState::Ready),
         },
         Err(message) => answer(&message),

@@ -279,3 +279,59 @@ async fn the_demo_says_where_its_live_page_is() {
     assert!(page.text().contains("<title>Bowline</title>"));
     demo.kill().await.unwrap();
 }
+
+#[tokio::test]
+async fn completions_and_man_pages_name_every_command() {
+    let commands = [
+        "run",
+        "check",
+        "demo",
+        "status",
+        "reload",
+        "drain",
+        "maint",
+        "ready",
+        "completions",
+    ];
+    for shell in ["bash", "zsh", "fish"] {
+        let printed = bowline("", &["completions", shell]).await;
+        assert_eq!(code(&printed), 0);
+        let printed = text(&printed.stdout);
+        for word in commands.iter().chain(&["deadline", "token-file"]) {
+            assert!(printed.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(code(&bowline("", &["completions", "dos"]).await), 64);
+    let folder = Folder::new("man").unwrap();
+    let path = folder.path().to_str().unwrap();
+    assert_eq!(code(&bowline("", &["man", path]).await), 0);
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    for command in commands {
+        let own = page(&format!("bowline-{command}.1"));
+        assert!(own.starts_with(".ie") && own.contains(".SH NAME"), "{own}");
+        assert!(page("bowline.1").contains(command), "{command}");
+    }
+    let missing = bowline("", &["man", &format!("{path}/none")]).await;
+    assert_eq!(code(&missing), 74);
+}
+
+#[tokio::test]
+async fn help_fits_a_terminal_of_80_columns() {
+    let mut pages = vec![vec!["--help"]];
+    for command in [
+        "run", "check", "demo", "status", "reload", "drain", "maint", "ready",
+    ] {
+        pages.push(vec![command, "--help"]);
+    }
+    for page in pages {
+        let help = Command::new(env!("CARGO_BIN_EXE_bowline"))
+            .args(&page)
+            .env("COLUMNS", "80")
+            .output()
+            .await
+            .unwrap();
+        let help = text(&help.stdout);
+        let longest = help.lines().map(|line| line.chars().count()).max();
+        assert!(longest.unwrap() <= 80, "{page:?} {longest:?}: {help}");
+    }
+}

@@ -226,7 +226,7 @@ fn every_command_is_right() {
 fn a_wrong_command_is_found() {
     let block = |info, text| planted("p.md", &format!("```{info}\n{text}\n```\n"));
     for wrong in [
-        block("sh", "bowline run FILE"),
+        block("sh", "bowline run --conf FILE"),
         block("sh", "curl x | target/release/bowline chek FILE"),
         block("sh", "sudo RUST_LOG=debug bowline run --confg FILE"),
         block("sh", "cargo run --release -- demo --fro 3"),
