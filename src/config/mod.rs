@@ -15,6 +15,7 @@ mod defaults;
 mod destinations;
 mod error;
 mod excerpt;
+mod faults;
 mod hints;
 mod keys;
 mod listen;

@@ -206,6 +206,11 @@ mod tests {
 
     #[test]
     fn every_key_in_the_table_is_read() {
+        let nest = |value: String, name: &str| match name.strip_suffix("[]") {
+            Some(list) => format!("{{ {list}: [{value}] }}"),
+            None => format!("{{ {name}: {value} }}"),
+        };
+        let nested = |key: &str| key.rsplit('.').fold("[[]]".to_owned(), nest);
         for key in keys() {
             let nodes = if key.starts_with("nodes.") { "" } else { NODES };
             let text = match key.split_once('.') {
@@ -214,12 +219,7 @@ mod tests {
                 }
                 Some((place, key)) => match place.strip_suffix("[]") {
                     None => {
-                        let nested = key.rsplit('.').fold("[[]]".to_owned(), |value, name| {
-                            match name.strip_suffix("[]") {
-                                Some(list) => format!("{{ {list}: [{value}] }}"),
-                                None => format!("{{ {name}: {value} }}"),
-                            }
-                        });
+                        let nested = nested(key);
                         format!("{LISTEN}{nodes}{place}: {nested}")
                     }
                     Some(list) => {
@@ -229,12 +229,7 @@ mod tests {
                             .copied()
                             .filter(|entry| list == "nodes" || !entry.starts_with("name"))
                             .collect();
-                        let nested = key.rsplit('.').fold("[[]]".to_owned(), |value, name| {
-                            match name.strip_suffix("[]") {
-                                Some(list) => format!("{{ {list}: [{value}] }}"),
-                                None => format!("{{ {name}: {value} }}"),
-                            }
-                        });
+                        let nested = nested(key);
                         let nested = nested.trim_start_matches("{ ");
                         let nested = nested.strip_suffix(" }").unwrap_or(nested);
                         let entry = [&[nested], &*rest].concat().join(", ");

@@ -2,12 +2,12 @@
 //! line. A value that is refused leaves a fault, and the reading goes on, so that one look at a file
 //! finds everything that is wrong with it.
 
-use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::one_line;
 use super::excerpt::masked;
+pub(super) use super::faults::{Fault, Faults, MOST_FAULTS};
 use super::hints::{missing, unexpanded, unsupported};
 use super::keys::{self, nearest};
 use super::tree::{Entry, Node, Tree};
@@ -15,45 +15,9 @@ use super::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// The longest stay of anything, and so the upper bound of every duration.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// The most faults that are kept: to find the place of each, the text is read once more.
-pub(super) const MOST_FAULTS: usize = 20;
 
 /// Of how many entries a key may be the slip for one that is missing.
 const MOST_SLIPS: usize = 100;
-
-/// What is wrong, and where.
-#[derive(Debug, PartialEq)]
-pub(super) struct Fault {
-    /// The key as the message shows it; may name a key that is absent.
-    pub(super) key: String,
-    /// The number of the node at which it stands; 0 for the file as a whole.
-    pub(super) number: usize,
-    /// The words for it.
-    pub(super) reason: String,
-}
-
-/// The faults found so far, at most [`MOST_FAULTS`].
-#[derive(Debug, Default)]
-pub(super) struct Faults(RefCell<Vec<Fault>>);
-
-impl Faults {
-    fn add(&self, fault: Fault) {
-        let mut faults = self.0.borrow_mut();
-        // Rules that look at two sections read one of them again.
-        if faults.len() < MOST_FAULTS && !faults.contains(&fault) {
-            faults.push(fault);
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.borrow().len() >= MOST_FAULTS
-    }
-
-    /// All of them, in the order in which they were found.
-    pub(super) fn into_inner(self) -> Vec<Fault> {
-        self.0.into_inner()
-    }
-}
 
 /// A value, its key, and where its faults go.
 #[derive(Debug, Clone)]
@@ -363,7 +327,7 @@ impl<'t> Section<'t> {
     /// default.
     pub(super) fn is_sound(&self, key: &'static str) -> bool {
         let name = self.name(key);
-        let faults = self.value.faults.0.borrow();
+        let faults = self.value.faults.borrow();
         let is_below = |fault: &Fault| {
             let below = fault.key.strip_prefix(&name);
             below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
