@@ -98,24 +98,22 @@ impl Server {
         let certificates = Certificates::load(&settings.listen).map_err(StartError::Tls)?;
         let admin = settings.admin.as_ref().map(|admin| admin.address);
         let addresses = settings.listen.iter().map(|listen| listen.address.clone());
-        let addresses: Vec<_> = addresses.chain(admin.map(Into::into)).collect();
+        let probes = settings.admin.as_ref().and_then(|admin| admin.probes);
+        let addresses = addresses.chain(admin.map(Into::into));
+        let addresses: Vec<_> = addresses.chain(probes.map(Into::into)).collect();
         (passed.check(&addresses)).map_err(StartError::Unclaimed)?;
         let mut listeners = Listeners::default();
         let prepared = listeners.prepare(&settings.listen, settings.threads, &mut passed);
         let prepared = prepared.map_err(StartError::Bind)?;
-        let admin_listener = admin
-            .map(|address| match passed.take(&address.into()) {
-                Some(PassedSocket::Tcp(socket)) => Ok(socket),
-                // An address of IP is never that of a Unix socket.
-                Some(PassedSocket::Unix(_)) | None => bind(address),
-            })
-            .transpose()
-            .map_err(StartError::Bind)?;
-        let probes_listener = (settings.admin.as_ref())
-            .and_then(|admin| admin.probes)
-            .map(bind)
-            .transpose()
-            .map_err(StartError::Bind)?;
+        let mut open = |address: SocketAddr| match passed.take(&address.into()) {
+            Some(PassedSocket::Tcp(socket)) => Ok(socket),
+            // An address of IP is never that of a Unix socket.
+            Some(PassedSocket::Unix(_)) | None => bind(address),
+        };
+        let admin_listener = admin.map(&mut open).transpose();
+        let admin_listener = admin_listener.map_err(StartError::Bind)?;
+        let probes_listener = probes.map(open).transpose();
+        let probes_listener = probes_listener.map_err(StartError::Bind)?;
         let access = settings.admin.as_ref().map(AccessControl::load).transpose();
         let access = access.map_err(StartError::Token)?.unwrap_or_default();
 

@@ -1,19 +1,18 @@
 //! `bowline check FILE`: is this configuration right?
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use socket2::{Domain, Socket, Type};
 use tokio::time::{sleep, timeout};
 
 use super::{exit, refuse};
 use crate::admin::AccessControl;
 use crate::cluster::Cluster;
-use crate::config::{self, Discovery, Settings, one_line};
+use crate::config::{self, Discovery, Listen, Settings, one_line};
+use crate::downstream::{ListeningSocket, SocketFile};
 use crate::health;
 use crate::observe::metrics::Metrics;
 use crate::tls;
@@ -102,12 +101,18 @@ fn tokens(file: &Path, settings: &Settings) -> bool {
 
 /// Looks whether this process could listen where the file says. False if it could not.
 fn addresses(file: &Path, settings: &Settings) -> bool {
-    let listen = settings.listen.iter().map(|listen| listen.address);
+    let listen = settings
+        .listen
+        .iter()
+        .map(|one| (one.clone(), &*settings.listen));
     let admin = settings.admin.as_ref();
     let admin = admin.map(|admin| [Some(admin.address), admin.probes]);
+    let admin = admin.into_iter().flatten().flatten();
+    let admin = admin.map(|address| (Listen::new(address), &[][..]));
     let mut good = true;
-    for address in listen.chain(admin.into_iter().flatten().flatten()) {
-        if let Err(error) = free(address) {
+    for (listen, all) in listen.chain(admin) {
+        let address = &listen.address;
+        if let Err(error) = free(&listen, all) {
             good = false;
             let place = file.display();
             let _ = writeln!(io::stderr(), "{place}: cannot listen on {address}: {error}");
@@ -116,11 +121,13 @@ fn addresses(file: &Path, settings: &Settings) -> bool {
     good
 }
 
-/// Takes an address and gives it back. Nobody can connect meanwhile.
-fn free(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
+/// Takes the address of `listen`, one of `all`, and gives it back.
+fn free(listen: &Listen, all: &[Listen]) -> io::Result<()> {
+    let (socket, address) = ListeningSocket::bind(listen, all)?;
+    // Dropped, it removes the file of a Unix socket.
+    drop(SocketFile::of(&address));
+    drop(socket);
+    Ok(())
 }
 
 /// Asks each node once, as a running balancer does. False if some do not answer as they should. Nodes from

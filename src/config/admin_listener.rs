@@ -140,7 +140,9 @@ fn admin_address(value: &Value<'_>, protected: bool, listen: &[Listen]) -> Optio
 
 /// `address`, unless clients are served there.
 fn not_of_clients(value: &Value<'_>, address: SocketAddr, listen: &[Listen]) -> Option<SocketAddr> {
-    let shared = listen.iter().any(|other| other.address.tcp() == Some(address));
+    let shared = listen
+        .iter()
+        .any(|other| other.address.tcp() == Some(address));
     if shared && address.port() != 0 {
         return value.refuse(format!("{address} is already in `listen`"));
     }

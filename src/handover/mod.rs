@@ -121,7 +121,7 @@ mod tests {
         let socket = PassedSocket::Tcp(socket);
         sockets.add(address.clone(), "`bowline.socket`".to_owned(), socket);
         assert!(sockets.take(&other).is_none());
-        let error = sockets.check(&[other.clone()]).unwrap_err();
+        let error = sockets.check(std::slice::from_ref(&other)).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
