@@ -22,7 +22,7 @@
 //! 3  limits     rates of clients, unknown sids, connections, open files
 //! 2  cluster    nodes, their states, placement
 //! 2  discovery  which nodes there are, from a file or the DNS
-//! 2  tls        certificates and their reload, and the stream that encrypts a connection
+//! 2  tls        certificates of listeners and their reload
 //! 1  handover   listening sockets from a service manager or from the process before
 //! 1  observe    metrics, events, the log, and traces: shown, and never decided by
 //! 1  upstream   one HTTP/1.1 exchange with a node
@@ -31,7 +31,7 @@
 //! 0  bosh       reading and writing wrappers
 //! 0  config     YAML to checked settings
 //! 0  timers     many short waits on one timer
-//! 0  transport  sockets, pipes in memory, PROXY headers
+//! 0  transport  sockets, pipes in memory, PROXY headers; TLS over them
 //! ```
 
 // They panic where nothing can be written.

@@ -32,6 +32,7 @@ use crate::observe::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::snapshot::{Moment, Store};
 use crate::tls::Certificates;
+use crate::upstream;
 
 pub use error::{BindError, ReloadError, StartError};
 pub use workers::Pulse;
@@ -95,6 +96,7 @@ impl Server {
     ///
     /// Outside of a tokio runtime.
     pub fn start_with(settings: &Settings, mut passed: Sockets) -> Result<Self, StartError> {
+        upstream::check_tls(&settings.nodes).map_err(StartError::NodeTls)?;
         let certificates = Certificates::load(&settings.listen).map_err(StartError::Tls)?;
         let admin = settings.admin.as_ref().map(|admin| admin.address);
         let addresses = settings.listen.iter().map(|listen| listen.address.clone());
@@ -253,6 +255,7 @@ impl Server {
         let step = Reload::new(&settings, new);
         let proxy = &self.proxy;
         // All that can fail comes first.
+        upstream::check_tls(&step.settings.nodes).map_err(ReloadError::NodeTls)?;
         let acceptors = self.certificates.prepare(&step.settings.listen);
         let acceptors = acceptors.map_err(ReloadError::Tls)?;
         let (listen, threads) = (&step.settings.listen, step.settings.threads);

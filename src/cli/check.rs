@@ -16,6 +16,7 @@ use crate::downstream::{ListeningSocket, SocketFile};
 use crate::health;
 use crate::observe::metrics::Metrics;
 use crate::tls;
+use crate::upstream::TlsClient;
 
 /// From one look at the verdicts to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -41,6 +42,9 @@ pub fn check(file: &Path, probe: bool) -> ExitCode {
                     Ok(nodes) => settings.nodes = nodes,
                     Err(errors) => return refuse(&errors),
                 }
+            }
+            if !node_certificates(file, &settings) {
+                return exit::CONFIG.into();
             }
             if probe {
                 let free = addresses(file, &settings);
@@ -84,6 +88,23 @@ fn certificates(file: &Path, settings: &Settings) -> bool {
                 good = false;
                 let _ = writeln!(io::stderr(), "{place}: {error}");
             }
+        }
+    }
+    good
+}
+
+/// Reads the authorities of all nodes. False if some cannot be used.
+fn node_certificates(file: &Path, settings: &Settings) -> bool {
+    let mut good = true;
+    for node in &settings.nodes {
+        let Some(tls) = &node.tls else { continue };
+        let place = format!("{}: node {}: tls", file.display(), node.name);
+        if let Err(error) = TlsClient::new(tls, &node.address).check() {
+            good = false;
+            let _ = writeln!(io::stderr(), "{place}: {error}");
+        } else if !tls.verify {
+            let what = "warning: the certificate of the node is not verified";
+            let _ = writeln!(io::stderr(), "{place}: {what}");
         }
     }
     good

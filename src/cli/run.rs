@@ -128,9 +128,10 @@ async fn serve(
         Err(error) => {
             error!("{error}");
             return match error {
-                StartError::Token(_) | StartError::Tls(_) | StartError::Unclaimed(_) => {
-                    exit::CONFIG.into()
-                }
+                StartError::Token(_)
+                | StartError::Tls(_)
+                | StartError::NodeTls(_)
+                | StartError::Unclaimed(_) => exit::CONFIG.into(),
                 StartError::Bind(_) | StartError::Worker(_) | StartError::Traces(_) => {
                     exit::OS.into()
                 }

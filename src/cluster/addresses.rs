@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::upstream::Candidates;
+use crate::upstream::{Candidates, Opening};
 
 /// How long an address rests after its first failure; doubles with each further one.
 const REST: Duration = Duration::from_secs(10);
@@ -86,12 +86,13 @@ impl Addresses {
     /// The order in which a connect tries them: the one that worked last, others that work, those
     /// of which nothing is known, those that have rested, and those that rest. Where every address
     /// rests, none counts as resting.
-    pub(super) fn candidates(&self, now: Instant) -> Candidates {
+    pub(super) fn candidates(&self, opening: Opening, now: Instant) -> Candidates {
         if self.known.is_empty() {
             return Candidates {
                 addresses: self.all(),
                 proven: false,
                 resting: 0,
+                opening,
             };
         }
         let rank = |at: &usize| match self.known[*at] {
@@ -108,6 +109,7 @@ impl Addresses {
             addresses: order.iter().map(|at| self.all[*at]).collect(),
             proven: self.preferred.is_some(),
             resting: if resting == order.len() { 0 } else { resting },
+            opening,
         }
     }
 
@@ -178,7 +180,7 @@ mod tests {
     }
 
     fn order(addresses: &Addresses, now: Instant) -> (Vec<u8>, usize) {
-        let candidates = addresses.candidates(now);
+        let candidates = addresses.candidates(Opening::default(), now);
         let number = |address: &SocketAddr| match address.ip() {
             std::net::IpAddr::V4(ip) => ip.octets()[3],
             std::net::IpAddr::V6(_) => 0,
@@ -192,7 +194,7 @@ mod tests {
         let now = Instant::now();
         let mut addresses = of(&[1, 2, 3, 4]);
         assert_eq!(order(&addresses, now), (vec![1, 2, 3, 4], 0));
-        assert!(!addresses.candidates(now).proven);
+        assert!(!addresses.candidates(Opening::default(), now).proven);
         addresses.failed(address(1), now);
         assert_eq!(order(&addresses, now), (vec![2, 3, 4, 1], 1));
         addresses.passed(address(4));
@@ -200,7 +202,7 @@ mod tests {
         assert_eq!(order(&addresses, now), (vec![4, 3, 2, 1], 1));
         addresses.connected(address(3));
         assert_eq!(order(&addresses, now), (vec![3, 4, 2, 1], 1));
-        assert!(addresses.candidates(now).proven);
+        assert!(addresses.candidates(Opening::default(), now).proven);
         addresses.failed(address(3), now);
         assert_eq!(addresses.worked_last(), Some(address(4)));
         assert_eq!(order(&addresses, now), (vec![4, 2, 1, 3], 2));

@@ -2,6 +2,8 @@
 //! writes the verdict and the resolved addresses, the operator the state. The task that meets a failure
 //! writes the last failure.
 
+mod reach;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +21,7 @@ use super::verdict::Verdict;
 use super::websocket::Tunnels;
 use crate::config::NodeSettings;
 use crate::observe::metrics::NodeMetrics;
-use crate::upstream::{Candidates, ConnectLimiter, Heard};
+use crate::upstream::{ConnectLimiter, Heard, Opening};
 
 /// Requests of sids without a pin that may wait for a connection to one node, or open one, at the
 /// same time.
@@ -112,6 +114,7 @@ struct Told {
     address: Arc<str>,
     public_url: Option<Arc<str>>,
     addresses: Addresses,
+    opening: Opening,
     since: Option<SystemTime>,
     until: Option<SystemTime>,
     state_since: Option<SystemTime>,
@@ -159,6 +162,7 @@ impl Node {
                 address: settings.address.as_str().into(),
                 public_url: settings.public_url.as_deref().map(Into::into),
                 addresses: Addresses::new(literal(&settings.address)),
+                opening: Opening::default().renewed(settings),
                 since: None,
                 until: None,
                 state_since: None,
@@ -169,7 +173,7 @@ impl Node {
         }
     }
 
-    /// Takes its weight, its limit, its public URL and its address from `settings` (through
+    /// Takes its weight, its limit, its public URL, its address and its TLS from `settings` (through
     /// [`super::Cluster::replace`] only). Under a new host name the old addresses are used until
     /// the name is resolved.
     pub(super) fn configure(&self, settings: &NodeSettings) {
@@ -177,7 +181,10 @@ impl Node {
         self.max_sessions
             .store(settings.max_sessions, Ordering::Relaxed);
         self.tunnels.configure(settings);
+        // It reads a file, which may take its time.
+        let opening = self.opening().renewed(settings);
         let mut told = self.told();
+        told.opening = opening;
         told.public_url = settings.public_url.as_deref().map(Into::into);
         if *told.address != *settings.address {
             told.address = settings.address.as_str().into();
@@ -340,46 +347,6 @@ impl Node {
     /// Its weight among the others at the moment, in parts of [`Share::WHOLE`]; at least 1.
     pub fn effective_weight(&self) -> u32 {
         (self.weight() * u32::from(self.share().0)).max(1)
-    }
-
-    /// The addresses that its host name stands for; empty until resolved.
-    pub fn addresses(&self) -> Arc<[SocketAddr]> {
-        self.told().addresses.all()
-    }
-
-    /// The same addresses in the order to try, and how many of them rest since they failed.
-    pub fn candidates(&self, now: Instant) -> Candidates {
-        self.told().addresses.candidates(now)
-    }
-
-    /// Sets what its host name stands for (the probe task only).
-    pub fn resolved(&self, addresses: Arc<[SocketAddr]>) {
-        self.told().addresses.set(addresses);
-    }
-
-    /// Notes whether a connect to one of several addresses opened.
-    pub fn connected(&self, address: SocketAddr, opened: bool, now: Instant) {
-        let addresses = &mut self.told().addresses;
-        if opened {
-            addresses.connected(address);
-        } else {
-            addresses.failed(address, now);
-        }
-    }
-
-    /// Notes whether a probe of one of several addresses passed (the probe task only).
-    pub fn probed(&self, address: SocketAddr, passed: bool, now: Instant) {
-        let addresses = &mut self.told().addresses;
-        if passed {
-            addresses.passed(address);
-        } else {
-            addresses.failed(address, now);
-        }
-    }
-
-    /// Of several addresses the one that worked last; none if none has worked yet.
-    pub fn worked_last(&self) -> Option<SocketAddr> {
-        self.told().addresses.worked_last()
     }
 
     /// When the verdict last changed; none before the first one.

@@ -180,6 +180,7 @@ mod tests {
                 state: None,
                 public_url: None,
                 websocket: None,
+                tls: None,
             };
             let metrics = metrics.node(&settings.name);
             Arc::new(Node::new(

@@ -62,14 +62,22 @@ impl Node {
     /// Where it takes WebSocket.
     pub fn tunnel_target(&self) -> TunnelTarget {
         let url = self.tunnels.url();
-        let addresses = url.as_ref().map(|url| self.addresses_at(&url.address));
+        let addresses = url.as_ref().map(|url| self.addresses_at(url));
         TunnelTarget { url, addresses }
     }
 
-    /// The addresses of `host:port`: an IP address, or the node's own name and another port.
-    fn addresses_at(&self, address: &str) -> Candidates {
+    /// The addresses of a URL: an IP address, or the node's own name and another port. `wss` has the
+    /// TLS of the node.
+    fn addresses_at(&self, url: &WebSocketUrl) -> Candidates {
+        let mut opening = self.opening();
+        opening.tls = opening.tls.filter(|_| url.tls);
+        let at = |addresses: &[SocketAddr]| Candidates {
+            opening,
+            ..addresses.into()
+        };
+        let address = &url.address;
         if let Ok(address) = address.parse::<SocketAddr>() {
-            return [address][..].into();
+            return at(&[address]);
         }
         let port = address
             .rsplit_once(':')
@@ -77,7 +85,7 @@ impl Node {
         let own = self.addresses();
         let moved = |own: &SocketAddr| port.map(|port| SocketAddr::new(own.ip(), port));
         let addresses: Vec<_> = own.iter().filter_map(moved).collect();
-        addresses[..].into()
+        at(&addresses)
     }
 }
 
@@ -95,7 +103,11 @@ mod tests {
 
     fn url(address: &str) -> Option<WebSocketUrl> {
         let (address, path) = (address.to_owned(), "/ws".to_owned());
-        Some(WebSocketUrl { address, path })
+        Some(WebSocketUrl {
+            tls: false,
+            address,
+            path,
+        })
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Rules for text that is more than text: names, `host:port`, paths, origins. Pure; a refusal is
 //! the end of the sentence that begins "must".
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `[A-Za-z0-9._-]`, 1 to 64 characters.
 pub(super) fn is_node_name(name: &str) -> bool {
@@ -156,20 +156,32 @@ pub(super) fn path(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Checks the URL at which a node takes WebSocket, and gives its `host:port` and its path.
-pub(super) fn websocket_url(text: &str) -> Result<(&str, &str), &'static str> {
-    const FORM: &str = "be a URL such as `ws://10.0.0.5:5290/xmpp-websocket`";
-    if text.starts_with("wss://") {
-        return Err("be a URL with `ws`: there is no TLS towards a node's WebSocket");
+/// Checks a name that a certificate may have: a DNS name, or an IP address without brackets.
+pub(super) fn server_name(text: &str) -> Result<(), &'static str> {
+    let ip = text.parse::<IpAddr>().is_ok();
+    if !ip && (!is_host(text) || text.starts_with('[')) {
+        return Err("be a host name such as `chat.example.com`, or an IP address, without a port");
     }
-    let rest = text.strip_prefix("ws://").ok_or(FORM)?;
+    Ok(())
+}
+
+/// Checks the URL at which a node takes WebSocket, and says whether it is `wss`, and its `host:port` and
+/// its path.
+pub(super) fn websocket_url(text: &str) -> Result<(bool, &str, &str), &'static str> {
+    const FORM: &str = "be a URL such as `ws://10.0.0.5:5290/xmpp-websocket`";
+    let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
+    let tls = match scheme {
+        "ws" => false,
+        "wss" => true,
+        _ => return Err(FORM),
+    };
     let (authority, path) = rest.split_at(rest.find('/').ok_or(FORM)?);
     host_port(authority)?;
     self::path(path)?;
     if path.contains(['&', '\'']) {
         return Err("have no `&` and no `'`");
     }
-    Ok((authority, path))
+    Ok((tls, authority, path))
 }
 
 /// Checks the URL of a collector, and gives it the usual path if it has none.

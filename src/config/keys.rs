@@ -25,14 +25,16 @@ const PLACES: &[(&str, &str)] = &[
     ("nodes.dns", "name type port refresh server"),
     (
         "nodes[]",
-        "name address weight max_sessions state public_url websocket",
+        "name address weight max_sessions state public_url websocket tls",
     ),
+    ("nodes[].tls", "verify ca server_name"),
     (
         "health",
         "probe path host interval fast_interval timeout rise fall silence slow_start penalty \
          penalty_max",
     ),
-    ("upstream", "connecting connects_per_second release"),
+    ("upstream", "connecting connects_per_second release tls"),
+    ("upstream.tls", "verify ca server_name"),
     ("admin", "address token_file tokens hosts probes"),
     ("admin.tokens[]", "name file role"),
     ("admin.probes", "address"),
@@ -109,7 +111,7 @@ mod tests {
     fn places_are_found_and_paths_joined() {
         assert_eq!(
             at("upstream"),
-            ["connecting", "connects_per_second", "release"]
+            ["connecting", "connects_per_second", "release", "tls"]
         );
         assert_eq!(
             at("listen[17]"),

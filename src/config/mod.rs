@@ -20,6 +20,7 @@ mod hints;
 mod keys;
 mod listen;
 mod node_source;
+mod node_tls;
 mod parse;
 mod read;
 mod reload;

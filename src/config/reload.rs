@@ -230,6 +230,7 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
             state,
             public_url,
             websocket,
+            tls,
         } = before;
         if *address != node.address {
             changed.push(format!(
@@ -250,6 +251,9 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
         }
         if *public_url != node.public_url {
             changed.push(format!("node {name}: public_url"));
+        }
+        if *tls != node.tls {
+            changed.push(format!("node {name}: tls"));
         }
         if *websocket != node.websocket {
             changed.push(format!("node {name}: websocket"));

@@ -22,10 +22,11 @@ use super::hints::unexpanded;
 use super::keys::nearest;
 use super::listen;
 use super::node_source::{self, Discovery};
+use super::node_tls;
 use super::read::{Section, Value, quoted};
 use super::settings::{
-    AccessLog, Affinity, Health, Limits, Log, LogFormat, NodeSettings, NodeState, Placement, Probe,
-    Release, Settings, Timeouts, Upstream,
+    AccessLog, Affinity, Health, Limits, Log, LogFormat, NodeSettings, NodeState, NodeTls,
+    Placement, Probe, Release, Settings, Timeouts, Upstream,
 };
 use super::units::{show_duration, show_size};
 use super::{web, websocket};
@@ -65,7 +66,12 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
     let listen = root.need("listen").map(|value| listen::listen(&value));
     let listen = listen.unwrap_or_default();
     let bosh = bosh::bosh(&root.section("bosh"));
-    let (nodes, discovery) = nodes_or_discovery(root);
+    let to_nodes = root.section("upstream");
+    let tls = node_tls::default(&to_nodes);
+    let (nodes, discovery) = nodes_or_discovery(root, tls.as_ref());
+    if discovery.is_some() {
+        to_nodes.refuse("tls", "needs a list of nodes here");
+    }
     let attribute = bosh::host_attribute(root.get("host_attribute"));
     let trusted = root.get("trusted_proxies");
     Settings {
@@ -79,7 +85,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         node_list: web::node_list(root, &bosh.paths),
         websocket: websocket::websocket(root, &bosh.paths),
         health: health(&root.section("health")),
-        upstream: upstream(&root.section("upstream")),
+        upstream: upstream(&to_nodes),
         admin: admin_listener::admin(root.get("admin"), &listen),
         limits: limits(&root.section("limits"), bosh.max_body),
         timeouts: timeouts(&root.section("timeouts")),
@@ -165,12 +171,15 @@ pub(super) fn networks(value: &Value<'_>, least: usize) -> Vec<IpNet> {
 }
 
 /// The nodes that are listed, or what says which there are.
-fn nodes_or_discovery(root: &Section<'_>) -> (Vec<NodeSettings>, Option<Discovery>) {
+fn nodes_or_discovery(
+    root: &Section<'_>,
+    tls: Option<&NodeTls>,
+) -> (Vec<NodeSettings>, Option<Discovery>) {
     match root.need("nodes") {
         Some(value) if node_source::is_source(&value) => {
             (Vec::new(), node_source::discovery(&value))
         }
-        Some(value) => (nodes(&value), None),
+        Some(value) => (nodes(&value, tls), None),
         None => (Vec::new(), None),
     }
 }
@@ -179,10 +188,10 @@ fn nodes_or_discovery(root: &Section<'_>) -> (Vec<NodeSettings>, Option<Discover
 pub(super) fn only_nodes(root: &Section<'_>) -> Vec<NodeSettings> {
     root.only("nodes", "a file of nodes has `nodes` alone");
     let value = root.need("nodes");
-    value.map_or_else(Vec::new, |value| nodes(&value))
+    value.map_or_else(Vec::new, |value| nodes(&value, None))
 }
 
-fn nodes(value: &Value<'_>) -> Vec<NodeSettings> {
+fn nodes(value: &Value<'_>, tls: Option<&NodeTls>) -> Vec<NodeSettings> {
     let mut nodes: Vec<NodeSettings> = Vec::new();
     let mut seen: Vec<String> = Vec::new();
     for item in value.list(1..=MOST_NODES) {
@@ -193,6 +202,7 @@ fn nodes(value: &Value<'_>) -> Vec<NodeSettings> {
         let (name, address) = (section.need("name"), section.need("address"));
         let name = name.and_then(|value| node_name(&value, &nodes));
         let address = address.and_then(|value| node_address(&value, &nodes, &mut seen));
+        let tls = node_tls::node(&section, tls);
         let node = NodeSettings {
             // A place is no name, so that no other node has it.
             name: name.unwrap_or(place),
@@ -201,7 +211,8 @@ fn nodes(value: &Value<'_>) -> Vec<NodeSettings> {
             max_sessions: section.count("max_sessions", MAX_SESSIONS, 0..=100_000_000),
             state: section.choice("state", None, &NODE_STATES),
             public_url: web::public_url(&section, &nodes),
-            websocket: websocket::node(&section),
+            websocket: websocket::node(&section, tls.is_some()),
+            tls,
         };
         seen.resize(nodes.len() + 1, String::new());
         nodes.push(node);

@@ -226,6 +226,8 @@ pub struct WebSocket {
 /// Where a node takes WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSocketUrl {
+    /// Whether it is `wss`: with the TLS of the node, which it has then.
+    pub tls: bool,
     /// `host:port`. The host is that of the node's address, or an IP address.
     pub address: String,
     /// The path, under the rules of [`Bosh::paths`], without `&` and `'`.
@@ -273,6 +275,21 @@ pub struct NodeSettings {
     pub public_url: Option<String>,
     /// Where it takes WebSocket; none for its address and the path `/xmpp-websocket`.
     pub websocket: Option<WebSocketUrl>,
+    /// TLS towards it; none by default.
+    pub tls: Option<NodeTls>,
+}
+
+/// TLS towards a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTls {
+    /// Whether its certificate is verified; true by default.
+    pub verify: bool,
+    /// A PEM file with the authorities of which one must have signed its certificate. None, the default,
+    /// for those that the system trusts. Only with `verify`.
+    pub ca: Option<PathBuf>,
+    /// The name that it is asked for (SNI), and that its certificate must have: a host name or an IP
+    /// address without brackets. None, the default, for the host of its address.
+    pub server_name: Option<String>,
 }
 
 impl NodeSettings {
@@ -286,6 +303,7 @@ impl NodeSettings {
             state: None,
             public_url: None,
             websocket: None,
+            tls: None,
         }
     }
 }

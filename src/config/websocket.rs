@@ -67,9 +67,9 @@ fn url<'t>(entry: &Value<'t>) -> Option<Value<'t>> {
 }
 
 /// Where a node takes WebSocket, if its entry says so.
-pub(super) fn node(section: &Section<'_>) -> Option<WebSocketUrl> {
+pub(super) fn node(section: &Section<'_>, encrypted: bool) -> Option<WebSocketUrl> {
     let value = section.get("websocket")?;
-    let (address, path) = match check::websocket_url(value.text()?) {
+    let (tls, address, path) = match check::websocket_url(value.text()?) {
         Ok(url) => url,
         Err(must) => return value.must(must),
     };
@@ -79,7 +79,11 @@ pub(super) fn node(section: &Section<'_>) -> Option<WebSocketUrl> {
     if !is_ip && own.is_some_and(|own| !self::host(own).eq_ignore_ascii_case(host)) {
         return value.must("have the host of the node's `address`, or an IP address");
     }
+    if tls && !encrypted {
+        return value.refuse("needs the node's `tls` for `wss`");
+    }
     Some(WebSocketUrl {
+        tls,
         address: address.to_owned(),
         path: path.to_owned(),
     })

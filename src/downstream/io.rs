@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::proxy::TlsVersion;
-use crate::tls::TlsStream;
 use crate::transport::Stream;
+use crate::transport::TlsStream;
 
 /// A client's connection.
 #[derive(Debug)]

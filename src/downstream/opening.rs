@@ -14,8 +14,8 @@ use super::io::{Early, Io};
 use super::listener::{Counted, Listener};
 use super::proxy_protocol;
 use super::tls;
-use crate::tls::TlsStream;
 use crate::transport::Stream;
+use crate::transport::TlsStream;
 
 /// Serves an accepted connection in a task of its own.
 pub(super) fn open(listener: &Arc<Listener>, stream: Stream, peer: IpAddr, counted: Counted) {

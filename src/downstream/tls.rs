@@ -10,8 +10,9 @@ use tracing::{debug, warn};
 
 use super::io::Early;
 use super::listener::Listener;
-use crate::tls::{Acceptor, HandshakeError, TlsStream};
+use crate::tls::Acceptor;
 use crate::transport::Stream;
+use crate::transport::{HandshakeError, TlsStream};
 
 /// How long a handshake keeps its place among `limits.handshakes`. A client that goes on later has lost
 /// nothing, and clients that never go on cannot hold all places.

@@ -67,7 +67,9 @@ impl Failure {
                 Error::Refused(_) | Error::Send { .. } | Error::Closed(_) | Error::Cut(_) => {
                     Outcome::Gone
                 }
-                Error::NotHttp | Error::Invalid(_) | Error::TooLarge => Outcome::Faulty,
+                Error::Tls(_) | Error::NotHttp | Error::Invalid(_) | Error::TooLarge => {
+                    Outcome::Faulty
+                }
             },
             // The probe `http` tells no more.
             Self::Http(_) => Outcome::Gone,

@@ -20,8 +20,9 @@ use super::verdict::Outcome;
 use crate::bosh;
 use crate::cluster::{Cluster, NodeId};
 use crate::config::{Probe, Settings};
-use crate::transport::Stream;
-use crate::upstream::{self, Authority, Connection, Error, Path, Proto, Query, RequestHead};
+use crate::upstream::{
+    self, Authority, Connection, Error, NodeStream, Opening, Path, Proto, Query, RequestHead,
+};
 
 /// The largest answer that is read, in bytes; an answer to a probe has a few hundred.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -79,7 +80,10 @@ impl Prober {
         let addresses = node.addresses();
         match *addresses {
             [] => return Err(Error::NoAddress.into()),
-            [address] => return self.question.ask(address, &node.address(), deadline).await,
+            [address] => {
+                let (name, opening) = (node.address(), node.opening());
+                return self.question.ask(address, &name, opening, deadline).await;
+            }
             _ => {}
         }
         let mut asked = JoinSet::new();
@@ -87,7 +91,8 @@ impl Prober {
             let (question, cluster) = (Arc::clone(&self.question), Arc::clone(cluster));
             asked.spawn(async move {
                 let node = cluster.node(id);
-                let result = question.ask(address, &node.address(), deadline).await;
+                let (name, opening) = (node.address(), node.opening());
+                let result = question.ask(address, &name, opening, deadline).await;
                 if !result.as_ref().is_err_and(Failure::is_ours) {
                     node.probed(address, result.is_ok(), Instant::now());
                 }
@@ -154,11 +159,12 @@ impl Question {
         &self,
         address: SocketAddr,
         node_address: &str,
+        opening: Opening,
         deadline: Instant,
     ) -> Result<(), Failure> {
         let host = self.host.as_deref().unwrap_or(node_address);
         let left = deadline.saturating_duration_since(Instant::now());
-        let connection = match Connection::open(&[address], left).await {
+        let connection = match Connection::open_with(address, opening, left).await {
             Ok(connection) => connection,
             Err(Error::ConnectTimeout) => return Err(Failure::ConnectTimeout(self.timeout)),
             Err(error) => return Err(error.into()),
@@ -200,7 +206,7 @@ impl Question {
     }
 }
 
-async fn ask_http(stream: Stream, host: &str, path: &str) -> Result<(), Failure> {
+async fn ask_http(stream: NodeStream, host: &str, path: &str) -> Result<(), Failure> {
     let request = Request::get(path)
         .header(HOST, host)
         .header(CONNECTION, "close")
@@ -236,7 +242,7 @@ fn uuid() -> String {
 }
 
 /// Sends `request` on `stream` and waits for the answer's status.
-async fn status_of(stream: Stream, request: Request<Empty<Bytes>>) -> Result<u16, Failure> {
+async fn status_of(stream: NodeStream, request: Request<Empty<Bytes>>) -> Result<u16, Failure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut answer = std::pin::pin!(sender.send_request(request));
     let answer = tokio::select! {

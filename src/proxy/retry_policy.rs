@@ -105,9 +105,11 @@ pub(super) enum RetryDecision {
 /// The table of design §5.
 pub(super) const fn after(error: &Error, now: FailureContext) -> RetryDecision {
     match error {
-        Error::Refused(_) | Error::Unreachable(_) | Error::ConnectTimeout | Error::NoAddress => {
-            RetryDecision::Reassign
-        }
+        Error::Refused(_)
+        | Error::Unreachable(_)
+        | Error::ConnectTimeout
+        | Error::Tls(_)
+        | Error::NoAddress => RetryDecision::Reassign,
         Error::Local(_) | Error::Queue => RetryDecision::Overloaded,
         // Tigase answers one of a held poll and a terminate, and closes both sockets.
         Error::Closed(_) | Error::Send { .. } if now.leaving || (now.terminate && now.company) => {

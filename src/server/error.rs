@@ -7,6 +7,7 @@ use crate::cluster::TooManyNodes;
 use crate::config::ListenAddress;
 use crate::handover::Unclaimed;
 use crate::tls::LoadError;
+use crate::upstream::TlsLoadError;
 
 /// Why the balancer did not start.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub enum StartError {
     Worker(io::Error),
     /// The certificates of a listener cannot be used.
     Tls(LoadError),
+    /// The TLS of a node cannot be used.
+    NodeTls(TlsLoadError),
     /// The admin listener's token cannot be had.
     Token(TokenError),
     /// Traces cannot be sent.
@@ -32,6 +35,7 @@ impl std::fmt::Display for StartError {
             Self::Unclaimed(source) => write!(f, "{source}"),
             Self::Worker(source) => write!(f, "cannot start a worker: {source}"),
             Self::Tls(source) => write!(f, "{source}"),
+            Self::NodeTls(source) => write!(f, "{source}"),
             Self::Token(source) => write!(f, "{source}"),
             Self::Traces(source) => write!(f, "cannot send traces: {source}"),
         }
@@ -45,6 +49,7 @@ impl std::error::Error for StartError {
             Self::Unclaimed(source) => Some(source),
             Self::Worker(source) | Self::Traces(source) => Some(source),
             Self::Tls(source) => Some(source),
+            Self::NodeTls(source) => Some(source),
             Self::Token(source) => Some(source),
         }
     }
@@ -78,6 +83,8 @@ pub enum ReloadError {
     Bind(BindError),
     /// A listener's certificates.
     Tls(LoadError),
+    /// The TLS of a node.
+    NodeTls(TlsLoadError),
     /// The list of nodes.
     Nodes(TooManyNodes),
 }
@@ -87,6 +94,7 @@ impl std::fmt::Display for ReloadError {
         match self {
             Self::Bind(source) => write!(f, "{source}"),
             Self::Tls(source) => write!(f, "{source}"),
+            Self::NodeTls(source) => write!(f, "{source}"),
             Self::Nodes(source) => write!(f, "{source}"),
         }
     }
@@ -97,6 +105,7 @@ impl std::error::Error for ReloadError {
         match self {
             Self::Bind(source) => Some(source),
             Self::Tls(source) => Some(source),
+            Self::NodeTls(source) => Some(source),
             Self::Nodes(source) => Some(source),
         }
     }

@@ -327,7 +327,8 @@ impl Session {
 
     /// An idle connection to the session's node, if it keeps one that is open and quiet.
     pub fn take_idle(&self) -> Option<Box<Connection>> {
-        self.state().idle.take().filter(|idle| idle.is_quiet())
+        let mut idle = self.state().idle.take()?;
+        idle.is_quiet().then_some(idle)
     }
 
     /// Keeps a connection to `node` for the session's next request, if the session still lives
@@ -347,7 +348,7 @@ impl Session {
     /// Drops the idle connection if its node has closed it.
     pub(super) fn drop_closed(&self) {
         let mut state = self.state();
-        if state.idle.as_ref().is_some_and(|idle| !idle.is_quiet()) {
+        if state.idle.as_mut().is_some_and(|idle| !idle.is_quiet()) {
             state.idle = None;
         }
     }

@@ -1,9 +1,10 @@
-//! The bytes under a connection: a TCP socket, a Unix socket, or a pipe in memory. Knows nothing of what they
-//! say, but for the header of the PROXY protocol, which names the other end.
+//! The bytes under a connection: a TCP socket, a Unix socket, or a pipe in memory, and TLS over them. Knows
+//! nothing of what they say, but for the header of the PROXY protocol, which names the other end.
 
 mod network;
 mod pipe;
 mod proxy_header;
+mod tls;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -20,6 +21,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 pub use network::{Door, set_door};
 pub use pipe::{Pipe, pair};
 pub use proxy_header::{MAX_PROXY_HEADER, ProxyHeader, ProxyHeaderError};
+pub use tls::{HandshakeError, NodeTlsStream, TlsStream};
 
 /// A silent connection is tried after this long, then every 10 s.
 pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);

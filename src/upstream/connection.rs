@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::race::{Candidates, connect_any};
+use super::stream::{NodeStream, Opening};
 use super::{Error, Heard, Reader, Response};
 use crate::http1::WantedFields;
-use crate::transport::Stream;
 
 /// The most bytes taken by one read.
 const READ: usize = 16 * 1024;
@@ -27,7 +27,7 @@ const READ: usize = 16 * 1024;
 /// One connection to a node, owned by one session.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Stream,
+    stream: NodeStream,
     state: State,
     /// Whether an exchange was completed here before.
     reused: bool,
@@ -102,7 +102,7 @@ impl Connection {
     ///
     /// # Errors
     /// One for which [`Error::is_connect`] holds; of several, the one at the address that worked
-    /// last, or else the one that says most about the node: `Refused`, then `ConnectTimeout`,
+    /// last, or else the one that says most about the node: `Tls`, `Refused`, then `ConnectTimeout`,
     /// `Unreachable`, `Local`. And `Closed`, ahead of all of them, if a connection came about and
     /// was reset at once.
     pub async fn open_any(
@@ -121,12 +121,28 @@ impl Connection {
         })
     }
 
-    /// The same for addresses of which nothing is known and nothing is noted.
+    /// The same for plain connections to addresses of which nothing is known and nothing is noted.
     ///
     /// # Errors
     /// Those of [`Connection::open_any`].
     pub async fn open(addresses: &[SocketAddr], limit: Duration) -> Result<Self, Error> {
         Self::open_any(&addresses.into(), limit, |_, _| ()).await
+    }
+
+    /// The same for one address, and a connection that begins with `opening`.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open_any`].
+    pub async fn open_with(
+        address: SocketAddr,
+        opening: Opening,
+        limit: Duration,
+    ) -> Result<Self, Error> {
+        let candidates = Candidates {
+            opening,
+            ..[address][..].into()
+        };
+        Self::open_any(&candidates, limit, |_, _| ()).await
     }
 
     /// Has each byte that comes raise `heard`.
@@ -135,7 +151,7 @@ impl Connection {
     }
 
     /// The bare stream, for an exchange of another kind.
-    pub fn into_stream(self) -> Stream {
+    pub fn into_stream(self) -> NodeStream {
         self.stream
     }
 
@@ -161,13 +177,13 @@ impl Connection {
     ///
     /// It makes a system call only if the reactor has reported something since the last read. What
     /// the reactor has not seen yet is not known, so a send may still meet a closed connection.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         let waits = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         self.state == State::Idle && self.stream.peek().is_err_and(|error| waits(&error))
     }
 
     /// Whether a byte waits on it, as far as the reactor has seen.
-    fn has_unread(&self) -> bool {
+    fn has_unread(&mut self) -> bool {
         matches!(self.stream.peek(), Ok(1..))
     }
 
@@ -333,8 +349,17 @@ impl Connection {
         sending: &mut Sending,
     ) -> Poll<Result<(), Error>> {
         let Sending { sent, deadline, .. } = sending;
-        while *sent < request.len() {
-            let source = match Pin::new(&mut self.stream).poll_write(cx, &request[*sent..]) {
+        while *sent < request.len() || self.stream.buffers() {
+            let stream = Pin::new(&mut self.stream);
+            let written = if *sent < request.len() {
+                stream.poll_write(cx, &request[*sent..])
+            } else {
+                match stream.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => break,
+                    flushed => flushed.map_ok(|()| 0),
+                }
+            };
+            let source = match written {
                 Poll::Ready(Ok(0)) => io::ErrorKind::WriteZero.into(),
                 Poll::Ready(Ok(taken)) => {
                     *sent += taken;

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use super::TlsFault;
 use crate::http1;
 
 /// Why an exchange with a node did not end with an answer.
@@ -15,6 +16,8 @@ pub enum Error {
     Unreachable(io::Error),
     /// No connection came about in the time allowed.
     ConnectTimeout,
+    /// The connection opened, and no TLS handshake with the node came about.
+    Tls(TlsFault),
     /// This machine could not make a connection: out of file descriptors, of ports, of memory, or
     /// without the address family. It says nothing about the node.
     Local(io::Error),
@@ -55,15 +58,19 @@ impl Error {
                 | Self::Refused(_)
                 | Self::Unreachable(_)
                 | Self::ConnectTimeout
+                | Self::Tls(_)
                 | Self::Local(_)
                 | Self::Queue
         )
     }
 
-    /// Whether no connection came about although nothing refused it: packets are lost, or the
-    /// node's machine is not there.
+    /// Whether no connection came about although nothing refused it: packets are lost, the node's
+    /// machine is not there, or its certificate is at fault. The node may still have its sessions.
     pub const fn is_no_way(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::ConnectTimeout)
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::ConnectTimeout | Self::Tls(_)
+        )
     }
 
     /// Whether the cause lies in this machine, so that the node is not to be blamed.
@@ -87,13 +94,14 @@ impl Error {
         )
     }
 
-    /// The cause as a metric label: one of thirteen fixed words.
+    /// The cause as a metric label: one of fourteen fixed words.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::NoAddress => "no_address",
             Self::Refused(_) => "refused",
             Self::Unreachable(_) => "unreachable",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Tls(_) => "tls",
             Self::Local(_) => "local",
             Self::Queue => "queue",
             Self::Send { .. } => "send",
@@ -114,6 +122,7 @@ impl fmt::Display for Error {
             Self::Refused(_) => f.write_str("the connection was refused"),
             Self::Unreachable(_) => f.write_str("the node cannot be reached"),
             Self::ConnectTimeout => f.write_str("the connection could not be opened in time"),
+            Self::Tls(fault) => fault.fmt(f),
             Self::Local(_) => f.write_str("this machine could not make a connection"),
             Self::Queue => f.write_str("too many connections to the node wait to be opened"),
             Self::Send { sent, .. } => {
@@ -127,6 +136,12 @@ impl fmt::Display for Error {
             Self::Invalid(rule) => write!(f, "the answer is invalid: {rule}"),
             Self::TooLarge => f.write_str("the answer is too large"),
         }
+    }
+}
+
+impl From<TlsFault> for Error {
+    fn from(fault: TlsFault) -> Self {
+        Self::Tls(fault)
     }
 }
 
@@ -169,6 +184,7 @@ mod tests {
             Error::Refused(io()),
             Error::Unreachable(io()),
             Error::ConnectTimeout,
+            Error::Tls(TlsFault::NotTls),
             Error::Local(io()),
             Error::Queue,
             Error::Send {

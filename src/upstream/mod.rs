@@ -25,6 +25,7 @@ mod race;
 mod request;
 mod response;
 mod stream;
+mod tls;
 
 pub use connect_limiter::{ConnectLimiter, ConnectPermit, Priority};
 pub use connection::{Connection, Receiving, Sending};
@@ -36,3 +37,5 @@ pub use request::{
     write_request,
 };
 pub use response::{Reader, Response};
+pub use stream::{NodeStream, Opening};
+pub use tls::{TlsClient, TlsFault, TlsLoadError, check_tls};

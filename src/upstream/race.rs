@@ -14,8 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Error;
-use super::stream::connect;
-use crate::transport::Stream;
+use super::stream::{NodeStream, Opening, connect};
 
 /// How long one attempt runs alone (RFC 8305 §5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -31,19 +30,22 @@ pub struct Candidates {
     /// How many at the end have failed lately. Once all others have failed, these get
     /// no more than a quarter of a second.
     pub resting: usize,
+    /// What a connection begins with, and what each of them has to get through.
+    pub opening: Opening,
 }
 
 /// An attempt that has not ended.
 struct Attempt {
     address: SocketAddr,
-    connecting: Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send>>,
+    connecting: Pin<Box<dyn Future<Output = Result<NodeStream, Error>> + Send>>,
 }
 
 impl Attempt {
-    fn begin(address: SocketAddr) -> Self {
+    fn begin(address: SocketAddr, opening: &Opening) -> Self {
+        let opening = opening.clone();
         Self {
             address,
-            connecting: Box::pin(connect(address)),
+            connecting: Box::pin(async move { connect(address, &opening).await }),
         }
     }
 }
@@ -54,10 +56,10 @@ pub(super) async fn connect_any(
     candidates: &Candidates,
     limit: Duration,
     note: impl Fn(SocketAddr, bool) + Send,
-) -> Result<Stream, Error> {
+) -> Result<NodeStream, Error> {
     match *candidates.addresses {
         [] => Err(Error::NoAddress),
-        [address] => timeout(limit, connect(address))
+        [address] => timeout(limit, connect(address, &candidates.opening))
             .await
             .unwrap_or(Err(Error::ConnectTimeout)),
         _ => race(candidates, limit, note).await,
@@ -68,7 +70,7 @@ async fn race(
     candidates: &Candidates,
     limit: Duration,
     note: impl Fn(SocketAddr, bool) + Send,
-) -> Result<Stream, Error> {
+) -> Result<NodeStream, Error> {
     let count = candidates.addresses.len();
     let awake = count - candidates.resting.min(count);
     // Each of many gets its chance within the limit.
@@ -83,7 +85,7 @@ async fn race(
         if Instant::now() >= due
             && let Some(&address) = next.next()
         {
-            attempts.push(Attempt::begin(address));
+            attempts.push(Attempt::begin(address, &candidates.opening));
             due = Instant::now() + head_start;
         }
         if attempts.is_empty() {
@@ -139,6 +141,7 @@ impl From<&[SocketAddr]> for Candidates {
             addresses: addresses.into(),
             proven: false,
             resting: 0,
+            opening: Opening::default(),
         }
     }
 }
@@ -147,7 +150,7 @@ impl From<&[SocketAddr]> for Candidates {
 fn poll_any(
     attempts: &mut Vec<Attempt>,
     context: &mut Context<'_>,
-) -> Poll<(SocketAddr, Result<Stream, Error>)> {
+) -> Poll<(SocketAddr, Result<NodeStream, Error>)> {
     for at in 0..attempts.len() {
         if let Poll::Ready(result) = attempts[at].connecting.as_mut().poll(context) {
             return Poll::Ready((attempts.swap_remove(at).address, result));
@@ -160,7 +163,7 @@ fn poll_any(
 const fn says_no(error: &Error) -> bool {
     matches!(
         error,
-        Error::Refused(_) | Error::Unreachable(_) | Error::ConnectTimeout
+        Error::Refused(_) | Error::Unreachable(_) | Error::ConnectTimeout | Error::Tls(_)
     )
 }
 
@@ -192,7 +195,8 @@ impl WorstError {
 /// How much a failed connect says about the node; more is more.
 const fn telling(error: &Error) -> u8 {
     match error {
-        Error::Closed(_) => 5,
+        Error::Closed(_) => 6,
+        Error::Tls(_) => 5,
         Error::Refused(_) => 4,
         Error::ConnectTimeout => 3,
         Error::Unreachable(_) => 2,

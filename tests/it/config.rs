@@ -499,6 +499,59 @@ fn the_example_shows_every_key_and_its_defaults() {
 }
 
 #[test]
+fn check_reads_the_authorities_of_nodes() {
+    let authority = Authority::new();
+    let folder = authority.folder.path().display().to_string();
+    let write = |name: &str, text: &str| authority.folder.write(name, text).unwrap();
+    write("text.pem", "no certificate");
+    write("good.pem", &authority.pem);
+    let cases = [
+        (format!("{{ ca: {folder}/good.pem }}"), true, ""),
+        (
+            "{ verify: false }".to_owned(),
+            true,
+            "warning: the certificate of `t1` is not verified",
+        ),
+        (
+            format!("{{ ca: {folder}/none.pem }}"),
+            false,
+            "none.pem cannot be read: ",
+        ),
+        (
+            format!("{{ ca: {folder}/text.pem }}"),
+            false,
+            "text.pem has no certificate (PEM)",
+        ),
+    ];
+    for (tls, good, words) in cases {
+        let text = format!(
+            "listen: [{{ address: '127.0.0.1:0' }}]\n\
+             nodes: [{{ name: t1, address: 't1:5281', tls: {tls} }}]\n"
+        );
+        let path = write("bowline.yaml", &text);
+        let path = path.to_str().unwrap();
+        let output = bowline(&["check", path]);
+        assert_eq!(
+            output.status.code(),
+            Some(if good { 0 } else { 78 }),
+            "{output:?}"
+        );
+        let told = self::text(&output.stderr);
+        let begins = words.is_empty() || told.contains(&format!("{path}: nodes[0].tls: "));
+        assert!(begins && told.contains(words), "{told}");
+        assert_eq!(words.is_empty(), told.is_empty(), "{told}");
+        if !good {
+            let output = bowline(&["run", "--config", path]);
+            assert_eq!(output.status.code(), Some(78), "{output:?}");
+            assert!(
+                self::text(&output.stderr).contains("`tls` of node t1: "),
+                "{output:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn check_reads_certificates() {
     let authority = Authority::new();
     let now = std::time::SystemTime::now();

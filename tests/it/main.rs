@@ -31,6 +31,7 @@ mod membership;
 mod monitoring;
 mod narration;
 mod node_list;
+mod node_tls;
 mod operator;
 mod order;
 mod probing;

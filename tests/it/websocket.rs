@@ -6,12 +6,17 @@ mod hostile;
 mod refusals;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::config::{Placement, Settings, WebSocket, WebSocketUrl};
 use bowline::demo::node::Node;
 
+use rustls::version::TLS13;
+
 use crate::balancer::*;
+use crate::support::node_front::{NodeFront, server, trusting};
+use crate::support::tls::Authority;
 use wire::{CLOSE, KEY, OPEN, Peer, WebSocketNode, field};
 
 /// Nodes that serve BOSH and WebSocket, and a balancer in front of them.
@@ -30,6 +35,7 @@ fn tunnelling(nodes: &[Node], websockets: &[WebSocketNode]) -> Settings {
     settings.placement_wait = Duration::from_secs(1);
     for (node, websocket) in settings.nodes.iter_mut().zip(websockets) {
         node.websocket = Some(WebSocketUrl {
+            tls: false,
             address: websocket.address.to_string(),
             path: "/ws".to_owned(),
         });
@@ -111,6 +117,43 @@ fn upgrade(more: &str) -> String {
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\
          Sec-WebSocket-Protocol: xmpp\r\n{more}\r\n"
     )
+}
+
+#[tokio::test]
+async fn a_tunnel_to_a_node_goes_through_its_tls() {
+    let (authority, name) = (Authority::new(), "t1.example.com");
+    let tls = server(&authority.issue(name), &[&TLS13]);
+    let nowhere = ([127, 0, 0, 1], 1).into();
+    let bosh = NodeFront::start(Some(Arc::clone(&tls)), nowhere).await;
+    let websocket = NodeFront::start(Some(tls), nowhere).await;
+    let mut world = World::with(1, |settings| {
+        let node = &mut settings.nodes[0];
+        node.tls = Some(trusting(&authority, name));
+        bosh.lead_to(node.address.parse().unwrap());
+        node.address = bosh.address.to_string();
+        let url = node.websocket.as_mut().unwrap();
+        websocket.lead_to(url.address.parse().unwrap());
+        url.address = websocket.address.to_string();
+        url.tls = true;
+    })
+    .await;
+    let (mut client, mut node) = world.stream(0).await;
+    let large = vec![b'l'; 1_000_000];
+    for _ in 0..3 {
+        client.text(&large).await;
+        node.expect(0x81, &large).await;
+        node.text(&large).await;
+        client.expect(0x81, &large).await;
+    }
+    assert_eq!(websocket.seen().shaken.len(), 1);
+    client.text(CLOSE).await;
+    node.expect(0x81, CLOSE).await;
+    node.text(CLOSE).await;
+    client.expect(0x81, CLOSE).await;
+    client.send(0x88, &1000_u16.to_be_bytes()).await;
+    node.expect(0x88, &1000_u16.to_be_bytes()).await;
+    drop(node);
+    world.ended("client_closed").await;
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ pub(crate) mod folder;
 pub(crate) mod http2;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod node_front;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod tls;

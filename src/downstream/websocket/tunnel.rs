@@ -16,8 +16,7 @@ use super::super::io::Io;
 use super::way::{Way, WayEnd};
 use crate::proxy::{NodeEnd, NodeTunnel, Tunnel, TunnelEnd};
 use crate::timers::{self, Slow};
-use crate::transport::Stream;
-use crate::upstream::Heard;
+use crate::upstream::{Heard, NodeStream};
 use crate::websocket::{
     CloseCode, PING, STREAM_CLOSE, SUBPROTOCOL, Scanner, Sender, Violation, close_frame,
 };
@@ -39,7 +38,7 @@ pub(in crate::downstream) enum Behind {
 
 /// An open tunnel.
 pub(in crate::downstream) struct ClientTunnel {
-    node: Stream,
+    node: NodeStream,
     node_end: NodeEnd,
     heard: Heard,
     tunnel: Option<Tunnel>,

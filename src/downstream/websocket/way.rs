@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::super::io::Io;
-use crate::transport::Stream;
+use crate::upstream::NodeStream;
 use crate::websocket::{Scanner, Violation};
 
 /// The most bytes taken by one read, and kept.
@@ -47,7 +47,7 @@ impl End for Io {
     }
 }
 
-impl End for Stream {
+impl End for NodeStream {
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,

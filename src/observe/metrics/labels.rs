@@ -154,6 +154,7 @@ pub const PROBE_FAILURES: &[&str] = &[
     "refused",
     "unreachable",
     "connect_timeout",
+    "tls",
     "local",
     "no_answer",
     "closed",

@@ -11,8 +11,7 @@ use super::PendingUpgrade;
 use super::tunnel::Tunnel;
 use crate::cluster::{Node, NodeId};
 use crate::http1::HeadEnd;
-use crate::transport::Stream;
-use crate::upstream::{Path, Priority};
+use crate::upstream::{NodeStream, Path, Priority};
 use crate::websocket::{AnswerFault, check_answer};
 
 use super::super::shared::Proxy;
@@ -37,7 +36,7 @@ pub(super) enum Try {
 
 /// A node's end of a tunnel.
 pub(super) struct Opened {
-    pub(super) stream: Stream,
+    pub(super) stream: NodeStream,
     /// What the node sent behind its answer.
     pub(super) early: Vec<u8>,
     pub(super) tunnel: Tunnel,
@@ -131,7 +130,7 @@ async fn left_up(node: &Node) {
 
 /// Sends the upgrade and reads the answer. Gives what the node sent behind it.
 async fn shake_hands(
-    stream: &mut Stream,
+    stream: &mut NodeStream,
     node: &Node,
     head: &str,
     key: &str,
@@ -140,6 +139,7 @@ async fn shake_hands(
         .write_all(head.as_bytes())
         .await
         .map_err(Fault::Broken)?;
+    stream.flush().await.map_err(Fault::Broken)?;
     let mut end = HeadEnd::of_answer();
     let mut answer = Vec::new();
     loop {

@@ -8,8 +8,7 @@ use super::super::shared::Proxy;
 use super::super::termination_state;
 use super::attempt::Opened;
 use crate::cluster::{Node, NodeId, OperatorState};
-use crate::transport::Stream;
-use crate::upstream::Heard;
+use crate::upstream::{Heard, NodeStream};
 use crate::websocket::accept_key;
 
 /// Why a tunnel ended.
@@ -71,7 +70,7 @@ pub type NodeEnd = Pin<Box<dyn Future<Output = TunnelEnd> + Send>>;
 #[expect(missing_debug_implementations, reason = "a stream of a user")]
 pub struct NodeTunnel {
     /// The connection to the node.
-    pub stream: Stream,
+    pub stream: NodeStream,
     /// What the node sent behind its answer.
     pub early: Vec<u8>,
     /// The `Sec-WebSocket-Accept` for the client.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio::time::timeout;
 
 use super::*;
+use crate::transport::Stream;
 use crate::transport::{KEEPALIVE_AFTER, USER_TIMEOUT};
 
 mod half_close;
@@ -55,7 +56,7 @@ async fn soon<F: Future>(future: F) -> F::Output {
 /// Writes the first 20 bytes of [`OK`] and waits until they can be read.
 async fn begin(connection: &Connection, node: &mut TcpStream) {
     node.write_all(&OK[..20]).await.unwrap();
-    soon(connection.stream.socket().unwrap().readable())
+    soon(connection.stream.transport().socket().unwrap().readable())
         .await
         .unwrap();
 }
@@ -66,7 +67,7 @@ async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
 }
 
 /// Waits until the reactor has reported what the node did.
-async fn until_not_quiet(connection: &Connection) {
+async fn until_not_quiet(connection: &mut Connection) {
     soon(async {
         while connection.is_quiet() {
             tokio::task::yield_now().await;
@@ -118,7 +119,13 @@ async fn the_next_address_is_tried() {
     let addresses = [vacant().await, listener.local_addr().unwrap()];
     let connection = Connection::open(&addresses, LONG).await.unwrap();
     assert_eq!(
-        connection.stream.socket().unwrap().peer_addr().unwrap(),
+        connection
+            .stream
+            .transport()
+            .socket()
+            .unwrap()
+            .peer_addr()
+            .unwrap(),
         addresses[1]
     );
 }
@@ -157,6 +164,7 @@ async fn an_address_that_swallows_packets_leaves_time_for_the_next() {
         opened
             .unwrap()
             .stream
+            .transport()
             .socket()
             .unwrap()
             .peer_addr()
@@ -183,17 +191,17 @@ async fn a_socket_connected_to_itself_is_no_node() {
 async fn a_connection_is_prompt_and_watched_once_it_waits_for_long() {
     let (mut connection, _node) = asked().await;
     let watched = |connection: &Connection| {
-        SockRef::from(connection.stream.socket().unwrap())
+        SockRef::from(connection.stream.transport().socket().unwrap())
             .keepalive()
             .unwrap()
     };
-    let prompt = SockRef::from(connection.stream.socket().unwrap()).tcp_nodelay();
+    let prompt = SockRef::from(connection.stream.transport().socket().unwrap()).tcp_nodelay();
     assert!(prompt.unwrap());
     assert!(is_pending(&mut Box::pin(connection.receive(MAX, LONG))).await);
     assert!(!watched(&connection), "it has not waited for long");
     connection.watch();
     assert!(watched(&connection));
-    let socket = SockRef::from(connection.stream.socket().unwrap());
+    let socket = SockRef::from(connection.stream.transport().socket().unwrap());
     #[cfg(target_os = "linux")]
     {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
@@ -207,15 +215,15 @@ async fn an_idle_connection_that_the_node_closes_is_not_quiet() {
     node.write_all(OK).await.unwrap();
     assert!(receive(&mut connection).await.unwrap().reusable);
     drop(node);
-    until_not_quiet(&connection).await;
+    until_not_quiet(&mut connection).await;
     assert!(!connection.is_quiet(), "asking changes nothing");
 }
 
 #[tokio::test]
 async fn bytes_that_nobody_asked_for_are_not_quiet() {
-    let (connection, mut node) = pair().await;
+    let (mut connection, mut node) = pair().await;
     node.write_all(OK).await.unwrap();
-    until_not_quiet(&connection).await;
+    until_not_quiet(&mut connection).await;
     assert!(!connection.is_quiet(), "asking changes nothing");
 }
 
@@ -258,7 +266,7 @@ async fn surplus_bytes_spoil_the_connection_but_not_the_answer() {
     let answer = receive(&mut connection).await.unwrap();
     assert_eq!(&answer.body[..], b"ok");
     // Whether it came in the same read or behind it, the next request does not go here.
-    until_not_quiet(&connection).await;
+    until_not_quiet(&mut connection).await;
     assert!(!answer.reusable || !connection.is_quiet());
 }
 
@@ -266,7 +274,7 @@ async fn surplus_bytes_spoil_the_connection_but_not_the_answer() {
 async fn an_answer_before_its_request_is_none() {
     let (mut connection, mut node) = pair().await;
     node.write_all(OK).await.unwrap();
-    soon(connection.stream.socket().unwrap().readable())
+    soon(connection.stream.transport().socket().unwrap().readable())
         .await
         .unwrap();
     let sent = soon(connection.send(ASK, LONG)).await;
@@ -427,7 +435,7 @@ async fn a_node_that_does_not_read() {
 async fn a_request_to_a_connection_that_was_reset_does_not_leave() {
     let (mut connection, node) = pair().await;
     reset(node);
-    until_not_quiet(&connection).await;
+    until_not_quiet(&mut connection).await;
     let error = soon(connection.send(ASK, LONG)).await.unwrap_err();
     assert!(matches!(error, Error::Send { sent: 0, .. }), "{error:?}");
     assert!(!error.request_left());
@@ -439,7 +447,13 @@ async fn a_wait_costs_next_to_nothing() {
         size_of_val(future)
     }
     let (mut connection, _node) = pair().await;
-    let address = connection.stream.socket().unwrap().peer_addr().unwrap();
+    let address = connection
+        .stream
+        .transport()
+        .socket()
+        .unwrap()
+        .peer_addr()
+        .unwrap();
     assert!(size_of::<Connection>() <= 72);
     let (candidates, note) = (Candidates::from(&[address][..]), |_, _| ());
     assert!(size(&Connection::open_any(&candidates, LONG, note)) <= 96);

@@ -27,6 +27,7 @@ fn candidates(numbers: &[u8], resting: usize) -> Candidates {
         addresses: numbers.iter().map(|number| address(*number)).collect(),
         proven: false,
         resting,
+        opening: Opening::default(),
     }
 }
 

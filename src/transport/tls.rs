@@ -1,9 +1,7 @@
-//! A connection with a client over TLS.
+//! A connection over TLS, with a client or with a node.
 //!
 //! rustls keeps no buffers of records here: bytes are read into memory of the thread, decrypted there,
 //! and only what is no whole record yet stays with the connection. So a connection that waits has none.
-
-mod pending;
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,17 +10,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
-    UnbufferedStatus, WriteTraffic,
-};
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::error::HandshakeError;
-use crate::transport::{ProxyHeader, Stream};
+use super::{ProxyHeader, Stream};
+use encode::{Then, append_message, follow};
+pub use error::HandshakeError;
 use pending::Pending;
+use side::Side;
+
+mod encode;
+mod error;
+mod pending;
+mod side;
 
 /// The most bytes taken by one read of the connection.
 const READ: usize = 16 * 1024;
@@ -37,9 +41,6 @@ const MOST_INCOMING: usize = 96 * 1024;
 /// The memory that a thread keeps for the next read or write, in bytes.
 const KEPT: usize = 96 * 1024;
 
-/// The first byte of a record of the handshake (RFC 8446 §5.1).
-const HANDSHAKE: u8 = 22;
-
 thread_local! {
     /// Memory for the records that this thread reads, and for those that it writes. All of it is
     /// initialized, and what is in it means nothing.
@@ -47,27 +48,33 @@ thread_local! {
     static OUTGOING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A connection over TLS, from its first byte.
-pub struct TlsStream {
+/// A connection with a client over TLS, from its first byte.
+pub type TlsStream = Tls<UnbufferedServerConnection>;
+
+/// A connection with a node over TLS, from its first byte.
+pub type NodeTlsStream = Tls<UnbufferedClientConnection>;
+
+/// A connection over TLS; the balancer is the side `S`.
+pub struct Tls<S: Side> {
     stream: Stream,
-    tls: UnbufferedServerConnection,
+    tls: S,
     /// Records that are not whole.
     incoming: Vec<u8>,
     /// What was decrypted and found no room yet.
     plain: Pending,
-    /// Records that the client did not take yet.
+    /// Records that the peer did not take yet.
     outgoing: Pending,
-    /// Nothing more comes from the client.
+    /// Nothing more comes from the peer.
     ended: bool,
     /// The end of our side is written.
     closing: bool,
-    /// The client broke the protocol.
+    /// The peer broke the protocol.
     broken: bool,
 }
 
-impl fmt::Debug for TlsStream {
+impl<S: Side> fmt::Debug for Tls<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsStream")
+        f.debug_struct("Tls")
             .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
@@ -79,42 +86,57 @@ fn not_tls(bytes: &[u8]) -> HandshakeError {
     HandshakeError::NotTls { proxy_header }
 }
 
-/// What is to be done when rustls has nothing else to do.
-enum Then<'a> {
-    /// Nothing.
-    Wait,
-    /// Encrypt this.
-    Encrypt(&'a [u8]),
-    /// End our side.
-    Close,
-}
-
 impl TlsStream {
     /// A connection over `stream`, with nothing read yet.
     ///
     /// # Errors
     /// The configuration cannot be used.
     pub fn new(stream: Stream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        Ok(Self {
+        Ok(Self::over(stream, UnbufferedServerConnection::new(config)?))
+    }
+}
+
+impl NodeTlsStream {
+    /// A connection over `stream` to the node with this name, with nothing sent yet.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn new(
+        stream: Stream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let tls = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
+        let mut stream = Self::over(stream, tls);
+        let mut nowhere = ReadBuf::new(&mut []);
+        // Its first message.
+        stream.drive(&mut [], &mut nowhere, &Then::Wait, &mut Vec::new())?;
+        Ok(stream)
+    }
+}
+
+impl<S: Side> Tls<S> {
+    fn over(stream: Stream, tls: S) -> Self {
+        Self {
             stream,
-            tls: UnbufferedServerConnection::new(config)?,
+            tls,
             incoming: Vec::new(),
             plain: Pending::default(),
             outgoing: Pending::default(),
             ended: false,
             closing: false,
             broken: false,
-        })
+        }
     }
 
     /// Takes the first bytes of the handshake, which were read before.
     ///
     /// # Errors
-    /// They are not TLS. [`TlsStream::poll_handshake`] says what else is wrong with them.
+    /// They are not TLS. [`Tls::poll_handshake`] says what else is wrong with them.
     pub fn begin(&mut self, early: &[u8]) -> Result<(), HandshakeError> {
         match early.first() {
             None => return Ok(()),
-            Some(&HANDSHAKE) => {}
+            Some(first) if S::FIRST.contains(first) => {}
             Some(_) => return Err(not_tls(early)),
         }
         let mut records = early.to_vec();
@@ -127,7 +149,7 @@ impl TlsStream {
     /// Shakes hands.
     ///
     /// # Errors
-    /// [`HandshakeError`]. The client was sent the alert that belongs to it, as far as it took that at
+    /// [`HandshakeError`]. The peer was sent the alert that belongs to it, as far as it took that at
     /// once.
     pub fn poll_handshake(
         &mut self,
@@ -158,7 +180,7 @@ impl TlsStream {
         }
     }
 
-    /// The protocol that ALPN chose; none if the client named none.
+    /// The protocol that ALPN chose; none if the peer named none.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
     }
@@ -178,12 +200,26 @@ impl TlsStream {
         &self.stream
     }
 
+    /// Waits for decrypted bytes, and leaves them there: 1, or 0 at the end.
+    ///
+    /// # Errors
+    /// What the connection says, and `InvalidData` if the peer breaks the protocol.
+    pub fn poll_peek(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        while self.plain.is_empty() {
+            if self.ended {
+                return Poll::Ready(Ok(0));
+            }
+            ready!(self.poll_records(context, &mut ReadBuf::new(&mut []), false))?;
+        }
+        Poll::Ready(Ok(1))
+    }
+
     /// Waits for bytes, and decrypts them into `buffer` as far as it has room. Says whether there may be
-    /// more: not if the client has ended its side. `fresh` wants the first byte of a handshake.
+    /// more: not if the peer has ended its side. `fresh` wants the first byte of a handshake.
     ///
     /// # Errors
     /// What the connection says, `Unsupported` if a fresh connection does not begin as TLS does, and
-    /// `InvalidData` if the client breaks the protocol.
+    /// `InvalidData` if the peer breaks the protocol.
     fn poll_records(
         &mut self,
         context: &mut Context<'_>,
@@ -208,7 +244,7 @@ impl TlsStream {
                 self.ended = true;
                 Poll::Ready(Ok(false))
             }
-            Poll::Ready(Ok(())) if fresh && room[have] != HANDSHAKE => {
+            Poll::Ready(Ok(())) if fresh && !S::FIRST.contains(&room[have]) => {
                 self.plain
                     .bytes
                     .extend_from_slice(&room[have..have + count]);
@@ -228,7 +264,7 @@ impl TlsStream {
             INCOMING.set(room);
         }
         if self.broken {
-            // The alert, as far as the client takes it now.
+            // The alert, as far as the peer takes it now.
             let _ = self.poll_send(context);
         }
         result
@@ -239,7 +275,7 @@ impl TlsStream {
     /// `outgoing`, what `then` encrypts to `encrypted`, behind that.
     ///
     /// # Errors
-    /// `InvalidData` if the client breaks the protocol, `BrokenPipe` where nothing can be sent any more.
+    /// `InvalidData` if the peer breaks the protocol, `BrokenPipe` where nothing can be sent any more.
     fn drive(
         &mut self,
         records: &mut [u8],
@@ -264,7 +300,7 @@ impl TlsStream {
         let mut taken = 0;
         loop {
             let rest = records.get_mut(taken..).unwrap_or_default();
-            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
+            let UnbufferedStatus { discard, state } = self.tls.process(rest);
             taken += discard;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -311,7 +347,7 @@ impl TlsStream {
     /// Takes the alert that rustls has for an error. Asked again, rustls would read on in the `records`
     /// that it left, and it panics where that leads to a second alert.
     fn take_alert(&mut self, records: &mut [u8]) {
-        let state = self.tls.process_tls_records(records).state;
+        let state = self.tls.process(records).state;
         if let Ok(ConnectionState::EncodeTlsData(data)) = state {
             let _ = append_message(data, &mut self.outgoing.bytes);
         }
@@ -329,7 +365,7 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Encrypts `bytes` and sends them; what the client does not take at once waits in `outgoing`.
+    /// Encrypts `bytes` and sends them; what the peer does not take at once waits in `outgoing`.
     fn encrypt(&mut self, then: &Then<'_>, context: &mut Context<'_>) -> io::Result<()> {
         let mut encrypted = OUTGOING.take();
         let mut records = std::mem::take(&mut self.incoming);
@@ -359,8 +395,8 @@ impl TlsStream {
 }
 
 /// An end without `close_notify` looks like a connection that was cut (RFC 8446 §6.1). It is sent as far as
-/// the client takes it now: not behind an answer that the client did not take.
-impl Drop for TlsStream {
+/// the peer takes it now: not behind an answer that the peer did not take.
+impl<S: Side> Drop for Tls<S> {
     fn drop(&mut self) {
         if self.closing || self.broken || self.tls.is_handshaking() || !self.outgoing.is_empty() {
             return;
@@ -370,63 +406,11 @@ impl Drop for TlsStream {
     }
 }
 
-/// Does what is to be done when rustls has nothing else to do.
-fn follow<Data>(
-    mut traffic: WriteTraffic<'_, Data>,
-    then: &Then<'_>,
-    encrypted: &mut Vec<u8>,
-) -> io::Result<()> {
-    let wanted = |result| match result {
-        Ok(written) => Ok(written),
-        Err(EncryptError::InsufficientSize(size)) => Err(Some(size)),
-        Err(EncryptError::EncryptExhausted) => Err(None),
-    };
-    match then {
-        Then::Wait => Ok(()),
-        Then::Encrypt(bytes) => append(encrypted, |room| wanted(traffic.encrypt(bytes, room))),
-        Then::Close => append(encrypted, |room| wanted(traffic.queue_close_notify(room))),
-    }
-}
-
-/// Appends a message of rustls's own.
-fn append_message<Data>(mut data: EncodeTlsData<'_, Data>, to: &mut Vec<u8>) -> io::Result<()> {
-    append(to, |room| match data.encode(room) {
-        Ok(written) => Ok(written),
-        Err(EncodeError::InsufficientSize(size)) => Err(Some(size)),
-        Err(EncodeError::AlreadyEncoded) => Err(None),
-    })
-}
-
-/// Appends what `write` writes. It is called again with the room that it wants.
-fn append(
-    to: &mut Vec<u8>,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
-) -> io::Result<()> {
-    let begin = to.len();
-    let mut size = write(&mut []);
-    // What it wants grows once at most, by an update of keys.
-    for _ in 0..3 {
-        match size {
-            Ok(written) => {
-                to.truncate(begin + written);
-                return Ok(());
-            }
-            Err(Some(InsufficientSizeError { required_size })) => {
-                to.resize(begin + required_size, 0);
-                size = write(&mut to[begin..]);
-            }
-            Err(None) => break,
-        }
-    }
-    to.truncate(begin);
-    Err(io::Error::other("TLS cannot encrypt any more"))
-}
-
 fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl AsyncRead for TlsStream {
+impl<S: Side> AsyncRead for Tls<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -456,9 +440,9 @@ impl AsyncRead for TlsStream {
     }
 }
 
-impl AsyncWrite for TlsStream {
+impl<S: Side> AsyncWrite for Tls<S> {
     /// Encrypts bytes when all that was written before is sent. Taken are those that are encrypted; the
-    /// client has them when [`poll_flush`](AsyncWrite::poll_flush) is done.
+    /// peer has them when [`poll_flush`](AsyncWrite::poll_flush) is done.
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -496,5 +480,4 @@ impl AsyncWrite for TlsStream {
 }
 
 #[cfg(test)]
-#[path = "stream/tests.rs"]
 mod tests;
