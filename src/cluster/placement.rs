@@ -181,6 +181,7 @@ mod tests {
                 public_url: None,
                 websocket: None,
                 tls: None,
+                send_proxy: None,
             };
             let metrics = metrics.node(&settings.name);
             Arc::new(Node::new(

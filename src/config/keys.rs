@@ -25,7 +25,7 @@ const PLACES: &[(&str, &str)] = &[
     ("nodes.dns", "name type port refresh server"),
     (
         "nodes[]",
-        "name address weight max_sessions state public_url websocket tls",
+        "name address weight max_sessions state public_url websocket tls send_proxy",
     ),
     ("nodes[].tls", "verify ca server_name"),
     (
@@ -33,7 +33,10 @@ const PLACES: &[(&str, &str)] = &[
         "probe path host interval fast_interval timeout rise fall silence slow_start penalty \
          penalty_max",
     ),
-    ("upstream", "connecting connects_per_second release tls"),
+    (
+        "upstream",
+        "connecting connects_per_second release tls send_proxy",
+    ),
     ("upstream.tls", "verify ca server_name"),
     ("admin", "address token_file tokens hosts probes"),
     ("admin.tokens[]", "name file role"),
@@ -111,7 +114,13 @@ mod tests {
     fn places_are_found_and_paths_joined() {
         assert_eq!(
             at("upstream"),
-            ["connecting", "connects_per_second", "release", "tls"]
+            [
+                "connecting",
+                "connects_per_second",
+                "release",
+                "tls",
+                "send_proxy"
+            ]
         );
         assert_eq!(
             at("listen[17]"),

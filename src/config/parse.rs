@@ -8,9 +8,9 @@ use super::error::{ConfigError, ConfigErrors, Source, one_line};
 use super::excerpt::{Excerpt, masked};
 use super::hints::hint;
 use super::read::{Fault, Faults, MOST_FAULTS, Section, Value};
-use super::sections;
 use super::settings::{NodeSettings, Settings};
 use super::tree::{self, ALIASES, Node, TAGS, Tree, Unreadable};
+use super::{nodes, sections};
 
 /// The largest configuration file, in bytes: 256 KiB, enough for 1024 nodes twice over. The YAML
 /// library's time grows with the square of how deep brackets nest, and this bounds it.
@@ -35,7 +35,7 @@ pub fn load_nodes(path: &Path) -> Result<Vec<NodeSettings>, ConfigErrors> {
         &read_file(path, &name)?,
         &name,
         "`nodes` is",
-        sections::only_nodes,
+        nodes::only_nodes,
     )
 }
 

@@ -231,6 +231,7 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
             public_url,
             websocket,
             tls,
+            send_proxy,
         } = before;
         if *address != node.address {
             changed.push(format!(
@@ -251,6 +252,9 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
         }
         if *public_url != node.public_url {
             changed.push(format!("node {name}: public_url"));
+        }
+        if *send_proxy != node.send_proxy {
+            changed.push(format!("node {name}: send_proxy"));
         }
         if *tls != node.tls {
             changed.push(format!("node {name}: tls"));

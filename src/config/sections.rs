@@ -14,19 +14,19 @@ use super::admin_listener;
 use super::bosh;
 use super::check;
 use super::defaults::{
-    AFFINITY, AFFINITY_TTL, HOST_ATTRIBUTE, MAX_SESSIONS, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT,
-    PROBE_PATH, WEIGHT, threads,
+    AFFINITY, AFFINITY_TTL, HOST_ATTRIBUTE, MOST_THREADS, PLACEMENT, PLACEMENT_WAIT, PROBE_PATH,
+    threads,
 };
 use super::destinations;
 use super::hints::unexpanded;
 use super::keys::nearest;
 use super::listen;
-use super::node_source::{self, Discovery};
-use super::node_tls;
+use super::node_opening;
+use super::nodes;
 use super::read::{Section, Value, quoted};
 use super::settings::{
-    AccessLog, Affinity, Health, Limits, Log, LogFormat, NodeSettings, NodeState, NodeTls,
-    Placement, Probe, Release, Settings, Timeouts, Upstream,
+    AccessLog, Affinity, Health, Limits, Log, LogFormat, Placement, Probe, Release, Settings,
+    Timeouts, Upstream,
 };
 use super::units::{show_duration, show_size};
 use super::{web, websocket};
@@ -53,11 +53,6 @@ const PLACEMENTS: [(&str, Placement); 4] = [
 ];
 const RELEASES: [(&str, Release); 2] =
     [("half-close", Release::HalfClose), ("keep", Release::Keep)];
-const NODE_STATES: [(&str, Option<NodeState>); 3] = [
-    ("ready", Some(NodeState::Ready)),
-    ("drain", Some(NodeState::Drain)),
-    ("maint", Some(NodeState::Maint)),
-];
 const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -67,10 +62,14 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
     let listen = listen.unwrap_or_default();
     let bosh = bosh::bosh(&root.section("bosh"));
     let to_nodes = root.section("upstream");
-    let tls = node_tls::default(&to_nodes);
-    let (nodes, discovery) = nodes_or_discovery(root, tls.as_ref());
-    if discovery.is_some() {
-        to_nodes.refuse("tls", "needs a list of nodes here");
+    let tls = node_opening::default(&to_nodes);
+    let opening = (tls.as_ref(), node_opening::send_proxy(&to_nodes, None));
+    let (nodes, discovery) = nodes::nodes_or_discovery(root, opening);
+    if discovery.is_some() && opening != (None, None) {
+        // Nodes that are found would be reached without it.
+        for key in ["tls", "send_proxy"] {
+            to_nodes.refuse(key, "goes into the entries of a list of `nodes`");
+        }
     }
     let attribute = bosh::host_attribute(root.get("host_attribute"));
     let trusted = root.get("trusted_proxies");
@@ -168,83 +167,6 @@ pub(super) fn networks(value: &Value<'_>, least: usize) -> Vec<IpNet> {
     };
     let items = value.list(least..=MOST_ENTRIES);
     items.into_iter().filter_map(network).collect()
-}
-
-/// The nodes that are listed, or what says which there are.
-fn nodes_or_discovery(
-    root: &Section<'_>,
-    tls: Option<&NodeTls>,
-) -> (Vec<NodeSettings>, Option<Discovery>) {
-    match root.need("nodes") {
-        Some(value) if node_source::is_source(&value) => {
-            (Vec::new(), node_source::discovery(&value))
-        }
-        Some(value) => (nodes(&value, tls), None),
-        None => (Vec::new(), None),
-    }
-}
-
-/// The nodes of a file that has nothing else.
-pub(super) fn only_nodes(root: &Section<'_>) -> Vec<NodeSettings> {
-    root.only("nodes", "a file of nodes has `nodes` alone");
-    let value = root.need("nodes");
-    value.map_or_else(Vec::new, |value| nodes(&value, None))
-}
-
-fn nodes(value: &Value<'_>, tls: Option<&NodeTls>) -> Vec<NodeSettings> {
-    let mut nodes: Vec<NodeSettings> = Vec::new();
-    let mut seen: Vec<String> = Vec::new();
-    for item in value.list(1..=MOST_NODES) {
-        let place = item.key().to_owned();
-        let Some(section) = item.section() else {
-            continue;
-        };
-        let (name, address) = (section.need("name"), section.need("address"));
-        let name = name.and_then(|value| node_name(&value, &nodes));
-        let address = address.and_then(|value| node_address(&value, &nodes, &mut seen));
-        let tls = node_tls::node(&section, tls);
-        let node = NodeSettings {
-            // A place is no name, so that no other node has it.
-            name: name.unwrap_or(place),
-            address: address.unwrap_or_default(),
-            weight: section.count("weight", WEIGHT, 1..=256),
-            max_sessions: section.count("max_sessions", MAX_SESSIONS, 0..=100_000_000),
-            state: section.choice("state", None, &NODE_STATES),
-            public_url: web::public_url(&section, &nodes),
-            websocket: websocket::node(&section, tls.is_some()),
-            tls,
-        };
-        seen.resize(nodes.len() + 1, String::new());
-        nodes.push(node);
-    }
-    nodes
-}
-
-fn node_name(value: &Value<'_>, others: &[NodeSettings]) -> Option<String> {
-    let name = value.text()?;
-    if !check::is_node_name(name) {
-        return value.must_be("1 to 64 of the characters A-Z a-z 0-9 . _ -");
-    }
-    if others.iter().any(|other| other.name == name) {
-        return value.refuse(format!("two nodes have the name `{name}`"));
-    }
-    Some(name.to_owned())
-}
-
-/// `seen` are the canonical addresses of `others`, and gets this one.
-fn node_address(
-    value: &Value<'_>,
-    others: &[NodeSettings],
-    seen: &mut Vec<String>,
-) -> Option<String> {
-    let address = value.ruled(check::host_port)?;
-    let canonical = check::canonical_host_port(address);
-    if let Some(index) = seen.iter().position(|other| *other == canonical) {
-        let other = &others[index].name;
-        return value.refuse(format!("`{address}` is already the address of `{other}`"));
-    }
-    seen.push(canonical);
-    Some(address.to_owned())
 }
 
 fn health(section: &Section<'_>) -> Health {

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod node;
+
 use super::admin_listener::Admin;
 pub use super::listen::{Listen, ListenAddress, ProxyProtocol};
 use super::node_source::Discovery;
+pub use node::{NodeTls, ProxyVersion};
 
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -277,19 +280,8 @@ pub struct NodeSettings {
     pub websocket: Option<WebSocketUrl>,
     /// TLS towards it; none by default.
     pub tls: Option<NodeTls>,
-}
-
-/// TLS towards a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeTls {
-    /// Whether its certificate is verified; true by default.
-    pub verify: bool,
-    /// A PEM file with the authorities of which one must have signed its certificate. None, the default,
-    /// for those that the system trusts. Only with `verify`.
-    pub ca: Option<PathBuf>,
-    /// The name that it is asked for (SNI), and that its certificate must have: a host name or an IP
-    /// address without brackets. None, the default, for the host of its address.
-    pub server_name: Option<String>,
+    /// The header of the PROXY protocol that begins each connection to it; none by default.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 impl NodeSettings {
@@ -304,6 +296,7 @@ impl NodeSettings {
             public_url: None,
             websocket: None,
             tls: None,
+            send_proxy: None,
         }
     }
 }

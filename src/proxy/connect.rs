@@ -1,5 +1,6 @@
 //! A connection to a node: it waits for its permit, is opened, timed and counted.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,14 +36,16 @@ impl Proxy {
     /// Opens a connection to `node` once it has a permit. A failure asks for a probe at once. The wait for
     /// a permit ends at `give_up` with [`Error::Queue`], which is not the node's failure. It ends with a
     /// failure of the node when the node goes down, or has lost the session that the connection is `of`.
+    /// A node may be told the address of the `client`.
     pub(super) fn open(
         self: &Arc<Self>,
         node: &Node,
         of: Option<&Session>,
+        client: IpAddr,
         priority: Priority,
         give_up: Instant,
     ) -> impl Future<Output = Result<Box<Connection>, Error>> + Send {
-        self.open_at(node, None, of, priority, give_up)
+        self.open_at(node, None, of, client, priority, give_up)
     }
 
     /// The same, at other addresses than the node's own where there are `others`.
@@ -51,6 +54,7 @@ impl Proxy {
         node: &Node,
         others: Option<&Candidates>,
         of: Option<&Session>,
+        client: IpAddr,
         priority: Priority,
         give_up: Instant,
     ) -> Result<Box<Connection>, Error> {
@@ -64,7 +68,8 @@ impl Proxy {
             let (begun, epoch) = (Instant::now(), node.restart_detector.epoch());
             let record = |address, opened| node.connected(address, opened, Instant::now());
             let own = || node.candidates(begun);
-            let candidates = others.cloned().unwrap_or_else(own);
+            let mut candidates = others.cloned().unwrap_or_else(own);
+            candidates.opening.set_client(client);
             let opened = Connection::open_any(&candidates, limit, record).await;
             let opened = opened.and_then(|connection| self.below_ceiling(connection));
             match &opened {

@@ -114,7 +114,9 @@ impl Proxy {
         request.record.goes_to(id);
         request.record.enters(Phase::Connect);
         let mut connection =
-            match Box::pin(self.open(node, None, Priority::Creation, give_up)).await {
+            match Box::pin(self.open(node, None, request.client(), Priority::Creation, give_up))
+                .await
+            {
                 Ok(connection) => connection,
                 Err(error) if error.is_local() => {
                     return Try::Done(Answer::reject(Cause::Overloaded, request.legacy));

@@ -79,7 +79,9 @@ impl Proxy {
         let node = self.cluster.node(id);
         let until = Instant::now() + PATIENCE;
         record.enters(Phase::Connect);
-        let mut connection = self.open(node, None, Priority::Creation, until).await?;
+        let mut connection = self
+            .open(node, None, record.client(), Priority::Creation, until)
+            .await?;
         let stay = record.at_node(Instant::now());
         let live = self.live();
         let exchange = async {

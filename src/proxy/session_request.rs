@@ -333,7 +333,7 @@ impl SessionRequest {
         let give_up = Instant::now() + self.patience();
         let priority = Priority::of_session(state.home == Some(node.id));
         pending.record.enters(Phase::Connect);
-        match Box::pin(self.open(node, priority, give_up)).await {
+        match Box::pin(self.open(node, pending.client(), priority, give_up)).await {
             Some(Ok(connection)) => Ok(connection),
             Some(Err(error)) => Err(self.failed(node.id, &error.into(), pending, state)),
             None => Err(Step::Rejected(Cause::UnknownBudget)),

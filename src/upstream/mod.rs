@@ -21,6 +21,7 @@ mod connect_limiter;
 mod connection;
 mod error;
 mod heard;
+mod proxy_header;
 mod race;
 mod request;
 mod response;
@@ -31,6 +32,7 @@ pub use connect_limiter::{ConnectLimiter, ConnectPermit, Priority};
 pub use connection::{Connection, Receiving, Sending};
 pub use error::Error;
 pub use heard::Heard;
+pub use proxy_header::ProxyHeader;
 pub use race::Candidates;
 pub use request::{
     Authority, OriginValue, Path, Preflight, Proto, Query, RequestHead, StoredRequest,

@@ -1,15 +1,15 @@
 //! Opening the connection to a node, and what it means when that fails.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use super::{Error, TlsClient};
+use super::{Error, ProxyHeader, TlsClient};
 use crate::config::NodeSettings;
 use crate::transport::{self, ConnectError, NodeTlsStream, Stream};
 
@@ -18,9 +18,18 @@ use crate::transport::{self, ConnectError, NodeTlsStream, Stream};
 pub struct Opening {
     /// TLS; none for a plain connection.
     pub tls: Option<Arc<TlsClient>>,
+    /// The client, ahead of TLS.
+    pub proxy: Option<ProxyHeader>,
 }
 
 impl Opening {
+    /// The same for a connection of this client.
+    pub const fn set_client(&mut self, client: IpAddr) {
+        if let Some(proxy) = &mut self.proxy {
+            proxy.client = Some(client);
+        }
+    }
+
     /// What `settings` ask for. Reads the file of the node's authorities. A client stays if nothing of it
     /// has changed, since it keeps sessions of TLS that can go on.
     #[must_use]
@@ -30,7 +39,11 @@ impl Opening {
             let old = self.tls.as_ref().filter(|old| ***old == client);
             old.map_or_else(|| Arc::new(client), Arc::clone)
         });
-        Self { tls }
+        let proxy = settings.send_proxy.map(|version| ProxyHeader {
+            version,
+            client: None,
+        });
+        Self { tls, proxy }
     }
 }
 
@@ -45,9 +58,13 @@ pub enum NodeStream {
 
 /// Opens a connection.
 pub(super) async fn connect(address: SocketAddr, opening: &Opening) -> Result<NodeStream, Error> {
-    let stream = transport::connect(address).await.map_err(failed)?;
+    let mut stream = transport::connect(address).await.map_err(failed)?;
     if stream.is_own_end(address) {
         return Err(Error::Refused(io::ErrorKind::ConnectionRefused.into()));
+    }
+    if let Some(proxy) = opening.proxy {
+        let written = stream.write_all(&proxy.write(address)).await;
+        written.map_err(|error| Error::Closed(Some(error)))?;
     }
     match &opening.tls {
         Some(tls) => tls.shake_hands(stream).await,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use bowline::config::{NodeTls, Probe, Settings};
+use bowline::config::{NodeTls, Probe, ProxyVersion, Settings};
 use rcgen::date_time_ymd;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -199,6 +199,44 @@ async fn a_session_outlives_a_certificate_that_is_wrong_for_a_moment() {
     front.set(Some(good));
     assert_goes_on(&ping.await.unwrap().unwrap());
     assert_goes_on(&poll.reply().await.unwrap());
+}
+
+#[tokio::test]
+async fn each_connection_begins_with_the_address_of_its_client_ahead_of_tls() {
+    for (version, of_client, of_probe) in [
+        (
+            ProxyVersion::V1,
+            &b"PROXY TCP4 192.0.2.7 127.0.0.1 0 "[..],
+            &b"PROXY UNKNOWN\r\n"[..],
+        ),
+        (
+            ProxyVersion::V2,
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        ),
+    ] {
+        let (nodes, authority) = (tigase_nodes(1).await, Authority::new());
+        let tls = server(&authority.issue(NAME), &[&TLS13]);
+        let front = NodeFront::start(Some(tls), nodes[0].address()).await;
+        front.expect_header();
+        let mut settings = behind(&front, trusting(&authority, NAME), patient(&nodes));
+        settings.nodes[0].send_proxy = Some(version);
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        let balancer = Balancer::start(&settings).await;
+        let mut client = balancer.client().header("X-Forwarded-For", "192.0.2.7");
+        client.create().await.unwrap();
+        let poll = client.begin_poll().await.unwrap();
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        assert_goes_on(&client.ping("one").await.unwrap());
+        assert_goes_on(&poll.reply().await.unwrap());
+        let headers = front.seen().headers.clone();
+        let (probes, clients): (Vec<_>, Vec<_>) =
+            headers.iter().partition(|header| *header == of_probe);
+        assert_eq!((probes.len(), clients.len()), (1, 2), "{headers:?}");
+        for header in clients {
+            assert!(header.starts_with(of_client), "{headers:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ struct Plan {
     /// None takes connections and says nothing.
     tls: Option<Arc<ServerConfig>>,
     target: SocketAddr,
+    /// A header of the PROXY protocol comes first.
+    header: bool,
 }
 
 /// A handshake that succeeded.
@@ -40,6 +42,8 @@ pub(crate) struct Seen {
     /// Handshakes that failed.
     pub(crate) failed: usize,
     pub(crate) shaken: Vec<Shaken>,
+    /// Headers of the PROXY protocol.
+    pub(crate) headers: Vec<Vec<u8>>,
 }
 
 /// A running front.
@@ -79,7 +83,11 @@ impl NodeFront {
     pub(crate) async fn start(tls: Option<Arc<ServerConfig>>, target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let plan = Arc::new(Mutex::new(Plan { tls, target }));
+        let plan = Arc::new(Mutex::new(Plan {
+            tls,
+            target,
+            header: false,
+        }));
         let seen = Arc::<Mutex<Seen>>::default();
         let shared = (Arc::clone(&plan), Arc::clone(&seen));
         let accepting = tokio::spawn(async move {
@@ -108,6 +116,11 @@ impl NodeFront {
         own(&self.plan).target = target;
     }
 
+    /// Has the next connections begin with a header of the PROXY protocol.
+    pub(crate) fn expect_header(&self) {
+        own(&self.plan).header = true;
+    }
+
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         own(&self.seen)
     }
@@ -123,7 +136,30 @@ fn own<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Reads a header of either version.
+async fn header(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut header = vec![stream.read_u8().await?];
+    if header == b"P" {
+        while !header.ends_with(b"\n") {
+            header.push(stream.read_u8().await?);
+        }
+        return Ok(header);
+    }
+    header.resize(16, 0);
+    stream.read_exact(&mut header[1..]).await?;
+    let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+    header.resize(16 + length, 0);
+    stream.read_exact(&mut header[16..]).await?;
+    Ok(header)
+}
+
 async fn serve(mut stream: TcpStream, plan: Plan, seen: Arc<Mutex<Seen>>) {
+    if plan.header {
+        let Ok(header) = header(&mut stream).await else {
+            return;
+        };
+        own(&seen).headers.push(header);
+    }
     let Some(tls) = plan.tls else {
         // Until the peer goes.
         while stream.read_u8().await.is_ok() {}

@@ -1,5 +1,7 @@
 //! Connections to nodes for requests of sessions.
 
+use std::net::IpAddr;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::SessionRequest;
@@ -13,12 +15,13 @@ impl SessionRequest {
     pub(super) async fn open(
         &self,
         node: &Node,
+        client: IpAddr,
         priority: Priority,
         give_up: Instant,
     ) -> Option<Result<Box<Connection>, Error>> {
         let of = Some(&*self.session);
-        let Some(client) = self.owes() else {
-            return Some(self.proxy.open(node, of, priority, give_up).await);
+        let Some(asker) = self.owes() else {
+            return Some(self.proxy.open(node, of, client, priority, give_up).await);
         };
         let lane = node.unknown_sid_permits.acquire();
         let Ok(_place) = timeout_at(give_up, lane).await else {
@@ -28,7 +31,7 @@ impl SessionRequest {
             .proxy
             .limits()
             .unknown
-            .has(client, self.proxy.started.elapsed())
+            .has(asker, self.proxy.started.elapsed())
         {
             return None;
         }
@@ -36,6 +39,10 @@ impl SessionRequest {
             // Down meanwhile: all who waited leave at once.
             return Some(Err(Error::ConnectTimeout));
         }
-        Some(self.proxy.open(node, of, Priority::Moved, give_up).await)
+        Some(
+            self.proxy
+                .open(node, of, client, Priority::Moved, give_up)
+                .await,
+        )
     }
 }

@@ -73,7 +73,8 @@ pub(super) async fn run(proxy: &Arc<Proxy>, id: NodeId, upgrade: &PendingUpgrade
     upgrade.record.goes_to(id);
     upgrade.record.enters(Phase::Connect);
     let others = target.addresses.as_ref();
-    let open = proxy.open_at(node, others, None, Priority::Creation, give_up);
+    let client = upgrade.record.client();
+    let open = proxy.open_at(node, others, None, client, Priority::Creation, give_up);
     let connection = match Box::pin(open).await {
         Ok(connection) => connection,
         Err(error) if error.is_local() => return Try::Local,

@@ -1,9 +1,23 @@
-//! TLS towards nodes.
+//! What a connection to a node begins with: the PROXY header, and TLS.
 
 use super::check;
 use super::read::{Section, Value};
 use super::sections::file;
-use super::settings::NodeTls;
+use super::settings::{NodeTls, ProxyVersion};
+
+const VERSIONS: [(&str, Option<ProxyVersion>); 3] = [
+    ("off", None),
+    ("v1", Some(ProxyVersion::V1)),
+    ("v2", Some(ProxyVersion::V2)),
+];
+
+/// The `send_proxy` of a section, or else the `default`.
+pub(super) fn send_proxy(
+    section: &Section<'_>,
+    default: Option<ProxyVersion>,
+) -> Option<ProxyVersion> {
+    section.choice("send_proxy", default, &VERSIONS)
+}
 
 /// The `tls` of nodes that have none of their own.
 pub(super) fn default(upstream: &Section<'_>) -> Option<NodeTls> {
