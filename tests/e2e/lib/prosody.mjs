@@ -11,7 +11,8 @@ const MODULES = fileURLToPath(new URL('../prosody-modules', import.meta.url));
 /** The domain that every server serves: they know nothing of each other. */
 export const DOMAIN = 'localhost';
 
-function configuration(folder, port, { settings = '', modules = [], authentication = 'anonymous' }) {
+function configuration(folder, port, { settings = '', modules = [], authentication = 'anonymous', tls }) {
+  const https = tls ? `{ ${port} }\nhttps_ssl = { certificate = ${JSON.stringify(tls.certificate)}, key = ${JSON.stringify(tls.key)} }` : '{ }';
   return `
 run_as_root = true
 data_path = ${JSON.stringify(path.join(folder, 'data'))}
@@ -24,9 +25,10 @@ c2s_direct_tls_ports = { }
 e2e_record = ${JSON.stringify(path.join(folder, 'record.tsv'))}
 
 interfaces = { "127.0.0.1" }
-http_ports = { ${port} }
+http_ports = { ${tls ? '' : port} }
 http_interfaces = { "127.0.0.1" }
-https_ports = { }
+https_ports = ${https}
+https_interfaces = { "127.0.0.1" }
 http_default_host = "${DOMAIN}"
 consider_bosh_secure = true
 consider_websocket_secure = true
@@ -41,7 +43,8 @@ VirtualHost "${DOMAIN}"
 
 /** One running server. */
 export class Prosody {
-  /** `more`: further `settings` as text, `modules` by name, and another `authentication`. */
+  /** `more`: further `settings` as text, `modules` by name, another `authentication`, and `tls`, a
+   * `certificate` and its `key`: then it speaks TLS only. */
   constructor(name, folder, port, more = {}) {
     this.name = name;
     this.folder = path.join(folder, name);
