@@ -177,11 +177,7 @@ mod tests {
                 address: format!("192.0.2.{}:5280", id + 1),
                 weight,
                 max_sessions: 0,
-                state: None,
-                public_url: None,
-                websocket: None,
-                tls: None,
-                send_proxy: None,
+                ..NodeSettings::new(String::new(), String::new())
             };
             let metrics = metrics.node(&settings.name);
             Arc::new(Node::new(

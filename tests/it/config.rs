@@ -510,7 +510,7 @@ fn check_reads_the_authorities_of_nodes() {
         (
             "{ verify: false }".to_owned(),
             true,
-            "warning: the certificate of `t1` is not verified",
+            "warning: the certificate of the node is not verified",
         ),
         (
             format!("{{ ca: {folder}/none.pem }}"),
@@ -537,7 +537,7 @@ fn check_reads_the_authorities_of_nodes() {
             "{output:?}"
         );
         let told = self::text(&output.stderr);
-        let begins = words.is_empty() || told.contains(&format!("{path}: nodes[0].tls: "));
+        let begins = words.is_empty() || told.contains(&format!("{path}: node t1: tls: "));
         assert!(begins && told.contains(words), "{told}");
         assert_eq!(words.is_empty(), told.is_empty(), "{told}");
         if !good {
