@@ -171,6 +171,7 @@ impl Default for Limits {
             connections_per_client: 5_000,
             streams: 128,
             body_memory: 64 * 1024 * 1024,
+            answer_memory: 64 * 1024 * 1024,
             sessions: 1_000_000,
             // An office behind one address that loses its node logs in again within a second.
             creations_per_client: 100,

@@ -43,8 +43,8 @@ const PLACES: &[(&str, &str)] = &[
     ("admin.probes", "address"),
     (
         "limits",
-        "connections handshakes connections_per_client streams body_memory sessions creations_per_client \
-         creations_burst unknown_sids_per_second unknown_sids_per_client exempt",
+        "connections handshakes connections_per_client streams body_memory answer_memory sessions \
+         creations_per_client creations_burst unknown_sids_per_second unknown_sids_per_client exempt",
     ),
     (
         "timeouts",

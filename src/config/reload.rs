@@ -97,6 +97,7 @@ impl Reload {
                     connections_per_client: _,
                     streams: _,
                     body_memory: _,
+                    answer_memory: _,
                     sessions: _,
                     creations_per_client: _,
                     creations_burst: _,
@@ -183,6 +184,7 @@ impl Reload {
             "affinity": affinity;
             "affinity_ttl": affinity_ttl;
             "admin": admin;
+            "limits.answer_memory": limits.answer_memory;
             "log.format": log.format;
             "log.session_key": log.session_key;
             "snapshot": snapshot;

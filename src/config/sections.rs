@@ -281,6 +281,7 @@ fn limits(section: &Section<'_>, max_body: usize) -> Limits {
         connections_per_client: section.count("connections_per_client", client, 0..=10_000_000),
         streams: section.count("streams", default.streams, 1..=1000),
         body_memory: section.size("body_memory", default.body_memory, MIB..=65_536 * MIB),
+        answer_memory: section.size("answer_memory", default.answer_memory, 0..=65_536 * MIB),
         sessions: section.count("sessions", default.sessions, 1..=100_000_000),
         creations_per_client: rate("creations_per_client", default.creations_per_client),
         creations_burst: section.count("creations_burst", default.creations_burst, 1..=10_000_000),

@@ -385,6 +385,9 @@ pub struct Limits {
     /// Memory for request bodies that are still coming, in bytes, over all connections; 1 MiB to
     /// 64 GiB, 64 MiB by default.
     pub body_memory: usize,
+    /// Memory for the last answers of sessions, in bytes, for clients whose connection breaks; 0 (none
+    /// are kept) to 64 GiB, 64 MiB by default.
+    pub answer_memory: usize,
     /// Sessions in the table; 1 to 100 million, 1 million by default.
     pub sessions: usize,
     /// Sessions that one client may ask for in a second, in the long run; 0 to 1 million, 100 by

@@ -5,6 +5,7 @@
 //! `labels.rs`; a sid or a client address is never one.
 
 mod by_name;
+mod kept;
 mod labels;
 mod limit;
 mod nodes;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use by_name::ByName;
+pub use kept::KeptMetrics;
 pub use labels::{CAUSES, CONDITIONS, Kind, Outcome, PROBE_FAILURES, TUNNEL_ENDS};
 pub use limit::Limit;
 pub use nodes::{Fraction, NodeMetrics};
@@ -104,6 +106,8 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// PROXY headers, by what became of them.
     pub proxy_headers: ByName,
+    /// Answers that are kept for clients whose connection broke.
+    pub kept: KeptMetrics,
     log_dropped_lines: Counter,
     tables: [Family<TableLabels, Gauge>; 3],
     process: ProcessMetrics,
@@ -241,6 +245,7 @@ impl Metrics {
                 "Headers of the PROXY protocol, by what became of them",
                 PROXY_HEADERS,
             ),
+            kept: KeptMetrics::register(r),
             log_dropped_lines: counter(
                 r,
                 "log_dropped_lines",

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::reject::Cause;
 use crate::http1::KeptFields;
+use crate::sessions::KeptAnswer;
 
 /// An answer to one request. Its body may hold a sid, so that `{:?}` leaves it out.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,6 +34,16 @@ impl fmt::Debug for Answer {
             .field("bytes", &self.body.len())
             .field("cause", &self.cause)
             .finish_non_exhaustive()
+    }
+}
+
+impl From<KeptAnswer> for Answer {
+    fn from(kept: KeptAnswer) -> Self {
+        Self {
+            content_type: kept.content_type,
+            fields: kept.fields,
+            ..Self::ok(kept.body)
+        }
     }
 }
 

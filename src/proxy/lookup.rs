@@ -6,13 +6,22 @@
 use std::future::{Future, ready};
 use std::sync::Arc;
 
+use super::answer::Answer;
 use super::reject::Cause;
 use super::request::PendingRequest;
 use super::session_request::SessionRequest;
 use super::shared::Proxy;
 use crate::cluster::NodeId;
 use crate::limits::Unasked;
-use crate::sessions::{Refusal, Session};
+use crate::sessions::{Asked, Refusal, Session, Start};
+
+/// What becomes of a request whose session was found.
+pub(super) enum Joined {
+    /// It is under way there.
+    Request(SessionRequest),
+    /// Its node has answered it before, and the answer was kept.
+    Kept(Answer),
+}
 
 /// Why a request gets no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +49,7 @@ impl Proxy {
         self: &Arc<Self>,
         sid: &str,
         request: &PendingRequest,
-    ) -> Result<Option<SessionRequest>, Refused> {
+    ) -> Result<Option<Joined>, Refused> {
         match self.sessions.find(sid) {
             Some(session) => self.join(session, request),
             None => Ok(None),
@@ -53,15 +62,11 @@ impl Proxy {
         self: &Arc<Self>,
         sid: &str,
         request: &PendingRequest,
-    ) -> impl Future<Output = Result<SessionRequest, Refused>> + use<> {
+    ) -> impl Future<Output = Result<Joined, Refused>> + use<> {
         ready(self.assume(sid, request))
     }
 
-    fn assume(
-        self: &Arc<Self>,
-        sid: &str,
-        request: &PendingRequest,
-    ) -> Result<SessionRequest, Refused> {
+    fn assume(self: &Arc<Self>, sid: &str, request: &PendingRequest) -> Result<Joined, Refused> {
         // A session can be forgotten between the look-up and its beginning; then it is unknown.
         for _ in 0..3 {
             let session = match self.sessions.find(sid) {
@@ -80,23 +85,33 @@ impl Proxy {
         self: &Arc<Self>,
         session: Arc<Session>,
         request: &PendingRequest,
-    ) -> Result<Option<SessionRequest>, Refused> {
+    ) -> Result<Option<Joined>, Refused> {
         let refused = |cause| Refused {
             cause,
             legacy: session.terms().legacy,
         };
-        match session.begin(request.rid, request.pause) {
-            Ok(begun) => {
+        let start = if self.sessions.keeps_answers() {
+            let asked = Asked {
+                rid: request.rid,
+                hash: self.sessions.hash(request.body()),
+            };
+            self.sessions.begin(&session, asked, request.pause)
+        } else {
+            session.begin(request.rid, request.pause).map(Start::Begun)
+        };
+        match start {
+            Ok(Start::Replayed(kept)) => Ok(Some(Joined::Kept(kept.into()))),
+            Ok(Start::Begun(begun)) => {
                 let owing = begun
                     .provisional
                     .then(|| self.limits().clients.client(request.client()));
-                Ok(Some(SessionRequest {
+                Ok(Some(Joined::Request(SessionRequest {
                     proxy: Arc::clone(self),
                     session,
                     place: begun.place,
                     late: begun.late,
                     owing,
-                }))
+                })))
             }
             Err(Refusal::TooMany) => Err(refused(Cause::TooMany)),
             Err(Refusal::Lost) => Err(refused(Cause::SessionLost)),

@@ -101,6 +101,11 @@ impl PendingRequest {
             .map_or_else(|| self.client().into(), PlacementKey::Query)
     }
 
+    /// Its body, as nodes get it.
+    pub(super) fn body(&self) -> &[u8] {
+        self.stored.body()
+    }
+
     /// Hands the bytes for a node to `take`, in memory of this thread that is used again.
     pub(super) fn with_bytes<T>(&self, take: impl FnOnce(&[u8]) -> T) -> T {
         let mut bytes = OUT.take();

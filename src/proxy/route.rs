@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::create;
+use super::lookup::Joined;
 use super::reject::Cause;
 use super::request::BoshRequest;
 use super::request_record::{Reply, RequestRecord};
 use super::session_request;
 use super::shared::Proxy;
+use super::termination_state::Phase;
 use crate::bosh;
 use crate::observe::metrics::Kind;
 
@@ -57,7 +59,13 @@ impl Proxy {
             addresses.renew(pending.key(), self.now());
         }
         match self.find(sid, &pending) {
-            Ok(Some(found)) => Handled::Exchange(Box::pin(session_request::run(found, pending))),
+            Ok(Some(Joined::Request(found))) => {
+                Handled::Exchange(Box::pin(session_request::run(found, pending)))
+            }
+            Ok(Some(Joined::Kept(answer))) => {
+                pending.record.enters(Phase::Stead);
+                Handled::Answered(pending.record.answer(answer))
+            }
             Ok(None) => {
                 let sid = sid.as_ref().into();
                 let run = session_request::run_unknown(Arc::clone(self), sid, pending);

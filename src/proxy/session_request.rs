@@ -21,6 +21,7 @@ use order::Lost;
 use super::answer::Answer;
 use super::attempt::{self, Attempt, AttemptEnd, OVERDUE_AFTER};
 use super::deadline::AttemptTimes;
+use super::lookup::Joined;
 use super::reject::Cause;
 use super::release;
 use super::request::PendingRequest;
@@ -125,7 +126,8 @@ pub(super) async fn run_unknown(
     pending: PendingRequest,
 ) -> Reply {
     match proxy.locate(&sid, &pending).await {
-        Ok(request) => run(request, pending).await,
+        Ok(Joined::Request(request)) => run(request, pending).await,
+        Ok(Joined::Kept(answer)) => pending.record.answer(answer),
         Err(refused) => pending.record.reject(refused.cause, refused.legacy),
     }
 }

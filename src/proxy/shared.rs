@@ -127,7 +127,8 @@ impl Proxy {
             }
             (Affinity::Sid, _) => None,
         };
-        let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics));
+        let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics))
+            .keeping_answers(settings.limits.answer_memory);
         let started = Instant::now();
         Ok(Self {
             cluster,

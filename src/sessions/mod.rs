@@ -11,6 +11,7 @@
 //! costs a few hundred bytes, so doubt keeps it.
 
 mod addresses;
+mod kept;
 mod pin;
 mod rid_order;
 mod session;
@@ -18,9 +19,10 @@ mod table;
 mod time;
 
 pub use addresses::Addresses;
+pub use kept::{Asked, KeptAnswer};
 pub use pin::{Pause, Pin, PinState, Terms};
 pub use rid_order::{Look, Place, Proof, SPACING, Turn, UNANSWERED};
 pub use session::operator::Summary;
-pub use session::{Begun, Refusal, Session};
+pub use session::{Begun, Refusal, Session, Start};
 pub use table::{Insert, Sessions};
 pub use time::{Clock, Time};

@@ -33,6 +33,15 @@ pub struct Begun {
     pub provisional: bool,
 }
 
+/// What becomes of a request of a session whose answers are kept.
+#[derive(Debug)]
+pub enum Start<T> {
+    /// It has begun.
+    Begun(Begun),
+    /// It was answered before, with this.
+    Replayed(T),
+}
+
 /// Why a request may not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -83,8 +92,10 @@ struct State {
     leaving: bool,
     /// The pause that is in force, in seconds; 0 if there is none.
     paused: u16,
-    /// The rid that asked for it.
-    paused_by: u64,
+    /// The low half of the rid that asked for it; the rest is that of the last rid.
+    paused_by: u32,
+    /// Where its last answers are kept; 0 if there are none.
+    kept: u32,
     /// A connection to the node that has nothing to do. One is enough: while a request is held on
     /// one connection, the others take turns on another.
     idle: Option<Box<Connection>>,
@@ -97,10 +108,17 @@ impl State {
 
     /// Notes the pause that the request `rid` asks for, or that it ends the one before.
     fn pause(&mut self, rid: u64, pause: Option<u32>) {
-        if self.paused == 0 || rid >= self.paused_by {
+        if self.paused == 0 || rid >= self.paused_by() {
             let seconds = u16::try_from(pause.unwrap_or(0)).unwrap_or(u16::MAX);
-            (self.paused, self.paused_by) = (seconds, rid);
+            (self.paused, self.paused_by) = (seconds, low_half(rid));
         }
+    }
+
+    /// The rid that asked for the pause: the nearest to the last one that has its low half.
+    fn paused_by(&self) -> u64 {
+        let last = self.order.last().unwrap_or(0);
+        let ahead = self.paused_by.wrapping_sub(low_half(last)).cast_signed();
+        last.saturating_add_signed(ahead.into())
     }
 }
 
@@ -203,7 +221,30 @@ impl Session {
     /// # Errors
     /// [`Refusal`].
     pub fn begin(&self, rid: u64, pause: Option<u32>) -> Result<Begun, Refusal> {
+        Self::begin_in(&mut self.state(), rid, pause)
+    }
+
+    /// The same for a session whose answers are kept: `replay` is handed their place, if there are any,
+    /// and says what the answer to this request is.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(super) fn begin_or_replay<T>(
+        &self,
+        rid: u64,
+        pause: Option<u32>,
+        replay: impl FnOnce(&mut u32) -> Option<T>,
+    ) -> Result<Start<T>, Refusal> {
         let mut state = self.state();
+        if state.kept != 0
+            && let Some(kept) = replay(&mut state.kept)
+        {
+            return Ok(Start::Replayed(kept));
+        }
+        Self::begin_in(&mut state, rid, pause).map(Start::Begun)
+    }
+
+    fn begin_in(state: &mut State, rid: u64, pause: Option<u32>) -> Result<Begun, Refusal> {
         match state.stage {
             Stage::Gone => return Err(Refusal::Gone),
             Stage::Lost => return Err(Refusal::Lost),
@@ -442,9 +483,19 @@ impl Session {
         Some(std::mem::replace(&mut state.stage, Stage::Gone))
     }
 
+    /// Hands the place of its kept answers to `take`, under its lock.
+    pub(super) fn with_kept<T>(&self, take: impl FnOnce(&mut u32) -> T) -> T {
+        take(&mut self.state().kept)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The low half of a rid.
+const fn low_half(rid: u64) -> u32 {
+    (rid & 0xffff_ffff) as u32
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::kept::{self, KeptAnswers};
 use super::session::{Session, Stage};
-use super::{Pin, PinState, Place, Terms, Time};
+use super::{Asked, KeptAnswer, Pin, PinState, Place, Refusal, Start, Terms, Time};
 use crate::cluster::{Cluster, Epoch, NodeId, OperatorState, QueryGroup};
 use crate::observe::metrics::{Metrics, TableSize};
 
@@ -64,6 +65,7 @@ pub struct Sessions {
     limit: AtomicUsize,
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
+    kept: KeptAnswers,
 }
 
 impl Sessions {
@@ -76,8 +78,57 @@ impl Sessions {
             count: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             cluster,
+            kept: KeptAnswers::new(0, metrics.kept.clone()),
             metrics,
         }
+    }
+
+    /// The same, with `budget` bytes for the last answers of sessions; with 0 none are kept.
+    #[must_use]
+    pub fn keeping_answers(self, budget: usize) -> Self {
+        let kept = KeptAnswers::new(budget, self.metrics.kept.clone());
+        Self { kept, ..self }
+    }
+
+    /// Whether the last answers of sessions are kept.
+    pub const fn keeps_answers(&self) -> bool {
+        self.kept.is_on()
+    }
+
+    /// Whether an answer with a body of this many bytes is kept.
+    pub const fn may_keep(&self, bytes: usize) -> bool {
+        self.kept.is_on() && bytes <= kept::LARGEST
+    }
+
+    /// Keeps the answer to a request of `session` with this rid and body.
+    pub fn keep(&self, session: &Arc<Session>, rid: u64, body: &[u8], answer: KeptAnswer) {
+        let hash = self.kept.hash(body);
+        let owner = address(session);
+        session.with_kept(|slot| self.kept.keep(owner, slot, Asked { rid, hash }, answer));
+    }
+
+    /// Begins a request of `session`, as [`Session::begin`] does, if no answer to it is kept. Answers that a
+    /// client with this request must have are dropped.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn begin(
+        &self,
+        session: &Arc<Session>,
+        asked: Asked,
+        pause: Option<u32>,
+    ) -> Result<Start<KeptAnswer>, Refusal> {
+        let replay = |slot: &mut u32| self.kept.ask(address(session), slot, asked);
+        let start = session.begin_or_replay(asked.rid, pause, replay)?;
+        if let Start::Replayed(_) = start {
+            self.metrics.kept.replayed.inc();
+        }
+        Ok(start)
+    }
+
+    /// The hash of a request's body, as kept answers are found by it.
+    pub fn hash(&self, body: &[u8]) -> u64 {
+        self.kept.hash(body)
     }
 
     /// The session `sid`.
@@ -295,12 +346,19 @@ impl Sessions {
             return false;
         };
         self.count.fetch_sub(1, Ordering::Relaxed);
+        let owner = std::ptr::from_ref(session).addr();
+        session.with_kept(|slot| self.kept.release(owner, slot));
         if stage == Stage::Pinned {
             self.cluster.node(session.node()).sessions.dec();
             self.metrics.sessions_expired.inc();
         }
         true
     }
+}
+
+/// What tells a session from all others while it is in the table.
+fn address(session: &Arc<Session>) -> usize {
+    std::ptr::from_ref::<Session>(session).addr()
 }
 
 #[cfg(test)]

@@ -303,6 +303,12 @@ impl StoredRequest {
         }
     }
 
+    /// Its body.
+    pub fn body(&self) -> &[u8] {
+        let head = usize::from(self.target) + usize::from(self.host) + usize::from(self.origin);
+        self.text.get(head..).unwrap_or_default()
+    }
+
     /// Writes it for a node, behind what is in `out`. `client` is the client's address.
     #[inline]
     pub fn write(&self, client: IpAddr, out: &mut Vec<u8>) {

@@ -192,6 +192,7 @@ fn every_key_has_its_effect() {
     assert_eq!(settings.limits.streams, 1000);
     assert!(settings.listen[0].h2c && !settings.listen[1].h2c);
     assert_eq!(settings.limits.body_memory, 1024 * 1024);
+    assert_eq!(settings.limits.answer_memory, 0);
     assert_eq!(settings.limits.sessions, 100_000_000);
     assert_eq!(settings.limits.creations_per_client, 1);
     assert_eq!(settings.limits.creations_burst, 1);

@@ -26,6 +26,7 @@ mod floods;
 mod held;
 mod http;
 mod http2;
+mod kept;
 mod layout;
 mod membership;
 mod monitoring;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::answer::Answer;
@@ -11,7 +12,15 @@ use super::super::request::PendingRequest;
 use super::{RetryState, SessionRequest, Step};
 use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
+use crate::observe::metrics::Kind;
+use crate::sessions::KeptAnswer;
 use crate::upstream::{Connection, Response};
+
+/// The content type that an answer has where none is given.
+const XML: &str = "text/xml; charset=utf-8";
+
+/// The length of `</body>`.
+const END_TAG: usize = 7;
 
 impl SessionRequest {
     /// What the answer says of the session.
@@ -28,7 +37,7 @@ impl SessionRequest {
             let metrics = &self.proxy.cluster.node(id).metrics;
             metrics.answer_seconds.observe(took);
         }
-        let (terminated, condition, host) = match node_response::read(&answer) {
+        let (terminated, condition, host, (end, is_error)) = match node_response::read(&answer) {
             NodeResponse::Refused(_) | NodeResponse::Error(_)
                 if pending.terminate && answer.status < 300 =>
             {
@@ -68,9 +77,11 @@ impl SessionRequest {
                     .and_then(node_response::known_condition);
                 // A node that answers the client's `terminate` with anything but an error agrees.
                 let ends = wrapper.terminate || (pending.terminate && !wrapper.error);
-                (ends, condition.unwrap_or("none"), wrapper.host)
+                let condition = condition.unwrap_or("none");
+                (ends, condition, wrapper.host, (wrapper.end, wrapper.error))
             }
         };
+        let is_empty = answer.body.len() <= end + END_TAG;
         answer.body = self.proxy.hide_host(answer.body, host.as_ref());
         if terminated {
             if condition == Condition::ItemNotFound.as_str()
@@ -104,7 +115,27 @@ impl SessionRequest {
                 self.session.keep_idle(connection, id);
             }
         }
-        Step::Done(node_response::pass_on(answer, self.session.terms().legacy))
+        let answer = node_response::pass_on(answer, self.session.terms().legacy);
+        if !terminated && !is_error {
+            self.keep(pending, &answer, is_empty);
+        }
+        Step::Done(answer)
+    }
+
+    /// Keeps an answer, so that its client can ask for it again. An empty answer to a poll is not worth it:
+    /// a node gives another one.
+    fn keep(&self, pending: &PendingRequest, answer: &Answer, is_empty: bool) {
+        let is_worth = !is_empty || pending.record.kind() != Kind::Poll;
+        let sessions = &self.proxy.sessions;
+        if is_worth && answer.status == 200 && sessions.may_keep(answer.body.len()) {
+            let kept = KeptAnswer {
+                content_type: answer.content_type.clone().filter(|kind| *kind != XML),
+                // The bytes may be a part of something larger.
+                body: Bytes::copy_from_slice(&answer.body),
+                fields: answer.fields.clone(),
+            };
+            sessions.keep(&self.session, pending.rid, pending.body(), kept);
+        }
     }
 
     /// The node has ended the session with this condition. If it has lost all that it had, their

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{NO_NODE, Session, Stage, State};
+use super::{NO_NODE, Session, Stage, State, low_half};
 use crate::cluster::{Epoch, NodeId};
 use crate::sessions::Time;
 use crate::sessions::pin::{Pause, Pin, PinState};
@@ -37,7 +37,8 @@ impl Session {
             fresh: pin.fresh,
             leaving: false,
             paused,
-            paused_by,
+            paused_by: low_half(paused_by),
+            kept: 0,
             idle: None,
         };
         Self {
@@ -83,7 +84,7 @@ impl Session {
             last_rid: state.order.last(),
             pause: (state.paused > 0).then_some(Pause {
                 seconds: state.paused,
-                rid: state.paused_by,
+                rid: state.paused_by(),
             }),
             expires,
         })

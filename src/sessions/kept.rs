@@ -1,0 +1,308 @@
+//! The last answers of each session, kept for a client whose connection broke while it read them
+//! (XEP-0124 §14.3): it asks again with the same rid and the same body.
+//!
+//! An answer is found by its session, its rid and a hash of the request's body, so a request with another
+//! body never gets it. The hash is ahash with keys drawn at the start. A client never sees a hash, and a
+//! collision could only give it an answer of its own session: a slower hash would protect nothing more.
+//!
+//! All sessions share one budget of memory, in shards. When a shard is full, the session that was served
+//! least recently loses its answers. A session without answers has no entry here.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::http1::KeptFields;
+use crate::observe::metrics::KeptMetrics;
+
+/// The largest body that is kept, in bytes.
+pub(super) const LARGEST: usize = 64 * 1024;
+
+/// Answers of one session, as many as its client may have requests under way (XEP-0124 §14).
+const EACH: usize = 2;
+
+/// An answer with rid `n` has arrived when a request with rid `n + WINDOW` comes: its client may have this
+/// many requests under way.
+const WINDOW: u64 = 2;
+
+const SHARDS: usize = 16;
+
+/// What an answer takes beside its body, in bytes: its place, and two allocations.
+const OVERHEAD: usize = size_of::<KeptAnswer>() + 32;
+
+/// A node's answer, as its client got it. Its body may hold a sid, so that `{:?}` leaves it out.
+#[derive(Clone)]
+pub struct KeptAnswer {
+    /// The `Content-Type`, if it is not the usual one.
+    pub content_type: Option<Bytes>,
+    /// The body.
+    pub body: Bytes,
+    /// Fields of the node's head that the client gets.
+    pub fields: Option<Box<KeptFields>>,
+}
+
+impl fmt::Debug for KeptAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptAnswer")
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl KeptAnswer {
+    fn bytes(&self) -> usize {
+        OVERHEAD + self.body.len() + self.content_type.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// A request, as an answer is found by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Its rid.
+    pub rid: u64,
+    /// The hash of its body, from [`KeptAnswers::hash`].
+    pub hash: u64,
+}
+
+/// Where the answers of a session are: a place in its shard, counted from 1. 0 is none. It may be another
+/// session's by now, so each use names the owner.
+pub(super) type Slot = u32;
+
+/// The answers of all sessions.
+#[derive(Debug)]
+pub(super) struct KeptAnswers {
+    shards: [Mutex<Shard>; SHARDS],
+    /// What one shard may take, in bytes; 0 keeps nothing.
+    most: usize,
+    hasher: ahash::RandomState,
+    metrics: KeptMetrics,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: Vec<Entry>,
+    /// The first of the free entries, linked by `older`.
+    free: Slot,
+    newest: Slot,
+    oldest: Slot,
+    bytes: usize,
+}
+
+/// The answers of one session.
+#[derive(Debug, Default)]
+struct Entry {
+    /// The address of the session; 0 for a free entry.
+    owner: usize,
+    newer: Slot,
+    older: Slot,
+    answers: [Option<(Asked, Box<KeptAnswer>)>; EACH],
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        let answers = self.answers.iter().flatten();
+        size_of::<Self>() + answers.map(|(_, answer)| answer.bytes()).sum::<usize>()
+    }
+
+    fn count(&self) -> usize {
+        self.answers.iter().flatten().count()
+    }
+}
+
+impl KeptAnswers {
+    /// Room for `budget` bytes; with 0 nothing is kept.
+    pub(super) fn new(budget: usize, metrics: KeptMetrics) -> Self {
+        metrics.limit(budget);
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            most: budget / SHARDS,
+            hasher: ahash::RandomState::new(),
+            metrics,
+        }
+    }
+
+    /// Whether anything is kept.
+    pub(super) const fn is_on(&self) -> bool {
+        self.most > 0
+    }
+
+    /// The hash of a request's body.
+    pub(super) fn hash(&self, body: &[u8]) -> u64 {
+        self.hasher.hash_one(body)
+    }
+
+    /// Keeps an answer of `owner`, in place of its oldest one if it has [`EACH`].
+    pub(super) fn keep(&self, owner: usize, slot: &mut Slot, asked: Asked, answer: KeptAnswer) {
+        let mut shard = self.shard(owner);
+        let before = shard.bytes;
+        if shard.of(owner, *slot).is_none() {
+            *slot = shard.add(owner);
+        }
+        let size = answer.bytes();
+        let mut kept = 1;
+        if let Some(entry) = shard.of(owner, *slot) {
+            let same = |one: &Option<(Asked, _)>| matches!(one, Some((old, _)) if *old == asked);
+            let rid = |one: &Option<(Asked, _)>| one.as_ref().map_or(0, |(old, _)| old.rid + 1);
+            let place = match entry.answers.iter_mut().position(|one| same(one)) {
+                Some(at) => &mut entry.answers[at],
+                None => entry
+                    .answers
+                    .iter_mut()
+                    .min_by_key(|one| rid(one))
+                    .expect("two"),
+            };
+            let old = place.replace((asked, Box::new(answer)));
+            kept -= i64::from(old.is_some());
+            shard.bytes += size;
+            shard.bytes -= old.map_or(0, |(_, old)| old.bytes());
+        }
+        shard.renew(*slot);
+        while shard.bytes > self.most {
+            let oldest = shard.oldest;
+            let dropped = shard.remove(oldest);
+            kept -= i64::try_from(dropped).unwrap_or(0);
+            self.metrics.evicted.inc_by(dropped as u64);
+        }
+        self.metrics.count(kept, before, shard.bytes);
+    }
+
+    /// A request of `owner` has come. Answers that its client must have by now are dropped; that to the
+    /// request itself is returned.
+    pub(super) fn ask(&self, owner: usize, slot: &mut Slot, asked: Asked) -> Option<KeptAnswer> {
+        let mut shard = self.shard(owner);
+        let arrived = |of: u64| of.saturating_add(WINDOW) <= asked.rid;
+        self.drop_some(&mut shard, (owner, &mut *slot), arrived);
+        let entry = shard.of(owner, *slot)?;
+        let mut answers = entry.answers.iter().flatten();
+        let (_, found) = answers.find(|(of, _)| *of == asked)?;
+        let found = KeptAnswer::clone(found);
+        shard.renew(*slot);
+        Some(found)
+    }
+
+    /// Drops the answers of `owner`.
+    pub(super) fn release(&self, owner: usize, slot: &mut Slot) {
+        if *slot != 0 {
+            self.drop_some(&mut self.shard(owner), (owner, slot), |_| true);
+        }
+    }
+
+    fn drop_some(
+        &self,
+        shard: &mut Shard,
+        (owner, slot): (usize, &mut Slot),
+        drops: impl Fn(u64) -> bool,
+    ) {
+        let before = shard.bytes;
+        let Some(entry) = shard.of(owner, *slot) else {
+            *slot = 0;
+            return;
+        };
+        let (mut bytes, mut dropped) = (0, 0);
+        for one in &mut entry.answers {
+            if let Some((_, old)) = one.take_if(|(of, _)| drops(of.rid)) {
+                bytes += old.bytes();
+                dropped += 1;
+            }
+        }
+        let empty = entry.count() == 0;
+        shard.bytes -= bytes;
+        if empty {
+            shard.remove(*slot);
+            *slot = 0;
+        }
+        self.metrics.count(-dropped, before, shard.bytes);
+    }
+
+    fn shard(&self, owner: usize) -> MutexGuard<'_, Shard> {
+        // Addresses are multiples of a power of two; a product spreads them.
+        let spread = (owner >> 4).wrapping_mul(0x9E37_79B9);
+        let shard = &self.shards[(spread >> 16) % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    fn at(&mut self, slot: Slot) -> Option<&mut Entry> {
+        let index = usize::try_from(slot).unwrap_or(0).checked_sub(1)?;
+        self.entries.get_mut(index)
+    }
+
+    /// The entry at `slot`, if it is that of `owner`.
+    fn of(&mut self, owner: usize, slot: Slot) -> Option<&mut Entry> {
+        self.at(slot).filter(|entry| entry.owner == owner)
+    }
+
+    /// An entry for `owner`; 0 if there are as many as numbers.
+    fn add(&mut self, owner: usize) -> Slot {
+        let slot = if self.free == 0 {
+            let Ok(slot) = Slot::try_from(self.entries.len() + 1) else {
+                return 0;
+            };
+            self.entries.push(Entry::default());
+            slot
+        } else {
+            self.free
+        };
+        let Some(entry) = self.at(slot) else { return 0 };
+        entry.owner = owner;
+        let next = std::mem::take(&mut entry.older);
+        if slot == self.free {
+            self.free = next;
+        }
+        self.bytes += size_of::<Entry>();
+        self.link(slot);
+        slot
+    }
+
+    /// Frees an entry. Says how many answers it had.
+    fn remove(&mut self, slot: Slot) -> usize {
+        self.unlink(slot);
+        let free = self.free;
+        let Some(entry) = self.at(slot) else { return 0 };
+        let (bytes, count) = (entry.bytes(), entry.count());
+        *entry = Entry {
+            older: free,
+            ..Entry::default()
+        };
+        self.free = slot;
+        self.bytes -= bytes;
+        count
+    }
+
+    /// Makes an entry the newest.
+    fn renew(&mut self, slot: Slot) {
+        if self.newest != slot && slot != 0 {
+            self.unlink(slot);
+            self.link(slot);
+        }
+    }
+
+    fn link(&mut self, slot: Slot) {
+        let newest = std::mem::replace(&mut self.newest, slot);
+        if let Some(entry) = self.at(slot) {
+            (entry.newer, entry.older) = (0, newest);
+        }
+        match self.at(newest) {
+            Some(entry) => entry.newer = slot,
+            None => self.oldest = slot,
+        }
+    }
+
+    fn unlink(&mut self, slot: Slot) {
+        let Some(entry) = self.at(slot) else { return };
+        let (newer, older) = (entry.newer, entry.older);
+        match self.at(newer) {
+            Some(entry) => entry.older = older,
+            None => self.newest = older,
+        }
+        match self.at(older) {
+            Some(entry) => entry.newer = newer,
+            None => self.oldest = newer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Answers that are kept for clients whose connection breaks, and what is kept of nothing else.
+
+use bowline::demo::client::Client;
+use bowline::demo::node::{Kind, Node};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::balancer::*;
+use crate::clients::{post, read_response};
+
+/// A request with a ping, which its node answers at once.
+fn ping(sid: &str, rid: u64, id: &str) -> String {
+    let body = format!(
+        "<body xmlns='http://jabber.org/protocol/httpbind' sid='{sid}' rid='{rid}'>\
+         <iq type='get' id='{id}' xmlns='jabber:client'><ping xmlns='urn:xmpp:ping'/></iq></body>"
+    );
+    let length = body.len();
+    format!("POST /http-bind HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Asks on a new connection.
+async fn ask(balancer: &Balancer, request: &str) -> String {
+    let mut stream = begin(balancer, request).await;
+    let read = tokio::time::timeout(PATIENCE, read_response(&mut stream));
+    read.await.unwrap()
+}
+
+/// Begins to ask on a new connection.
+async fn begin(balancer: &Balancer, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(balancer.address()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Asks, and cuts the connection behind the first byte of the answer.
+async fn ask_and_cut(balancer: &Balancer, request: &str) {
+    let mut stream = begin(balancer, request).await;
+    let read = tokio::time::timeout(PATIENCE, stream.read_u8());
+    read.await.unwrap().unwrap();
+}
+
+/// A client, its sid and its next rid.
+async fn session(balancer: &Balancer) -> (Client, String, u64) {
+    let client = balancer.session().await;
+    let (sid, rid) = (client.sid().to_owned(), client.rid() + 1);
+    (client, sid, rid)
+}
+
+fn sends(node: &Node) -> usize {
+    node.count(|seen| seen.kind == Kind::Send)
+}
+
+/// Tigase recognises the request and does not answer it a second time: the result was lost.
+#[tokio::test]
+async fn an_answer_that_was_cut_is_there_for_the_same_request() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let request = ping(&sid, rid, "p1");
+    ask_and_cut(&balancer, &request).await;
+    for _ in 0..3 {
+        assert!(ask(&balancer, &request).await.contains("id=\"p1\""));
+    }
+    assert_eq!(sends(&nodes[0]), 1, "nothing goes to the node");
+    assert_eq!(balancer.metric("bowline_answers_replayed_total"), 3);
+    assert_eq!(balancer.metric("bowline_kept_answers{"), 0);
+    assert_eq!(balancer.metric("bowline_kept_answers "), 1);
+    // The session goes on, and drops the answer when a rid two above comes.
+    assert!(
+        ask(&balancer, &ping(&sid, rid + 1, "p2"))
+            .await
+            .contains("p2")
+    );
+    assert!(
+        ask(&balancer, &ping(&sid, rid + 2, "p3"))
+            .await
+            .contains("p3")
+    );
+    assert_eq!(balancer.metric("bowline_kept_answers "), 2);
+}
+
+#[tokio::test]
+async fn without_memory_for_answers_nothing_is_kept() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.limits.answer_memory = 0;
+    let balancer = Balancer::start(&settings).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let request = ping(&sid, rid, "p1");
+    ask_and_cut(&balancer, &request).await;
+    let mut again = begin(&balancer, &request).await;
+    nodes[0].wait_until(|node| sends(node) == 2).await.unwrap();
+    assert!(nodes[0].push(&sid, "<message xmlns='jabber:client' id='m'/>"));
+    let answer = read_response(&mut again).await;
+    assert!(
+        !answer.contains("p1") && answer.contains("id='m'"),
+        "{answer}"
+    );
+    assert_eq!(balancer.metric("bowline_kept_answers "), 0);
+}
+
+/// The node judges a request that only has the rid of an older one.
+#[tokio::test]
+async fn the_same_rid_with_another_body_goes_to_the_node() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    ask_and_cut(&balancer, &ping(&sid, rid, "p1")).await;
+    let other = ask(&balancer, &ping(&sid, rid, "p2")).await;
+    assert!(!other.contains("p1"), "{other}");
+    assert_eq!(sends(&nodes[0]), 2);
+    assert_eq!(balancer.metric("bowline_answers_replayed_total"), 0);
+}
+
+/// A poll that nothing came for is not worth the memory: an idle session keeps nothing.
+#[tokio::test]
+async fn a_session_that_only_polls_keeps_nothing() {
+    let nodes = [
+        Node::start(bowline::demo::node::Profile::tigase("t1").wait_limit(1))
+            .await
+            .unwrap(),
+    ];
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    assert!(ask(&balancer, &ping(&sid, rid, "p1")).await.contains("p1"));
+    for next in 1..=2 {
+        ask(&balancer, &post(&sid, rid + next)).await;
+    }
+    assert_eq!(balancer.metric("bowline_kept_answers "), 0);
+    assert_eq!(balancer.metric("bowline_kept_answers_bytes"), 0);
+}
+
+/// A flood of bodies under one rid, and of answers, stays within the budget.
+#[tokio::test]
+async fn full_memory_drops_the_answers_of_the_session_that_was_served_least_recently() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.limits.answer_memory = 16 * 1024;
+    let balancer = Balancer::start(&settings).await;
+    let mut sessions = Vec::new();
+    for _ in 0..200 {
+        let (client, sid, rid) = session(&balancer).await;
+        assert!(
+            ask(&balancer, &ping(&sid, rid, "p"))
+                .await
+                .contains("id=\"p\"")
+        );
+        sessions.push((client, sid, rid));
+    }
+    let (_, sid, rid) = &sessions[199];
+    for number in 0..50 {
+        ask(&balancer, &ping(sid, *rid, &format!("other{number}"))).await;
+    }
+    let kept = balancer.metric("bowline_kept_answers_bytes");
+    assert!(kept > 0 && kept <= 16 * 1024, "{kept}");
+    assert!(balancer.metric("bowline_answers_evicted_total") > 0);
+    let before = sends(&nodes[0]);
+    let (_, sid, rid) = &sessions[198];
+    assert!(
+        ask(&balancer, &ping(sid, *rid, "p"))
+            .await
+            .contains("id=\"p\"")
+    );
+    assert_eq!(sends(&nodes[0]), before, "the newest ones are there");
+    let (_, sid, rid) = &sessions[0];
+    let _oldest = begin(&balancer, &ping(sid, *rid, "p")).await;
+    nodes[0]
+        .wait_until(|node| sends(node) > before)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_above_64_kib_is_not_kept() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    for (size, kept) in [(60 * 1024, 1), (70 * 1024, 0)] {
+        let rid = rid + if kept == 1 { 0 } else { 2 };
+        let mut poll = begin(&balancer, &post(&sid, rid)).await;
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        let text = "x".repeat(size);
+        assert!(nodes[0].push(&sid, format!("<m xmlns='jabber:client'>{text}</m>")));
+        let answer = tokio::time::timeout(PATIENCE, read_response(&mut poll)).await;
+        assert!(answer.unwrap().contains(&text));
+        eventually("the answer is kept or not", || {
+            balancer.metric("bowline_kept_answers ") == kept
+        })
+        .await;
+    }
+}
