@@ -58,6 +58,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
             write_stall: second,
             idle: second,
             connect: second,
+            retry: second,
             drain_notice: second,
             drain: second,
         },

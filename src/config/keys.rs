@@ -48,7 +48,7 @@ const PLACES: &[(&str, &str)] = &[
     ),
     (
         "timeouts",
-        "head body write_stall idle connect drain_notice drain",
+        "head body write_stall idle connect retry drain_notice drain",
     ),
     ("log", "format filter access session_key"),
     ("log.access", "sample"),

@@ -112,6 +112,7 @@ impl Reload {
                     write_stall: _,
                     idle: _,
                     connect: _,
+                    retry: _,
                     drain_notice: _,
                     drain: _,
                 },
@@ -147,6 +148,7 @@ impl Reload {
             "timeouts.connect": timeouts.connect;
             "timeouts.drain_notice": timeouts.drain_notice;
             "timeouts.drain": timeouts.drain;
+            "timeouts.retry": timeouts.retry;
             "log.filter": log.filter;
             "log.access": log.access;
             "reload_on_change": reload_on_change;

@@ -311,6 +311,7 @@ fn timeouts(section: &Section<'_>) -> Timeouts {
         write_stall: duration("write_stall", default.write_stall, SHORTEST),
         idle: duration("idle", default.idle, SHORTEST),
         connect: duration("connect", default.connect, SHORTEST),
+        retry: duration("retry", default.retry, Duration::ZERO),
         drain_notice: duration("drain_notice", default.drain_notice, Duration::ZERO),
         drain: duration("drain", default.drain, Duration::ZERO),
     }

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::deadline::{AttemptTimes, Deadline, Due};
+use super::deadline::{AttemptTimes, Deadline, Due, Stays};
+use super::exchange;
 use super::release::Manner;
 use super::request::PendingRequest;
 use super::shared::Proxy;
@@ -51,6 +52,19 @@ pub(super) struct Attempt<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) request: &'a PendingRequest,
     pub(super) times: AttemptTimes,
+}
+
+/// What a try looks after, beside its answer.
+pub(super) trait Watch: Future<Output = ()> + Unpin {
+    /// Its client is gone. Says how long the request stays at its node; none if it ends.
+    fn stays(&self) -> Option<Stays>;
+}
+
+/// Nothing.
+impl Watch for std::future::Pending<()> {
+    fn stays(&self) -> Option<Stays> {
+        None
+    }
 }
 
 /// A request counted as held at its node, until dropped.
@@ -97,7 +111,7 @@ impl Proxy {
         &'a self,
         attempt: Attempt<'a>,
         sent: impl FnOnce() + Send + Unpin + 'a,
-        lost: impl Future<Output = ()> + Send + Unpin + 'a,
+        lost: impl Watch + Send + 'a,
     ) -> impl Future<Output = AttemptEnd> + Send + 'a {
         let mut exchange = AttemptFuture {
             proxy: self,
@@ -136,8 +150,11 @@ enum ExchangePhase {
     Receiving(Receiving),
 }
 
-impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
+impl<'a, S: FnOnce(), L: Watch> AttemptFuture<'a, S, L> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<AttemptEnd> {
+        if exchange::is_client_gone() {
+            self.outlive();
+        }
         loop {
             if let Poll::Ready(ended) = self.poll_connection(context) {
                 return Poll::Ready(ended);
@@ -170,6 +187,21 @@ impl<'a, S: FnOnce(), L: Future<Output = ()> + Unpin> AttemptFuture<'a, S, L> {
                 }
                 Due::Released => {}
             }
+        }
+    }
+
+    /// The client is gone. A request that its node has taken may go on for a moment: its answer may be on
+    /// its way.
+    fn outlive(&mut self) {
+        let Attempt { request, times, .. } = &mut self.attempt;
+        let is_at_node = matches!(self.phase, ExchangePhase::Receiving(_));
+        if is_at_node
+            && times.release.is_some()
+            && let Some(stays) = self.lost.stays()
+            && exchange::go_on()
+        {
+            request.record.client_left();
+            times.client_gone(stays);
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct AttemptTimes {
     pub(super) creation: bool,
     /// How a stop ends it; none if only its answer can.
     pub(super) release: Option<release::Manner>,
+    /// Its client is gone: the node is to give the request up.
+    gives_up: bool,
 }
 
 impl AttemptTimes {
@@ -33,6 +35,19 @@ impl AttemptTimes {
             nudge: None,
             creation: false,
             release: None,
+            gives_up: false,
+        }
+    }
+
+    /// The client is gone. The request ends as it does at a stop, or within `span` from now.
+    pub(super) fn client_gone(&mut self, stays: Stays) {
+        match stays {
+            Stays::UntilReleased => self.gives_up = true,
+            Stays::AsBefore => {}
+            Stays::For(span) => {
+                let patience = millis(self.begun.elapsed() + span);
+                self.patience = self.patience.min(patience);
+            }
         }
     }
 
@@ -57,6 +72,17 @@ impl AttemptTimes {
 
 fn millis(span: Duration) -> u32 {
     u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// How long a request stays at its node when its client is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stays {
+    /// The node is asked to give it up, as at a stop.
+    UntilReleased,
+    /// Its answer is awaited as before: its client has asked again.
+    AsBefore,
+    /// Its answer is awaited for this long.
+    For(Duration),
 }
 
 /// The deadlines of one try, one after the other.
@@ -117,7 +143,7 @@ impl Deadline {
         }
         if matches!(self.stage, Stage::Nudge | Stage::Overdue)
             && let Some(manner) = times.release
-            && release.has_begun()
+            && (times.gives_up || release.has_begun())
         {
             ready!(self.poll_until(times.begun + manner.patience(), context));
             self.stage = Stage::Release(Instant::now() + release::WITHIN);

@@ -6,6 +6,8 @@
 use std::future::{Future, ready};
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::answer::Answer;
 use super::reject::Cause;
 use super::request::PendingRequest;
@@ -13,7 +15,11 @@ use super::session_request::SessionRequest;
 use super::shared::Proxy;
 use crate::cluster::NodeId;
 use crate::limits::Unasked;
+use crate::observe::metrics::Kind;
 use crate::sessions::{Asked, Refusal, Session, Start};
+
+/// Resolves when the same request, which came earlier, is over.
+pub(super) type Earlier = oneshot::Receiver<()>;
 
 /// What becomes of a request whose session was found.
 pub(super) enum Joined {
@@ -21,6 +27,8 @@ pub(super) enum Joined {
     Request(SessionRequest),
     /// Its node has answered it before, and the answer was kept.
     Kept(Answer),
+    /// The same request is under way. It is to be joined again when this resolves.
+    Waits(Arc<Session>, Earlier),
 }
 
 /// Why a request gets no session.
@@ -81,7 +89,7 @@ impl Proxy {
     }
 
     /// None if the session has just been forgotten.
-    fn join(
+    pub(super) fn join(
         self: &Arc<Self>,
         session: Arc<Session>,
         request: &PendingRequest,
@@ -95,12 +103,15 @@ impl Proxy {
                 rid: request.rid,
                 hash: self.sessions.hash(request.body()),
             };
-            self.sessions.begin(&session, asked, request.pause)
+            let waits = request.record.kind() == Kind::Send;
+            let asked_for = (request.pause, waits);
+            self.sessions.begin(&session, asked, asked_for)
         } else {
             session.begin(request.rid, request.pause).map(Start::Begun)
         };
         match start {
             Ok(Start::Replayed(kept)) => Ok(Some(Joined::Kept(kept.into()))),
+            Ok(Start::Waits(earlier)) => Ok(Some(Joined::Waits(session, earlier))),
             Ok(Start::Begun(begun)) => {
                 let owing = begun
                     .provisional
@@ -111,6 +122,7 @@ impl Proxy {
                     place: begun.place,
                     late: begun.late,
                     owing,
+                    finished: false,
                 })))
             }
             Err(Refusal::TooMany) => Err(refused(Cause::TooMany)),

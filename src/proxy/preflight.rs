@@ -12,9 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answer;
 use super::attempt;
+use super::exchange::Exchange;
 use super::reject::Cause;
 use super::request_record::RequestRecord;
-use super::route::Exchange;
 use super::shared::Proxy;
 use super::termination_state::Phase;
 use crate::cluster::NodeId;
@@ -35,7 +35,7 @@ impl Proxy {
         record: RequestRecord,
     ) -> Exchange {
         let (proxy, bytes) = (Arc::clone(self), preflight.write());
-        Box::pin(async move {
+        Exchange::new(async move {
             record.enters(Phase::Queue);
             let answer = proxy.ask_nodes(&bytes, client, &record).await;
             record.answer(answer)

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -43,6 +43,8 @@ pub struct RequestRecord {
     /// How often it was to go to a node.
     tries: AtomicU8,
     counted: bool,
+    /// Its client is gone, and it goes on.
+    left: AtomicBool,
     trace: Trace,
 }
 
@@ -189,6 +191,7 @@ impl RequestRecord {
             phase: AtomicU8::new(Phase::Request as u8),
             tries: AtomicU8::new(0),
             counted: false,
+            left: AtomicBool::new(false),
         }
     }
 
@@ -225,6 +228,16 @@ impl RequestRecord {
             Phase::Request | Phase::Answer | Phase::Stead => Stage::Other,
         };
         self.trace.enters(stage, || self.node());
+    }
+
+    /// Notes that its client is gone while it goes on.
+    pub(super) fn client_left(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its client is gone.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Notes that the request is to go to `node`.
@@ -285,6 +298,11 @@ impl RequestRecord {
 
     /// The same with the answer.
     pub(super) fn answer(self, answer: Answer) -> Reply {
+        if self.has_left() {
+            // Dropped, it counts as one whose client went away.
+            let delivery = Delivery(None);
+            return Reply { answer, delivery };
+        }
         let delivery = self.finish(&answer);
         Reply { answer, delivery }
     }

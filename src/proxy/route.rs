@@ -1,10 +1,10 @@
 //! The first step of a request: read its wrapper, and find out where it belongs.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use super::create;
+use super::exchange::Exchange;
 use super::lookup::Joined;
 use super::reject::Cause;
 use super::request::BoshRequest;
@@ -14,9 +14,6 @@ use super::shared::Proxy;
 use super::termination_state::Phase;
 use crate::bosh;
 use crate::observe::metrics::Kind;
-
-/// An answer that is under way.
-pub type Exchange = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// What becomes of a request.
 pub enum Handled {
@@ -52,7 +49,7 @@ impl Proxy {
             if let Err(cause) = self.admit(request.client) {
                 return Handled::Answered(pending.record.reject(cause, pending.legacy));
             }
-            return Handled::Exchange(Box::pin(create::run(Arc::clone(self), pending)));
+            return Handled::Exchange(Exchange::new(create::run(Arc::clone(self), pending)));
         };
         pending.record.of_session(sid);
         if let Some(addresses) = &self.addresses {
@@ -60,16 +57,20 @@ impl Proxy {
         }
         match self.find(sid, &pending) {
             Ok(Some(Joined::Request(found))) => {
-                Handled::Exchange(Box::pin(session_request::run(found, pending)))
+                Handled::Exchange(Exchange::new(session_request::run(found, pending)))
             }
             Ok(Some(Joined::Kept(answer))) => {
                 pending.record.enters(Phase::Stead);
                 Handled::Answered(pending.record.answer(answer))
             }
+            Ok(Some(Joined::Waits(session, earlier))) => {
+                let run = session_request::run_copy(Arc::clone(self), (session, earlier), pending);
+                Handled::Exchange(Exchange::new(run))
+            }
             Ok(None) => {
                 let sid = sid.as_ref().into();
                 let run = session_request::run_unknown(Arc::clone(self), sid, pending);
-                Handled::Exchange(Box::pin(run))
+                Handled::Exchange(Exchange::new(run))
             }
             Err(refused) => Handled::Answered(pending.record.reject(refused.cause, refused.legacy)),
         }

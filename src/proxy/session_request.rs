@@ -21,7 +21,7 @@ use order::Lost;
 use super::answer::Answer;
 use super::attempt::{self, Attempt, AttemptEnd, OVERDUE_AFTER};
 use super::deadline::AttemptTimes;
-use super::lookup::Joined;
+use super::lookup::{Earlier, Joined};
 use super::reject::Cause;
 use super::release;
 use super::request::PendingRequest;
@@ -47,9 +47,24 @@ pub(super) struct SessionRequest {
     pub(super) late: bool,
     /// Who pays for it, if its session was provisional when it began and stays so.
     pub(super) owing: Option<Client>,
+    /// It has run to its end.
+    pub(super) finished: bool,
 }
 
 impl SessionRequest {
+    /// Notes that it has run to its end.
+    const fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// Notes that its client went away before its answer.
+    fn went_away(&self) {
+        let (proxy, rid) = (&self.proxy, self.place.rid());
+        if let Some(retry) = proxy.retry() {
+            self.session.went_away(rid, proxy.now() + retry);
+        }
+    }
+
     /// Who would pay if the request ended now.
     pub(super) fn owes(&self) -> Option<Client> {
         self.owing.filter(|_| self.session.is_provisional())
@@ -63,6 +78,9 @@ impl Drop for SessionRequest {
             self.proxy.limits().unknown.count(client, now);
         }
         let (session, now) = (&self.session, self.proxy.now());
+        if !self.finished {
+            self.went_away();
+        }
         self.proxy.sessions.end(session, &self.place, now);
     }
 }
@@ -128,7 +146,36 @@ pub(super) async fn run_unknown(
     match proxy.locate(&sid, &pending).await {
         Ok(Joined::Request(request)) => run(request, pending).await,
         Ok(Joined::Kept(answer)) => pending.record.answer(answer),
+        Ok(Joined::Waits(session, earlier)) => {
+            Box::pin(run_copy(proxy, (session, earlier), pending)).await
+        }
         Err(refused) => pending.record.reject(refused.cause, refused.legacy),
+    }
+}
+
+/// Runs a request that is under way already, for an earlier connection of its client: it gets the answer to
+/// that one, and takes its place at the node if that one ends without an answer.
+pub(super) async fn run_copy(
+    proxy: Arc<Proxy>,
+    (session, mut earlier): (Arc<Session>, Earlier),
+    pending: PendingRequest,
+) -> Reply {
+    loop {
+        drop(earlier.await);
+        match proxy.join(Arc::clone(&session), &pending) {
+            Ok(Some(Joined::Request(request))) => return Box::pin(run(request, pending)).await,
+            Ok(Some(Joined::Kept(answer))) => {
+                pending.record.enters(Phase::Stead);
+                return pending.record.answer(answer);
+            }
+            Ok(Some(Joined::Waits(_, again))) => earlier = again,
+            Ok(None) => {
+                return pending
+                    .record
+                    .reject(Cause::SessionLost, session.terms().legacy);
+            }
+            Err(refused) => return pending.record.reject(refused.cause, refused.legacy),
+        }
     }
 }
 
@@ -140,6 +187,7 @@ pub(super) fn run(
     pending: PendingRequest,
 ) -> impl Future<Output = Reply> + Send {
     let manner = release::Manner::of(pending.record.kind());
+    let mut request = request;
     async move {
         // A poll waits for no lower rid any more once the process stops: its node must see its rid.
         let turn = request.turn();
@@ -160,6 +208,8 @@ pub(super) fn run(
             match step {
                 Step::Done(answer) => break answer,
                 Step::Rejected(cause) => break request.lost(cause),
+                // Nothing is tried again for a client that is gone.
+                _ if pending.record.has_left() => break Answer::ok(bosh::empty()),
                 // Boxed with what it needs: few requests come to it.
                 step => match Box::pin(request.go_on(id, step, &pending, &mut state)).await {
                     ControlFlow::Continue(()) => {}
@@ -167,6 +217,7 @@ pub(super) fn run(
                 },
             }
         };
+        request.finish();
         pending.record.answer(answer)
     }
 }
@@ -279,6 +330,7 @@ impl SessionRequest {
                     };
                     self.failed(id, &broken, pending, state)
                 }
+                AttemptEnd::Overdue if pending.record.has_left() => Step::Again,
                 AttemptEnd::Overdue => {
                     attempt::overdue(node);
                     self.overdue(pending, state)
@@ -344,7 +396,9 @@ impl SessionRequest {
 
     /// The process stops: the client is to ask the next one.
     fn released(&self, pending: &PendingRequest) -> Answer {
-        self.proxy.release.count();
+        if self.proxy.release.has_begun() {
+            self.proxy.release.count();
+        }
         pending.record.enters(Phase::Stead);
         Answer::ok(bosh::empty())
     }

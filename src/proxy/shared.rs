@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::access_log::AccessLogger;
 use super::release::Release;
 use crate::cluster::{Cluster, Epoch, NodeId};
-use crate::config::{Affinity, CorsOwner, CreationFrom, HostAttribute, Placement, Settings};
+use crate::config::{self, Affinity, CorsOwner, CreationFrom, HostAttribute, Placement, Settings};
 use crate::http1::WantedFields;
 use crate::limits::{Clients, Files, Rates, UnknownSids};
 use crate::observe::metrics::Metrics;
@@ -87,6 +87,10 @@ pub(super) struct LiveSettings {
     /// How long a connect to a node may take.
     pub(super) connect: Duration,
     pub(super) placement_wait: Duration,
+    /// Nodes keep held polls when their clients go away (`upstream.release: keep`).
+    pub(super) keeps_held: bool,
+    /// How long a request waits for one with the rid below whose client went away.
+    pub(super) retry: Duration,
 }
 
 impl LiveSettings {
@@ -100,6 +104,8 @@ impl LiveSettings {
             host_attribute: settings.host_attribute.clone(),
             connect: settings.timeouts.connect,
             placement_wait: settings.placement_wait,
+            keeps_held: settings.upstream.release == config::Release::Keep,
+            retry: settings.timeouts.retry,
         }
     }
 }
@@ -232,6 +238,12 @@ impl Proxy {
     /// How many requests were released without an answer of their nodes.
     pub fn released(&self) -> u64 {
         self.release.ended()
+    }
+
+    /// How long requests wait for others whose clients went away; none if they do not.
+    pub(super) fn retry(&self) -> Option<Duration> {
+        let retry = self.live().retry;
+        (self.sessions.keeps_answers() && !retry.is_zero()).then_some(retry)
     }
 
     /// The time as sessions count it.

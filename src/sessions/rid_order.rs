@@ -64,6 +64,9 @@ pub enum Turn {
     /// A request with a lower rid has not come yet. Ask again when this resolves, or without
     /// patience when the caller has none left.
     Missing(oneshot::Receiver<()>),
+    /// The client of the request with the rid below went away, and has not asked again. Ask again when
+    /// this resolves, or without patience at this time.
+    Away(oneshot::Receiver<()>, Time),
 }
 
 /// A request of a session, from [`Session::begin`](super::Session::begin) to its end.
@@ -89,6 +92,11 @@ pub enum Look {
 }
 
 impl Place {
+    /// Its rid.
+    pub const fn rid(&self) -> u64 {
+        self.rid
+    }
+
     /// Notes that the node has answered it.
     pub fn answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
@@ -105,6 +113,8 @@ impl Place {
     }
 }
 
+/// A mark of the request's body: five bits of a hash of it.
+const MARK: u64 = 31 << 53;
 /// The bits of a rid (XEP-0124 §7: at most 2^53 − 1) in a listed request; above them are its flags.
 const RID: u64 = (1 << 53) - 1;
 /// There is a request.
@@ -120,6 +130,23 @@ const DOUBTED: u64 = 1 << 59;
 /// It is not at the node, and no other one waits for it: the node has read it before.
 const FREE: u64 = 1 << 58;
 
+/// The mark of a body with this hash.
+const fn mark_of(hash: u64) -> u64 {
+    hash >> 59 << 53
+}
+
+/// Clients have two requests under way.
+const MOST_AWAY: usize = 2;
+
+/// What becomes of a request with the rid of one under way.
+#[derive(Debug)]
+pub(super) enum Copy {
+    /// It waits until that one ends, which this says.
+    Waits(oneshot::Receiver<()>),
+    /// Too many wait already.
+    TooMany,
+}
+
 /// What is only there while requests meet; nearly always nothing.
 #[derive(Debug, Default)]
 struct Crossing {
@@ -127,6 +154,10 @@ struct Crossing {
     waiting: Vec<oneshot::Sender<()>>,
     /// Requests under way for which `few` has no room.
     more: Vec<u64>,
+    /// Requests that wait for the end of one with the same rid. Dropping a sender lets it ask again.
+    copies: Vec<(u64, oneshot::Sender<()>)>,
+    /// Requests whose clients went away before the answer, and until when the rid above waits for them.
+    away: Vec<(u64, Time)>,
 }
 
 /// The order of one session's requests.
@@ -163,18 +194,18 @@ impl RidOrder {
         self.next.checked_sub(1)
     }
 
-    /// The request `rid` has come.
-    pub(super) fn begin(&mut self, rid: u64) -> Place {
+    /// The request `rid` has come, with this hash of its body.
+    pub(super) fn begin(&mut self, rid: u64, hash: u64) -> Place {
         let place = Place {
             rid: rid & RID,
             at_node: AtomicBool::new(false),
             answered: AtomicBool::new(false),
         };
         match self.few.iter_mut().find(|one| **one == 0) {
-            Some(free) => *free = place.listed(),
+            Some(free) => *free = place.listed() | mark_of(hash),
             None => {
                 let crossing = self.crossing.get_or_insert_default();
-                crossing.more.push(place.listed());
+                crossing.more.push(place.listed() | mark_of(hash));
             }
         }
         place
@@ -188,6 +219,13 @@ impl RidOrder {
             && let Some(at) = crossing.more.iter().position(|one| place.is(*one))
         {
             crossing.more.swap_remove(at);
+        }
+        if let Some(crossing) = &mut self.crossing {
+            crossing.copies.retain(|(rid, _)| *rid != place.rid);
+        }
+        if place.at_node.load(Ordering::Relaxed) && !place.answered.load(Ordering::Relaxed) {
+            // Its connection was closed. Prosody may never answer a request that comes at the same moment.
+            self.clear_at = self.clear_at.max(now + SPACING);
         }
         if self.at_node().next().is_none() {
             self.lone = None;
@@ -219,6 +257,57 @@ impl RidOrder {
             if *one & (AT_NODE | RESENT) == AT_NODE {
                 *one |= DOUBTED;
             }
+        }
+    }
+
+    /// Waits for the end of a request under way with the same rid, and most likely the same body. None if
+    /// there is none. `most` requests may wait.
+    pub(super) fn await_copy(&mut self, rid: u64, hash: u64, most: usize) -> Option<Copy> {
+        let same = |one: u64| one & (LISTED | MARK | RID) == LISTED | mark_of(hash) | rid & RID;
+        if !self.requests().any(same) {
+            return None;
+        }
+        let crossing = self.crossing.get_or_insert_default();
+        crossing.copies.retain(|(_, waiting)| !waiting.is_closed());
+        if crossing.copies.len() >= most {
+            return Some(Copy::TooMany);
+        }
+        let (sender, receiver) = oneshot::channel();
+        crossing.copies.push((rid & RID, sender));
+        Some(Copy::Waits(receiver))
+    }
+
+    /// Whether a request waits for the end of this one.
+    pub(super) fn has_copy(&self, rid: u64) -> bool {
+        let copies = self.crossing.iter().flat_map(|crossing| &crossing.copies);
+        copies
+            .filter(|(_, waiting)| !waiting.is_closed())
+            .any(|(of, _)| *of == rid & RID)
+    }
+
+    /// The client of the request `rid` went away before its answer. Until the time `until` the rid above
+    /// waits for it to come again.
+    pub(super) fn went_away(&mut self, rid: u64, until: Time) {
+        let away = &mut self.crossing.get_or_insert_default().away;
+        away.retain(|(of, _)| *of != rid);
+        away.push((rid, until));
+        if away.len() > MOST_AWAY {
+            away.remove(0);
+        }
+    }
+
+    /// A request has come: it is not missed any more, and those below it are given up, unless it is one
+    /// that `waits` for the rid below it.
+    pub(super) fn came(&mut self, rid: u64, waits: bool) {
+        let Some(crossing) = &mut self.crossing else {
+            return;
+        };
+        let before = crossing.away.len();
+        crossing
+            .away
+            .retain(|(of, _)| *of > rid || (waits && of.checked_add(1) == Some(rid)));
+        if crossing.away.len() < before {
+            self.let_go();
         }
     }
 
@@ -289,7 +378,17 @@ impl RidOrder {
         if patience && self.next != 0 && (1..=WINDOW).contains(&ahead) {
             return Turn::Missing(self.wait());
         }
+        if patience && let Some(until) = self.awaited_until(place.rid) {
+            return Turn::Away(self.wait(), until);
+        }
         Turn::Now
+    }
+
+    /// Until when this rid waits for the one below it, whose client went away.
+    fn awaited_until(&self, rid: u64) -> Option<Time> {
+        let mut away = self.crossing.iter().flat_map(|crossing| &crossing.away);
+        let below = away.find(|(of, _)| of.checked_add(1) == Some(rid));
+        below.map(|(_, until)| *until)
     }
 
     /// Asks whether a request that may go as far as the order was concerned may be written now. A
@@ -340,7 +439,11 @@ impl RidOrder {
             return;
         };
         crossing.waiting.clear();
-        if crossing.more.is_empty() {
+        crossing.copies.retain(|(_, waiting)| !waiting.is_closed());
+        let Crossing {
+            more, copies, away, ..
+        } = &**crossing;
+        if more.is_empty() && copies.is_empty() && away.is_empty() {
             self.crossing = None;
         }
     }
@@ -350,7 +453,7 @@ impl RidOrder {
         let this = self.listed().find(|one| place.is(**one));
         place.at_node.store(at_node, Ordering::Relaxed);
         if let Some(one) = this {
-            *one = place.listed() | (*one & RESENT) | flags;
+            *one = place.listed() | (*one & (RESENT | MARK)) | flags;
         }
     }
 

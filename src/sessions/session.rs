@@ -12,8 +12,11 @@ use super::rid_order::{Look, Place, Proof, RidOrder, Turn};
 use crate::cluster::{Epoch, NodeId, QueryGroup};
 use crate::upstream::Connection;
 
+mod begin;
 mod conversion;
 pub(super) mod operator;
+
+pub use begin::{Begun, Refusal, Start};
 
 /// Requests of one session under way at the same time. XEP-0124 §11 allows `requests`, which is
 /// 2 everywhere, and one more to pause or terminate; repeats come on top.
@@ -21,39 +24,6 @@ const MOST_UNDER_WAY: u8 = 12;
 
 /// No node has this id.
 const NO_NODE: NodeId = NodeId(u16::MAX);
-
-/// A request that has begun, and what its session was then.
-#[derive(Debug)]
-pub struct Begun {
-    /// Its place in the order.
-    pub place: Place,
-    /// It had been terminated.
-    pub late: bool,
-    /// No node had said yet that it knows it.
-    pub provisional: bool,
-}
-
-/// What becomes of a request of a session whose answers are kept.
-#[derive(Debug)]
-pub enum Start<T> {
-    /// It has begun.
-    Begun(Begun),
-    /// It was answered before, with this.
-    Replayed(T),
-}
-
-/// Why a request may not begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The session was forgotten between the look-up and now; look again.
-    Gone,
-    /// Too many requests of the session are under way.
-    TooMany,
-    /// Its node was started anew and does not know it any more.
-    Lost,
-    /// The operator has ended it.
-    Closed,
-}
 
 /// One live session. Its sid is a credential, so that `{:?}` leaves it out.
 ///
@@ -212,58 +182,6 @@ impl Session {
     /// Whether no node has said yet that it knows it.
     pub fn is_provisional(&self) -> bool {
         self.state().stage == Stage::Provisional
-    }
-
-    /// Begins the request `rid`: from now until [`Self::end`] the session is not forgotten. `pause` is
-    /// what it asks for, in seconds. A pause holds until a request with a higher rid begins
-    /// (XEP-0124 §10), whatever older requests do meanwhile.
-    ///
-    /// # Errors
-    /// [`Refusal`].
-    pub fn begin(&self, rid: u64, pause: Option<u32>) -> Result<Begun, Refusal> {
-        Self::begin_in(&mut self.state(), rid, pause)
-    }
-
-    /// The same for a session whose answers are kept: `replay` is handed their place, if there are any,
-    /// and says what the answer to this request is.
-    ///
-    /// # Errors
-    /// [`Refusal`].
-    pub(super) fn begin_or_replay<T>(
-        &self,
-        rid: u64,
-        pause: Option<u32>,
-        replay: impl FnOnce(&mut u32) -> Option<T>,
-    ) -> Result<Start<T>, Refusal> {
-        let mut state = self.state();
-        if state.kept != 0
-            && let Some(kept) = replay(&mut state.kept)
-        {
-            return Ok(Start::Replayed(kept));
-        }
-        Self::begin_in(&mut state, rid, pause).map(Start::Begun)
-    }
-
-    fn begin_in(state: &mut State, rid: u64, pause: Option<u32>) -> Result<Begun, Refusal> {
-        match state.stage {
-            Stage::Gone => return Err(Refusal::Gone),
-            Stage::Lost => return Err(Refusal::Lost),
-            Stage::Closed => return Err(Refusal::Closed),
-            Stage::Provisional | Stage::Pinned | Stage::Ended => {}
-        }
-        if state.under_way == MOST_UNDER_WAY {
-            return Err(Refusal::TooMany);
-        }
-        state.under_way += 1;
-        state.fresh = false;
-        if pause.is_some() || state.paused > 0 {
-            state.pause(rid, pause);
-        }
-        Ok(Begun {
-            place: state.order.begin(rid),
-            late: state.stage == Stage::Ended,
-            provisional: state.stage == Stage::Provisional,
-        })
     }
 
     /// Ends a request.
@@ -481,11 +399,6 @@ impl Session {
         }
         state.idle = None;
         Some(std::mem::replace(&mut state.stage, Stage::Gone))
-    }
-
-    /// Hands the place of its kept answers to `take`, under its lock.
-    pub(super) fn with_kept<T>(&self, take: impl FnOnce(&mut u32) -> T) -> T {
-        take(&mut self.state().kept)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -107,8 +107,9 @@ impl Sessions {
         session.with_kept(|slot| self.kept.keep(owner, slot, Asked { rid, hash }, answer));
     }
 
-    /// Begins a request of `session`, as [`Session::begin`] does, if no answer to it is kept. Answers that a
-    /// client with this request must have are dropped.
+    /// Begins a request of `session`, as [`Session::begin`] does, if no answer to it is kept and it is not
+    /// under way. Answers that a client with this request must have are dropped. `waits` says that it waits
+    /// for a request with the rid below whose client went away.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -116,10 +117,11 @@ impl Sessions {
         &self,
         session: &Arc<Session>,
         asked: Asked,
-        pause: Option<u32>,
+        (pause, waits): (Option<u32>, bool),
     ) -> Result<Start<KeptAnswer>, Refusal> {
         let replay = |slot: &mut u32| self.kept.ask(address(session), slot, asked);
-        let start = session.begin_or_replay(asked.rid, pause, replay)?;
+        let request = (asked.rid, asked.hash);
+        let start = session.begin_or_replay(request, (pause, waits), replay)?;
         if let Start::Replayed(_) = start {
             self.metrics.kept.replayed.inc();
         }

@@ -206,6 +206,7 @@ fn every_key_has_its_effect() {
     assert_ne!(given.write_stall, usual.write_stall);
     assert_ne!(given.idle, usual.idle);
     assert_ne!(given.connect, usual.connect);
+    assert_ne!(given.retry, usual.retry);
     assert_ne!(given.drain_notice, usual.drain_notice);
     assert_ne!(given.drain, usual.drain);
     assert_eq!(settings.log.format, LogFormat::Json);

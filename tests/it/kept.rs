@@ -1,7 +1,8 @@
 //! Answers that are kept for clients whose connection breaks, and what is kept of nothing else.
 
+use bowline::config::Release;
 use bowline::demo::client::Client;
-use bowline::demo::node::{Kind, Node};
+use bowline::demo::node::{Hub, Kind, Manner, Node, Profile, Reaction};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -115,11 +116,9 @@ async fn the_same_rid_with_another_body_goes_to_the_node() {
 /// A poll that nothing came for is not worth the memory: an idle session keeps nothing.
 #[tokio::test]
 async fn a_session_that_only_polls_keeps_nothing() {
-    let nodes = [
-        Node::start(bowline::demo::node::Profile::tigase("t1").wait_limit(1))
-            .await
-            .unwrap(),
-    ];
+    let nodes = [Node::start(Profile::tigase("t1").wait_limit(1))
+        .await
+        .unwrap()];
     let balancer = Balancer::before(&nodes).await;
     let (_client, sid, rid) = session(&balancer).await;
     assert!(ask(&balancer, &ping(&sid, rid, "p1")).await.contains("p1"));
@@ -188,4 +187,196 @@ async fn an_answer_above_64_kib_is_not_kept() {
         })
         .await;
     }
+}
+
+/// The client lost its connection, and the balancer has not noticed. Its second request takes the place of
+/// the first one.
+#[tokio::test]
+async fn the_same_request_again_waits_for_the_answer_to_the_first() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let poll = post(&sid, rid);
+    let first = begin(&balancer, &poll).await;
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let mut second = begin(&balancer, &poll).await;
+    let other = post(&sid, rid).replace("/>", " x='y'/>").replace(
+        "Content-Length: ",
+        &format!("Content-Length: {}\r\nX-Old: ", length_of(&poll) + 6),
+    );
+    drop(first);
+    // The session's next request is not held up by the second one.
+    assert!(nodes[0].push(&sid, "<message xmlns='jabber:client' id='m'/>"));
+    assert!(read_response(&mut second).await.contains("id='m'"));
+    assert_eq!(seen_of(&nodes[0], &sid).len(), 1);
+    // Another body goes to the node.
+    drop(begin(&balancer, &other).await);
+    nodes[0]
+        .wait_until(|node| seen_of(node, &sid).len() == 2)
+        .await
+        .unwrap();
+}
+
+fn length_of(request: &str) -> usize {
+    request.split_once("\r\n\r\n").unwrap().1.len()
+}
+
+/// A node answers at the moment when the client goes away: the connection is closed with the answer on it.
+#[tokio::test]
+async fn an_answer_that_comes_while_its_client_goes_away_is_kept() {
+    let nodes = [slow_to_answer().await];
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let request = ping(&sid, rid, "p1");
+    let first = begin(&balancer, &request).await;
+    nodes[0].wait_until(|node| sends(node) == 1).await.unwrap();
+    drop(first);
+    eventually("the answer is kept", || {
+        balancer.metric("bowline_kept_answers ") == 1
+    })
+    .await;
+    assert!(ask(&balancer, &request).await.contains("id=\"p1\""));
+    assert_eq!(sends(&nodes[0]), 1);
+    let gone = "bowline_requests_total{kind=\"send\",outcome=\"client_gone\"}";
+    assert_eq!(balancer.metric(gone), 1);
+    eventually("nothing is held", || balancer.held() == 0).await;
+}
+
+/// A node that answers a request with stanzas after 200 ms.
+async fn slow_to_answer() -> Node {
+    let profile = Profile::tigase("t1").with_script(|seen| match seen.kind {
+        Kind::Send => {
+            Reaction::ServeAs(Manner::default().slow(std::time::Duration::from_millis(200)))
+        }
+        _ => Reaction::Serve,
+    });
+    Node::start(profile).await.unwrap()
+}
+
+/// ejabberd does not notice a closed connection, and gives what comes to the dead request.
+#[tokio::test]
+async fn a_node_that_keeps_polls_brings_what_its_client_missed() {
+    let nodes = [Node::start(Profile::shared("e1", &Hub::default()))
+        .await
+        .unwrap()];
+    let mut settings = settings(&nodes);
+    settings.upstream.release = Release::Keep;
+    let balancer = Balancer::start(&settings).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let poll = post(&sid, rid);
+    let first = begin(&balancer, &poll).await;
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    drop(first);
+    let gone = "bowline_requests_total{kind=\"poll\"";
+    assert!(nodes[0].push(&sid, "<message xmlns='jabber:client' id='m'/>"));
+    assert!(ask(&balancer, &poll).await.contains("id='m'"));
+    eventually("both are counted", || balancer.metric(gone) == 2).await;
+    assert_eq!(seen_of(&nodes[0], &sid).len(), 1);
+}
+
+/// Strophe.js drops the lower request when the higher one is answered first, and its session ends.
+#[tokio::test]
+async fn a_request_waits_for_the_one_below_whose_client_went_away() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let poll = post(&sid, rid);
+    let first = begin(&balancer, &poll).await;
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    drop(first);
+    nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
+    let mut higher = begin(&balancer, &ping(&sid, rid + 1, "p")).await;
+    // It is in the balancer before the lower one comes again.
+    eventually("it is under way", || under_way(&balancer, &sid) == 1).await;
+    let _lower = begin(&balancer, &poll).await;
+    assert!(read_response(&mut higher).await.contains("id=\"p\"") || sends(&nodes[0]) == 1);
+    let rids: Vec<_> = seen_of(&nodes[0], &sid)
+        .iter()
+        .filter_map(|seen| seen.rid)
+        .collect();
+    assert_eq!(rids, [rid, rid, rid + 1]);
+}
+
+fn under_way(balancer: &Balancer, sid: &str) -> u8 {
+    let session = balancer.proxy().sessions.find(sid);
+    session.map_or(0, |session| session.under_way())
+}
+
+/// A page that is loaded again goes on with the next rid, and never asks for the last one again.
+#[tokio::test]
+async fn a_client_that_moves_on_does_not_wait() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.timeouts.retry = std::time::Duration::from_secs(3600);
+    let balancer = Balancer::start(&settings).await;
+    for higher in ["poll", "two"] {
+        let (_client, sid, rid) = session(&balancer).await;
+        let first = begin(&balancer, &post(&sid, rid)).await;
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        drop(first);
+        nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
+        let next = match higher {
+            "poll" => post(&sid, rid + 1),
+            _ => ping(&sid, rid + 1, "p1"),
+        };
+        let mut next = begin(&balancer, &next).await;
+        if higher == "two" {
+            eventually("it waits", || under_way(&balancer, &sid) == 1).await;
+        }
+        // A client has two requests under way: this one says that it has given up the first. Its result
+        // comes with the older one of those that are open.
+        let mut last = begin(&balancer, &ping(&sid, rid + 2, "p2")).await;
+        let answers = async {
+            let first = read_response(&mut next).await;
+            if !first.contains("id=\"p2\"") {
+                assert!(read_response(&mut last).await.contains("id=\"p2\""));
+            }
+        };
+        tokio::time::timeout(PATIENCE, answers).await.unwrap();
+    }
+}
+
+/// Without the lower one, the higher one goes in the end.
+#[tokio::test]
+async fn a_request_does_not_wait_for_ever() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.timeouts.retry = std::time::Duration::from_millis(300);
+    let balancer = Balancer::start(&settings).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    drop({
+        let first = begin(&balancer, &post(&sid, rid)).await;
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        first
+    });
+    nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
+    assert!(
+        ask(&balancer, &ping(&sid, rid + 1, "p"))
+            .await
+            .contains("id=\"p\"")
+    );
+}
+
+/// Prosody refuses a rid when it has answered one behind it, and its session lives on.
+#[tokio::test]
+async fn a_node_that_does_not_find_a_rid_any_more_has_not_lost_the_session() {
+    let nodes = [Node::start(Profile::prosody("p1")).await.unwrap()];
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    for next in 0..4 {
+        let id = format!("p{next}");
+        assert!(
+            ask(&balancer, &ping(&sid, rid + next, &id))
+                .await
+                .contains(&id)
+        );
+    }
+    let late = ask(&balancer, &post(&sid, rid)).await;
+    assert!(!late.contains("terminate"), "{late}");
+    assert!(
+        ask(&balancer, &ping(&sid, rid + 4, "on"))
+            .await
+            .contains("on")
+    );
+    assert_eq!(balancer.metric("bowline_sessions_terminated_total{"), 0);
 }

@@ -257,7 +257,7 @@ impl Connection {
         let State::Held(exchange, _) = &mut self.state else {
             return Poll::Ready(State::Over);
         };
-        if let Poll::Ready(reply) = exchange.as_mut().poll(context) {
+        if let Poll::Ready(reply) = Pin::new(&mut *exchange).poll(context) {
             let State::Held(_, form) = self.take_state() else {
                 return Poll::Ready(State::Over);
             };

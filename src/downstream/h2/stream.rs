@@ -1,6 +1,7 @@
 //! One stream: a request, and its answer.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
@@ -80,7 +81,7 @@ pub(super) async fn serve(
         Next::Answer(response, form) => (response, form),
         Next::Hold(mut exchange, form) => {
             let answered = poll_fn(|context| {
-                if let Poll::Ready(reply) = exchange.as_mut().poll(context) {
+                if let Poll::Ready(reply) = Pin::new(&mut exchange).poll(context) {
                     return Poll::Ready(Some(reply));
                 }
                 // A client that gives up ends its request at the node, which then keeps the stanzas.

@@ -6,12 +6,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::config::Listen;
-use crate::proxy::{BoshRequest, Handled, Proxy};
+use crate::proxy::{BoshRequest, Exchange, Handled, Proxy};
 use crate::transport::{Pipe, pair};
 
 /// Holds any request.
 fn hold(_: &Arc<Proxy>, _: &BoshRequest<'_>) -> Handled {
-    Handled::Exchange(Box::pin(std::future::pending()))
+    Handled::Exchange(Exchange::new(std::future::pending()))
 }
 
 /// The client's end of a connection whose requests are held without an end.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use super::super::attempt::Watch;
+use super::super::deadline::Stays;
 use super::super::release;
 use super::super::request_record::RequestRecord;
 use super::super::termination_state::Phase;
@@ -54,6 +56,10 @@ impl SessionRequest {
                 // The lower one has deadlines of its own.
                 Turn::Behind(lower) => drop(lower.await),
                 Turn::Missing(lower) => patience = timeout_at(give_up, lower).await.is_ok(),
+                Turn::Away(lower, until) => {
+                    let until = self.proxy.clock.instant_of(until);
+                    patience = timeout_at(until, lower).await.is_ok();
+                }
             }
             turn = ask(patience);
         }
@@ -97,6 +103,25 @@ impl<'a> Lost<'a> {
             fresh: true,
             timer: None,
         }
+    }
+}
+
+impl Watch for Lost<'_> {
+    fn stays(&self) -> Option<Stays> {
+        let request = self.request;
+        let SessionRequest { proxy, session, .. } = request;
+        if !proxy.sessions.keeps_answers() || !session.is_pinned() {
+            return None;
+        }
+        if session.has_copy(request.place.rid()) {
+            return Some(Stays::AsBefore);
+        }
+        request.went_away();
+        Some(if proxy.live().keeps_held {
+            Stays::For(Duration::from_secs(session.terms().inactivity.into()))
+        } else {
+            Stays::UntilReleased
+        })
     }
 }
 

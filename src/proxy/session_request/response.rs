@@ -9,6 +9,7 @@ use super::super::answer::Answer;
 use super::super::node_response::{self, NodeResponse};
 use super::super::reject::Cause;
 use super::super::request::PendingRequest;
+use super::super::termination_state::Phase;
 use super::{RetryState, SessionRequest, Step};
 use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
@@ -88,6 +89,15 @@ impl SessionRequest {
                 && let Some(next) = self.search_on(id, pending, state)
             {
                 return next;
+            }
+            if condition == Condition::ItemNotFound.as_str()
+                && !pending.terminate
+                && self.proxy.sessions.keeps_answers()
+                && self.session.went_past(pending.rid)
+            {
+                // It is the rid that its node does not know any more. The request behind it says more.
+                pending.record.enters(Phase::Stead);
+                return Step::Done(Answer::ok(bosh::empty()));
             }
             if self.owes().is_some() {
                 self.pay_for_search(state);

@@ -44,14 +44,14 @@ fn waits(receiver: &mut oneshot::Receiver<()>) -> bool {
 #[test]
 fn the_next_rid_goes_at_once() {
     let mut order = RidOrder::after(Some(100));
-    let next = order.begin(101);
+    let next = order.begin(101, 0);
     assert_eq!(send(&mut order, &next, at(10)), at(10));
 }
 
 #[test]
 fn two_unanswered_requests_are_never_close_together() {
     let mut order = RidOrder::after(Some(100));
-    let [first, second, again] = [101, 102, 102].map(|rid| order.begin(rid));
+    let [first, second, again] = [101, 102, 102].map(|rid| order.begin(rid, 0));
     assert_eq!(send(&mut order, &first, at(2)), at(2));
     assert_eq!(send(&mut order, &second, at(3)), at(2) + SPACING);
     let third = send(&mut order, &again, at(3));
@@ -62,14 +62,14 @@ fn two_unanswered_requests_are_never_close_together() {
     }
     order.answered();
     order.end(&again, true, at(0));
-    let next = order.begin(103);
+    let next = order.begin(103, 0);
     assert_eq!(send(&mut order, &next, third), third);
 }
 
 #[test]
 fn a_rid_waits_for_a_lower_one_that_is_in_the_balancer_without_a_limit() {
     let mut order = RidOrder::after(Some(100));
-    let [lower, higher] = [101, 102].map(|rid| order.begin(rid));
+    let [lower, higher] = [101, 102].map(|rid| order.begin(rid, 0));
     assert!(matches!(order.ask(&lower, true), Turn::Now));
     // It waits for a connection, and the patience of the other one is at its end.
     let mut waiting = behind(order.ask(&higher, false));
@@ -84,7 +84,7 @@ fn a_rid_waits_for_a_lower_one_that_is_in_the_balancer_without_a_limit() {
 #[test]
 fn requests_that_are_sent_again_keep_their_order_and_their_distance() {
     let mut order = RidOrder::after(Some(100));
-    let [first, second] = [101, 102].map(|rid| order.begin(rid));
+    let [first, second] = [101, 102].map(|rid| order.begin(rid, 0));
     send(&mut order, &first, at(101));
     send(&mut order, &second, at(110));
     // Their node died: the later one comes first, and waits.
@@ -96,7 +96,7 @@ fn requests_that_are_sent_again_keep_their_order_and_their_distance() {
     assert!(!waits(&mut later));
     let then = send(&mut order, &second, at(501));
     assert_eq!(then, at(501) + SPACING);
-    let next = order.begin(103);
+    let next = order.begin(103, 0);
     let then = send(&mut order, &next, at(600));
     assert_eq!(then, at(600), "the next is not held up");
 }
@@ -104,7 +104,7 @@ fn requests_that_are_sent_again_keep_their_order_and_their_distance() {
 #[test]
 fn a_request_given_up_holds_no_other_one_up() {
     let mut order = RidOrder::after(Some(100));
-    let [first, second] = [101, 102].map(|rid| order.begin(rid));
+    let [first, second] = [101, 102].map(|rid| order.begin(rid, 0));
     send(&mut order, &first, at(1));
     send(&mut order, &second, at(10));
     order.again(&first);
@@ -118,7 +118,7 @@ fn a_request_given_up_holds_no_other_one_up() {
 #[test]
 fn one_of_two_copies_that_ends_leaves_the_place_of_the_other() {
     let mut order = RidOrder::after(Some(100));
-    let [held, copy, higher] = [101, 101, 102].map(|rid| order.begin(rid));
+    let [held, copy, higher] = [101, 101, 102].map(|rid| order.begin(rid, 0));
     send(&mut order, &held, at(1));
     order.end(&held, true, at(0));
     let mut waiting = behind(order.ask(&higher, true));
@@ -131,7 +131,7 @@ fn one_of_two_copies_that_ends_leaves_the_place_of_the_other() {
 #[test]
 fn who_is_late_does_not_meet_the_next() {
     let mut order = RidOrder::after(Some(100));
-    let [first, second] = [101, 102].map(|rid| order.begin(rid));
+    let [first, second] = [101, 102].map(|rid| order.begin(rid, 0));
     assert!(matches!(order.go(&first, at(13)), Turn::Now));
     // The write took a while.
     order.sent(&first, at(50));
@@ -141,11 +141,11 @@ fn who_is_late_does_not_meet_the_next() {
 #[test]
 fn a_rid_that_overtook_waits_for_the_one_before_it() {
     let mut order = RidOrder::after(Some(100));
-    let early = order.begin(102);
+    let early = order.begin(102, 0);
     let mut waiting = missing(order.ask(&early, true));
     assert!(waits(&mut waiting));
     assert!(matches!(order.ask(&early, false), Turn::Now), "no patience");
-    let lower = order.begin(101);
+    let lower = order.begin(101, 0);
     // It has a connection by now, and the lower one has come meanwhile.
     drop(behind(order.go(&early, at(10))));
     assert_eq!(send(&mut order, &lower, at(11)), at(11));
@@ -156,7 +156,7 @@ fn a_rid_that_overtook_waits_for_the_one_before_it() {
 #[test]
 fn who_waits_for_one_that_is_there_asks_anew_when_another_is_missing() {
     let mut order = RidOrder::after(Some(100));
-    let [lower, early] = [101, 103].map(|rid| order.begin(rid));
+    let [lower, early] = [101, 103].map(|rid| order.begin(rid, 0));
     let mut waiting = behind(order.ask(&early, true));
     send(&mut order, &lower, at(10));
     assert!(!waits(&mut waiting), "102 is waited for with patience");
@@ -167,7 +167,7 @@ fn who_waits_for_one_that_is_there_asks_anew_when_another_is_missing() {
 fn an_old_or_a_wild_rid_is_the_nodes_to_judge() {
     let mut order = RidOrder::after(Some(100));
     for rid in [50, 100_000] {
-        let place = order.begin(rid);
+        let place = order.begin(rid, 0);
         send(&mut order, &place, at(rid));
         order.end(&place, true, at(0));
     }
@@ -176,7 +176,7 @@ fn an_old_or_a_wild_rid_is_the_nodes_to_judge() {
 #[test]
 fn the_first_rid_of_an_adopted_session_sets_the_order() {
     let mut order = RidOrder::default();
-    let [first, later] = [7, 9].map(|rid| order.begin(rid));
+    let [first, later] = [7, 9].map(|rid| order.begin(rid, 0));
     send(&mut order, &first, at(1));
     drop(missing(order.ask(&later, true)));
 }
@@ -184,7 +184,7 @@ fn the_first_rid_of_an_adopted_session_sets_the_order() {
 #[test]
 fn the_list_of_requests_takes_as_many_as_there_are() {
     let mut order = RidOrder::after(Some(100));
-    let places: Vec<_> = (101..113).map(|rid| order.begin(rid)).collect();
+    let places: Vec<_> = (101..113).map(|rid| order.begin(rid, 0)).collect();
     for (place, now) in places.iter().zip(0..) {
         send(&mut order, place, at(now * 100));
     }
@@ -197,8 +197,8 @@ fn the_list_of_requests_takes_as_many_as_there_are() {
 #[test]
 fn those_who_gave_up_waiting_take_no_room() {
     let mut order = RidOrder::after(Some(100));
-    let _lower = order.begin(101);
-    let higher = order.begin(102);
+    let _lower = order.begin(101, 0);
+    let higher = order.begin(102, 0);
     for _ in 0..100 {
         drop(order.ask(&higher, true));
     }

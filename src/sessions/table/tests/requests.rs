@@ -58,7 +58,8 @@ fn only_an_unanswered_request_keeps_the_next_one_at_a_distance() {
         session.sent(&place, true, expected);
         place
     };
-    let answer = |place| {
+    let answer = |place: Place| {
+        place.answered();
         table.sessions.prove(&session, session.node(), false);
         table.sessions.end(&session, &place, now);
     };
