@@ -182,7 +182,10 @@ impl<'a, S: FnOnce(), L: Watch> AttemptFuture<'a, S, L> {
                     }
                 }
                 // Otherwise its answer has begun, or it has stanzas that the node may not have read.
-                Due::Released if self.is_silent() && times.release == Some(Manner::Poll) => {
+                Due::Released
+                    if self.is_silent()
+                        && (times.gives_up() || times.release == Some(Manner::Poll)) =>
+                {
                     return Poll::Ready(AttemptEnd::Released);
                 }
                 Due::Released => {}

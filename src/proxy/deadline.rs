@@ -39,11 +39,15 @@ impl AttemptTimes {
         }
     }
 
+    /// Whether it ends for its client being gone.
+    pub(super) const fn gives_up(&self) -> bool {
+        self.gives_up
+    }
+
     /// The client is gone. The request ends as it does at a stop, or within `span` from now.
     pub(super) fn client_gone(&mut self, stays: Stays) {
         match stays {
             Stays::UntilReleased => self.gives_up = true,
-            Stays::AsBefore => {}
             Stays::For(span) => {
                 let patience = millis(self.begun.elapsed() + span);
                 self.patience = self.patience.min(patience);
@@ -79,8 +83,6 @@ fn millis(span: Duration) -> u32 {
 pub(super) enum Stays {
     /// The node is asked to give it up, as at a stop.
     UntilReleased,
-    /// Its answer is awaited as before: its client has asked again.
-    AsBefore,
     /// Its answer is awaited for this long.
     For(Duration),
 }

@@ -13,6 +13,7 @@ use super::reject::Cause;
 use super::request::PendingRequest;
 use super::session_request::SessionRequest;
 use super::shared::Proxy;
+use crate::bosh;
 use crate::cluster::NodeId;
 use crate::limits::Unasked;
 use crate::observe::metrics::Kind;
@@ -59,7 +60,7 @@ impl Proxy {
         request: &PendingRequest,
     ) -> Result<Option<Joined>, Refused> {
         match self.sessions.find(sid) {
-            Some(session) => self.join(session, request),
+            Some(session) => self.join(session, request, false),
             None => Ok(None),
         }
     }
@@ -81,36 +82,45 @@ impl Proxy {
                 Some(session) => session,
                 None => self.provisional(sid, request)?,
             };
-            if let Some(joined) = self.join(session, request)? {
+            if let Some(joined) = self.join(session, request, false)? {
                 return Ok(joined);
             }
         }
         Err(Cause::SessionLost.into())
     }
 
-    /// None if the session has just been forgotten.
+    /// A request, as answers are kept for it.
+    pub(super) fn asked(&self, request: &PendingRequest) -> Asked {
+        Asked {
+            rid: request.rid,
+            hash: self.sessions.hash(request.body()),
+            is_poll: request.record.kind() == Kind::Poll && request.pause.is_none(),
+        }
+    }
+
+    /// None if the session has just been forgotten. `has_waited` says that it waited for the end of the same
+    /// request.
     pub(super) fn join(
         self: &Arc<Self>,
         session: Arc<Session>,
         request: &PendingRequest,
+        has_waited: bool,
     ) -> Result<Option<Joined>, Refused> {
         let refused = |cause| Refused {
             cause,
             legacy: session.terms().legacy,
         };
         let start = if self.sessions.keeps_answers() {
-            let asked = Asked {
-                rid: request.rid,
-                hash: self.sessions.hash(request.body()),
-            };
+            let asked = self.asked(request);
             let waits = request.record.kind() == Kind::Send;
-            let asked_for = (request.pause, waits);
+            let asked_for = (request.pause, waits, has_waited);
             self.sessions.begin(&session, asked, asked_for)
         } else {
             session.begin(request.rid, request.pause).map(Start::Begun)
         };
         match start {
             Ok(Start::Replayed(kept)) => Ok(Some(Joined::Kept(kept.into()))),
+            Ok(Start::Overtaken) => Ok(Some(Joined::Kept(Answer::ok(bosh::empty())))),
             Ok(Start::Waits(earlier)) => Ok(Some(Joined::Waits(session, earlier))),
             Ok(Start::Begun(begun)) => {
                 let owing = begun

@@ -162,7 +162,7 @@ pub(super) async fn run_copy(
 ) -> Reply {
     loop {
         drop(earlier.await);
-        match proxy.join(Arc::clone(&session), &pending) {
+        match proxy.join(Arc::clone(&session), &pending, true) {
             Ok(Some(Joined::Request(request))) => return Box::pin(run(request, pending)).await,
             Ok(Some(Joined::Kept(answer))) => {
                 pending.record.enters(Phase::Stead);

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::bosh;
 use crate::http1::KeptFields;
 use crate::observe::metrics::KeptMetrics;
 
@@ -51,6 +52,15 @@ impl fmt::Debug for KeptAnswer {
 }
 
 impl KeptAnswer {
+    /// An empty wrapper.
+    pub(super) fn empty() -> Self {
+        Self {
+            content_type: None,
+            body: bosh::empty(),
+            fields: None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         OVERHEAD + self.body.len() + self.content_type.as_ref().map_or(0, Bytes::len)
     }
@@ -63,6 +73,8 @@ pub struct Asked {
     pub rid: u64,
     /// The hash of its body, from [`KeptAnswers::hash`].
     pub hash: u64,
+    /// It asks for nothing.
+    pub is_poll: bool,
 }
 
 /// Where the answers of a session are: a place in its shard, counted from 1. 0 is none. It may be another
@@ -103,6 +115,10 @@ impl Entry {
     fn bytes(&self) -> usize {
         let answers = self.answers.iter().flatten();
         size_of::<Self>() + answers.map(|(_, answer)| answer.bytes()).sum::<usize>()
+    }
+
+    fn has_above(&self, rid: u64) -> bool {
+        self.answers.iter().flatten().any(|(of, _)| of.rid > rid)
     }
 
     fn count(&self) -> usize {
@@ -168,15 +184,19 @@ impl KeptAnswers {
     }
 
     /// A request of `owner` has come. Answers that its client must have by now are dropped; that to the
-    /// request itself is returned.
+    /// request itself is returned; an empty one to a poll whose place a later request has taken.
     pub(super) fn ask(&self, owner: usize, slot: &mut Slot, asked: Asked) -> Option<KeptAnswer> {
         let mut shard = self.shard(owner);
         let arrived = |of: u64| of.saturating_add(WINDOW) <= asked.rid;
         self.drop_some(&mut shard, (owner, &mut *slot), arrived);
         let entry = shard.of(owner, *slot)?;
         let mut answers = entry.answers.iter().flatten();
-        let (_, found) = answers.find(|(of, _)| *of == asked)?;
-        let found = KeptAnswer::clone(found);
+        let found = match answers.find(|(of, _)| *of == asked) {
+            Some((_, found)) => KeptAnswer::clone(found),
+            // Its node has answered the next one in its place. What it would say now is younger than that.
+            None if asked.is_poll && entry.has_above(asked.rid) => KeptAnswer::empty(),
+            None => return None,
+        };
         shard.renew(*slot);
         Some(found)
     }

@@ -297,11 +297,12 @@ impl RidOrder {
     }
 
     /// A request has come: it is not missed any more, and those below it are given up, unless it is one
-    /// that `waits` for the rid below it.
-    pub(super) fn came(&mut self, rid: u64, waits: bool) {
+    /// that `waits` for the rid below it. Says whether it was missed.
+    pub(super) fn came(&mut self, rid: u64, waits: bool) -> bool {
         let Some(crossing) = &mut self.crossing else {
-            return;
+            return false;
         };
+        let was_away = crossing.away.iter().any(|(of, _)| *of == rid);
         let before = crossing.away.len();
         crossing
             .away
@@ -309,6 +310,7 @@ impl RidOrder {
         if crossing.away.len() < before {
             self.let_go();
         }
+        was_away
     }
 
     /// Looks at a request that is at a node which holds one request of the session at most.

@@ -100,11 +100,10 @@ impl Sessions {
         self.kept.is_on() && bytes <= kept::LARGEST
     }
 
-    /// Keeps the answer to a request of `session` with this rid and body.
-    pub fn keep(&self, session: &Arc<Session>, rid: u64, body: &[u8], answer: KeptAnswer) {
-        let hash = self.kept.hash(body);
+    /// Keeps the answer to a request of `session`.
+    pub fn keep(&self, session: &Arc<Session>, asked: Asked, answer: KeptAnswer) {
         let owner = address(session);
-        session.with_kept(|slot| self.kept.keep(owner, slot, Asked { rid, hash }, answer));
+        session.with_kept(|slot| self.kept.keep(owner, slot, asked, answer));
     }
 
     /// Begins a request of `session`, as [`Session::begin`] does, if no answer to it is kept and it is not
@@ -117,15 +116,19 @@ impl Sessions {
         &self,
         session: &Arc<Session>,
         asked: Asked,
-        (pause, waits): (Option<u32>, bool),
+        (pause, waits, has_waited): (Option<u32>, bool, bool),
     ) -> Result<Start<KeptAnswer>, Refusal> {
         let replay = |slot: &mut u32| self.kept.ask(address(session), slot, asked);
         let request = (asked.rid, asked.hash);
-        let start = session.begin_or_replay(request, (pause, waits), replay)?;
-        if let Start::Replayed(_) = start {
-            self.metrics.kept.replayed.inc();
-        }
-        Ok(start)
+        let kind = (pause, waits, (asked.is_poll, has_waited));
+        Ok(match session.begin_or_replay(request, kind, replay)? {
+            Start::Replayed(kept) => {
+                self.metrics.kept.replayed.inc();
+                Start::Replayed(kept)
+            }
+            Start::Overtaken => Start::Replayed(KeptAnswer::empty()),
+            start => start,
+        })
     }
 
     /// The hash of a request's body, as kept answers are found by it.

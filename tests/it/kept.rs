@@ -10,7 +10,7 @@ use crate::balancer::*;
 use crate::clients::{post, read_response};
 
 /// A request with a ping, which its node answers at once.
-fn ping(sid: &str, rid: u64, id: &str) -> String {
+pub(crate) fn ping(sid: &str, rid: u64, id: &str) -> String {
     let body = format!(
         "<body xmlns='http://jabber.org/protocol/httpbind' sid='{sid}' rid='{rid}'>\
          <iq type='get' id='{id}' xmlns='jabber:client'><ping xmlns='urn:xmpp:ping'/></iq></body>"

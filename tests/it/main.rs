@@ -14,6 +14,7 @@ mod clients;
 mod config;
 mod connecting;
 mod cross_origin;
+mod cuts;
 mod dashboard;
 mod demo;
 mod discovery;

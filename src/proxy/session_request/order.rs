@@ -113,10 +113,10 @@ impl Watch for Lost<'_> {
         if !proxy.sessions.keeps_answers() || !session.is_pinned() {
             return None;
         }
-        if session.has_copy(request.place.rid()) {
-            return Some(Stays::AsBefore);
+        // A copy of it is the client that came back.
+        if !session.has_copy(request.place.rid()) {
+            request.went_away();
         }
-        request.went_away();
         Some(if proxy.live().keeps_held {
             Stays::For(Duration::from_secs(session.terms().inactivity.into()))
         } else {

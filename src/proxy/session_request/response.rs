@@ -135,7 +135,8 @@ impl SessionRequest {
     /// Keeps an answer, so that its client can ask for it again. An empty answer to a poll is not worth it:
     /// a node gives another one.
     fn keep(&self, pending: &PendingRequest, answer: &Answer, is_empty: bool) {
-        let is_worth = !is_empty || pending.record.kind() != Kind::Poll;
+        let is_worth =
+            !is_empty || pending.record.kind() != Kind::Poll || self.session.has_copy(pending.rid);
         let sessions = &self.proxy.sessions;
         if is_worth && answer.status == 200 && sessions.may_keep(answer.body.len()) {
             let kept = KeptAnswer {
@@ -144,7 +145,7 @@ impl SessionRequest {
                 body: Bytes::copy_from_slice(&answer.body),
                 fields: answer.fields.clone(),
             };
-            sessions.keep(&self.session, pending.rid, pending.body(), kept);
+            sessions.keep(&self.session, self.proxy.asked(pending), kept);
         }
     }
 

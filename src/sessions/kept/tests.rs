@@ -16,7 +16,11 @@ fn answer(body: &str) -> KeptAnswer {
 
 fn asked(kept: &KeptAnswers, rid: u64, body: &str) -> Asked {
     let hash = kept.hash(body.as_bytes());
-    Asked { rid, hash }
+    Asked {
+        rid,
+        hash,
+        is_poll: false,
+    }
 }
 
 fn body_of(kept: &KeptAnswers, owner: usize, mut slot: Slot, asked: Asked) -> Option<String> {
@@ -35,6 +39,23 @@ fn only_the_same_request_of_the_same_session_finds_an_answer() {
         assert_eq!(body_of(&kept, 64, slot, other), None);
     }
     assert_eq!(body_of(&kept, 128, slot, first), None);
+}
+
+/// A poll that was closed at its node, while the request behind it was answered.
+#[test]
+fn a_poll_below_a_kept_answer_is_empty() {
+    let kept = kept(1 << 20);
+    let mut slot = 0;
+    kept.keep(64, &mut slot, asked(&kept, 8, "x"), answer("later"));
+    let poll = Asked {
+        is_poll: true,
+        ..asked(&kept, 7, "x")
+    };
+    let empty = body_of(&kept, 64, slot, poll).unwrap();
+    assert!(!empty.contains("later"));
+    assert_eq!(body_of(&kept, 64, slot, asked(&kept, 7, "x")), None);
+    let next = Asked { rid: 9, ..poll };
+    assert_eq!(body_of(&kept, 64, slot, next), None);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub enum Start<T> {
     Begun(Begun),
     /// It was answered before, with this.
     Replayed(T),
+    /// It asks for nothing, and was closed at its node without an answer. The request behind it has taken
+    /// its place there: what this one would bring is younger.
+    Overtaken,
     /// The same request is under way. It may begin when this resolves; the answer to the other one may be
     /// kept then.
     Waits(oneshot::Receiver<()>),
@@ -62,11 +65,11 @@ impl Session {
     pub(in crate::sessions) fn begin_or_replay<T>(
         &self,
         (rid, hash): (u64, u64),
-        (pause, waits): (Option<u32>, bool),
+        (pause, waits, (is_poll, has_waited)): (Option<u32>, bool, (bool, bool)),
         replay: impl FnOnce(&mut u32) -> Option<T>,
     ) -> Result<Start<T>, Refusal> {
         let mut state = self.state();
-        state.order.came(rid, waits);
+        let was_away = state.order.came(rid, waits);
         if state.kept != 0
             && let Some(kept) = replay(&mut state.kept)
         {
@@ -77,6 +80,9 @@ impl Session {
             Some(Copy::Waits(earlier)) => return Ok(Start::Waits(earlier)),
             Some(Copy::TooMany) => return Err(Refusal::TooMany),
             None => {}
+        }
+        if (was_away || has_waited) && is_poll && state.order.last() > Some(rid) {
+            return Ok(Start::Overtaken);
         }
         Self::begin_in(&mut state, (rid, hash), pause).map(Start::Begun)
     }
