@@ -260,8 +260,7 @@ impl RidOrder {
         }
     }
 
-    /// Waits for the end of a request under way with the same rid, and most likely the same body. None if
-    /// there is none. `most` requests may wait.
+    /// Waits for the end of the same request under way, if there is one. `most` requests may wait.
     pub(super) fn await_copy(&mut self, rid: u64, hash: u64, most: usize) -> Option<Copy> {
         let same = |one: u64| one & (LISTED | MARK | RID) == LISTED | mark_of(hash) | rid & RID;
         if !self.requests().any(same) {
@@ -296,8 +295,8 @@ impl RidOrder {
         }
     }
 
-    /// A request has come: it is not missed any more, and those below it are given up, unless it is one
-    /// that `waits` for the rid below it. Says whether it was missed.
+    /// A request has come. Those below it are given up, unless it `waits` for the next below. Says whether
+    /// it was missed.
     pub(super) fn came(&mut self, rid: u64, waits: bool) -> bool {
         let Some(crossing) = &mut self.crossing else {
             return false;
@@ -313,7 +312,7 @@ impl RidOrder {
         was_away
     }
 
-    /// Looks at a request that is at a node which holds one request of the session at most.
+    /// Looks at a request at a node that holds one request of the session at most.
     pub(super) fn look(
         &mut self,
         place: &Place,
@@ -389,8 +388,8 @@ impl RidOrder {
     /// Until when this rid waits for the one below it, whose client went away.
     fn awaited_until(&self, rid: u64) -> Option<Time> {
         let mut away = self.crossing.iter().flat_map(|crossing| &crossing.away);
-        let below = away.find(|(of, _)| of.checked_add(1) == Some(rid));
-        below.map(|(_, until)| *until)
+        away.find(|(of, _)| of.checked_add(1) == Some(rid))
+            .map(|(_, until)| *until)
     }
 
     /// Asks whether a request that may go as far as the order was concerned may be written now. A

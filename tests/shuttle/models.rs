@@ -81,6 +81,7 @@ fn write(session: &Session, place: &Place, written: &Mutex<Vec<u64>>, rid: u64) 
                 continue;
             }
             Turn::At(_) => unreachable!("the order does not know times"),
+            Turn::Away(..) => unreachable!("no client goes away"),
         }
         // The lock stands for the one connection between the step and the note that it was done.
         let mut written = written.lock().expect("no panic");
@@ -91,6 +92,7 @@ fn write(session: &Session, place: &Place, written: &Mutex<Vec<u64>>, rid: u64) 
                 return;
             }
             Turn::At(later) => now = later,
+            Turn::Away(..) => unreachable!("no client goes away"),
             Turn::Behind(lower) | Turn::Missing(lower) => {
                 drop(written);
                 drop(future::block_on(lower));
