@@ -133,7 +133,7 @@ impl Server {
             store.restore(proxy.now(), SystemTime::now());
             Arc::new(store)
         });
-        // What the file says outlives what an earlier process was told.
+        // What the file says wins over what the operator of an earlier process said.
         cluster.configure_states(&[], &settings.nodes, SystemTime::now());
         let drain = Arc::new(Drain::default());
         let downstream = Downstream::new(

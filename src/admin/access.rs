@@ -33,7 +33,7 @@ pub struct TokenError {
 enum Reason {
     Io(io::Error),
     Form,
-    /// Another file has the same token: a change could not be told apart.
+    /// Another file has the same token, so that an audit line could not name one of them.
     Same(PathBuf),
 }
 

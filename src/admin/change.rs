@@ -25,7 +25,7 @@ use crate::cluster::{Node, OPERATOR, OperatorState};
 const MAX_BODY: usize = 1024;
 /// The largest body for several: 1024 names of 64 characters, and more than JSON needs around them.
 const MAX_BODY_OF_SEVERAL: usize = 128 * 1024;
-/// So many names are listed in an error.
+/// The most names that an error lists.
 const MOST_NAMES: usize = 20;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -144,8 +144,8 @@ impl Progress {
         }
     }
 
-    /// What is left; none if a node is in service again. Ends so many sessions of each node first, if it
-    /// is time for that.
+    /// What is left; none if a node is in service again. With a `rate`, it first ends that number of
+    /// sessions of each node.
     async fn look(
         &mut self,
         looks: u32,

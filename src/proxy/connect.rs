@@ -36,7 +36,7 @@ impl Proxy {
     /// Opens a connection to `node` once it has a permit. A failure asks for a probe at once. The wait for
     /// a permit ends at `give_up` with [`Error::Queue`], which is not the node's failure. It ends with a
     /// failure of the node when the node goes down, or has lost the session that the connection is `of`.
-    /// A node may be told the address of the `client`.
+    /// The node may get the address of the `client` in a PROXY header.
     pub(super) fn open(
         self: &Arc<Self>,
         node: &Node,

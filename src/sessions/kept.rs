@@ -71,7 +71,7 @@ impl KeptAnswer {
 pub struct Asked {
     /// Its rid.
     pub rid: u64,
-    /// The hash of its body, from [`KeptAnswers::hash`].
+    /// The hash of its body, from `KeptAnswers::hash`.
     pub hash: u64,
     /// It asks for nothing.
     pub is_poll: bool,
