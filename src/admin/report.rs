@@ -13,6 +13,7 @@ use super::AdminState;
 use super::history::Rates;
 use super::time::rfc3339;
 use crate::cluster::{self, Cluster, Node, OperatorState};
+use crate::config::unix_path;
 use crate::observe::events::Event;
 use crate::observe::metrics::Limit;
 
@@ -294,11 +295,19 @@ fn near_limits(state: &AdminState) -> Vec<String> {
     .collect()
 }
 
+/// The addresses of a node; none for a Unix socket.
+fn resolved(node: &Node) -> Vec<String> {
+    let addresses = node.addresses();
+    let is_unix = unix_path(&node.address()).is_some();
+    let shown = addresses.iter().filter(|_| !is_unix);
+    shown.map(ToString::to_string).collect()
+}
+
 fn describe(node: &Node, rates: Rates) -> NodeHealth {
     NodeHealth {
         name: node.name.clone(),
         address: node.address().to_string(),
-        resolved: node.addresses().iter().map(ToString::to_string).collect(),
+        resolved: resolved(node),
         state: node.state().word().to_owned(),
         state_since: node.state_since().map(rfc3339),
         verdict: match node.verdict() {

@@ -4,7 +4,7 @@
 
 mod reach;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ use super::operator::OperatorState;
 use super::restart_detector::RestartDetector;
 use super::verdict::Verdict;
 use super::websocket::Tunnels;
-use crate::config::NodeSettings;
+use crate::config::{NodeSettings, unix_path};
 use crate::observe::metrics::NodeMetrics;
 use crate::upstream::{ConnectLimiter, Heard, Opening};
 
@@ -459,7 +459,13 @@ impl Node {
     }
 }
 
+/// Stands for a Unix socket, which has no address of IP.
+const UNIX: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// The address that `host:port` is, if it is one; no address for a name.
 fn literal(address: &str) -> Arc<[SocketAddr]> {
+    if unix_path(address).is_some() {
+        return [UNIX].into();
+    }
     address.parse().into_iter().collect()
 }

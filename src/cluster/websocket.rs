@@ -71,6 +71,7 @@ impl Node {
     fn addresses_at(&self, url: &WebSocketUrl) -> Candidates {
         let mut opening = self.opening();
         opening.tls = opening.tls.filter(|_| url.tls);
+        opening.unix = None;
         let at = |addresses: &[SocketAddr]| Candidates {
             opening,
             ..addresses.into()

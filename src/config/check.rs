@@ -56,6 +56,31 @@ pub(super) fn host_port(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// What the address of a Unix socket begins with.
+pub(super) const UNIX: &str = "unix:";
+
+/// The longest path of a Unix socket, in bytes (unix(7)).
+const MAX_UNIX_PATH: usize = 107;
+
+/// Checks the path of a Unix socket.
+pub(super) fn unix_path(path: &str) -> Result<(), &'static str> {
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err("be `unix:` and an absolute path such as `unix:/run/prosody/http.sock`");
+    }
+    if path.len() > MAX_UNIX_PATH {
+        return Err("have a path of at most 107 bytes");
+    }
+    Ok(())
+}
+
+/// Checks the address of a node: `host:port`, or a Unix socket.
+pub(super) fn node_address(text: &str) -> Result<(), &'static str> {
+    match text.strip_prefix(UNIX) {
+        Some(path) => unix_path(path),
+        None => host_port(text),
+    }
+}
+
 /// Checks a host with or without a port, as `Host` has it (RFC 9110 §7.2).
 pub(super) fn authority(text: &str) -> Result<(), &'static str> {
     if text.len() > 255 {
@@ -72,6 +97,9 @@ pub(super) fn authority(text: &str) -> Result<(), &'static str> {
 
 /// A form in which two addresses that mean the same are equal.
 pub(super) fn canonical_host_port(text: &str) -> String {
+    if text.starts_with(UNIX) {
+        return text.to_owned();
+    }
     let lower = text.to_ascii_lowercase();
     match lower.rsplit_once(':') {
         Some((host, port)) => {

@@ -6,16 +6,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::check;
 use super::read::{Section, Value};
 use super::sections::{MOST_ENTRIES, networks, socket_address};
 use super::settings::Tls;
 use super::tls;
-
-/// What the address of a Unix socket begins with.
-const UNIX: &str = "unix:";
-
-/// The longest path of a Unix socket, in bytes: `sun_path` of Linux, without the NUL at its end.
-const MAX_UNIX_PATH: usize = 107;
 
 /// The permissions of a Unix socket where none are set: its user and group may connect.
 const UNIX_MODE: u32 = 0o660;
@@ -60,7 +55,7 @@ impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+            Self::Unix(path) => write!(f, "{}{}", check::UNIX, path.display()),
         }
     }
 }
@@ -147,19 +142,13 @@ pub(super) fn listen(value: &Value<'_>) -> Vec<Listen> {
 }
 
 fn address_of(value: &Value<'_>) -> Option<ListenAddress> {
-    let Some(path) = value.word().and_then(|text| text.strip_prefix(UNIX)) else {
+    let Some(path) = value.word().and_then(|text| text.strip_prefix(check::UNIX)) else {
         return socket_address(value).map(ListenAddress::Tcp);
     };
-    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
-        return value.must_be("`unix:` and an absolute path such as `unix:/run/bowline/http.sock`");
+    match check::unix_path(path) {
+        Ok(()) => Some(ListenAddress::Unix(path.into())),
+        Err(must) => value.must(must),
     }
-    if path.len() > MAX_UNIX_PATH {
-        let is = path.len();
-        return value.refuse(format!(
-            "must have a path of at most {MAX_UNIX_PATH} bytes, has {is}"
-        ));
-    }
-    Some(ListenAddress::Unix(path.into()))
 }
 
 /// Permissions, which YAML reads as text only with a zero in front, or in quotes.

@@ -50,6 +50,12 @@ fn nodes(
         let name = name.and_then(|value| node_name(&value, &nodes));
         let address = address.and_then(|value| node_address(&value, &nodes, &mut seen));
         let tls = node_opening::node(&section, tls);
+        let is_unix = address
+            .as_ref()
+            .is_some_and(|address| address.starts_with(check::UNIX));
+        if is_unix && tls.as_ref().is_some_and(|tls| tls.server_name.is_none()) {
+            section.refuse("tls", "needs `server_name`: a Unix socket has no host");
+        }
         let node = NodeSettings {
             // A place is no name, so that no other node has it.
             name: name.unwrap_or(place),
@@ -85,7 +91,7 @@ fn node_address(
     others: &[NodeSettings],
     seen: &mut Vec<String>,
 ) -> Option<String> {
-    let address = value.ruled(check::host_port)?;
+    let address = value.ruled(check::node_address)?;
     let canonical = check::canonical_host_port(address);
     if let Some(index) = seen.iter().position(|other| *other == canonical) {
         let other = &others[index].name;

@@ -264,7 +264,8 @@ impl NodeState {
 pub struct NodeSettings {
     /// Its name in logs and metrics: `[A-Za-z0-9._-]`, 1 to 64 characters.
     pub name: String,
-    /// `host:port`, the port 1 to 65535; an IPv6 address stands in brackets.
+    /// `host:port`, the port 1 to 65535; an IPv6 address stands in brackets. Or `unix:` and the absolute
+    /// path of a Unix socket.
     pub address: String,
     /// Its share of new sessions, 1 to 256.
     pub weight: u32,

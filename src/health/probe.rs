@@ -19,7 +19,7 @@ use super::failure::Failure;
 use super::verdict::Outcome;
 use crate::bosh;
 use crate::cluster::{Cluster, NodeId};
-use crate::config::{Probe, Settings};
+use crate::config::{Probe, Settings, host_of};
 use crate::upstream::{
     self, Authority, Connection, Error, NodeStream, Opening, Path, Proto, Query, RequestHead,
 };
@@ -154,7 +154,7 @@ fn decisive(failures: Vec<(SocketAddr, Failure)>, worked_last: Option<SocketAddr
 }
 
 impl Question {
-    /// Asks one address of the node at `node_address` (`host:port`), until `deadline`.
+    /// Asks one address of the node at `node_address`, until `deadline`.
     async fn ask(
         &self,
         address: SocketAddr,
@@ -162,7 +162,7 @@ impl Question {
         opening: Opening,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let host = self.host.as_deref().unwrap_or(node_address);
+        let host = self.host.as_deref().unwrap_or(host_of(node_address));
         let left = deadline.saturating_duration_since(Instant::now());
         let connection = match Connection::open_with(address, opening, left).await {
             Ok(connection) => connection,

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::failure::Failure;
 use crate::cluster::Node;
+use crate::config::unix_path;
 
 /// The most addresses of one node. A name service may answer with thousands, and each connect would
 /// have to share its time among them.
@@ -36,7 +37,7 @@ pub(super) struct Resolver {
 impl Resolver {
     /// A resolver of `address`, which is `host:port`.
     pub(super) fn new(address: &str) -> Self {
-        let literal = address.parse::<SocketAddr>().is_ok();
+        let literal = address.parse::<SocketAddr>().is_ok() || unix_path(address).is_some();
         Self {
             name: (!literal).then(|| address.to_owned()),
             under_way: None,

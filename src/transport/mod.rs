@@ -10,6 +10,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -71,6 +72,15 @@ pub async fn connect(address: SocketAddr) -> Result<Stream, ConnectError> {
     // A socket that refuses it still works.
     let _ = stream.set_nodelay(true);
     Ok(Stream::Tcp(stream))
+}
+
+/// Opens a connection to a Unix socket.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect_unix(path: &Path) -> Result<Stream, ConnectError> {
+    let stream = UnixStream::connect(path).await;
+    stream.map(Stream::Unix).map_err(ConnectError::Failed)
 }
 
 impl Stream {

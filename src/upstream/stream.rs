@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -10,12 +11,14 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::{Error, ProxyHeader, TlsClient};
-use crate::config::NodeSettings;
+use crate::config::{NodeSettings, unix_path};
 use crate::transport::{self, ConnectError, NodeTlsStream, Stream};
 
 /// What a connection to a node begins with, ahead of its first request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Opening {
+    /// The Unix socket to open, whatever the address is; none for TCP.
+    pub unix: Option<Arc<Path>>,
     /// TLS; none for a plain connection.
     pub tls: Option<Arc<TlsClient>>,
     /// The client, ahead of TLS.
@@ -43,7 +46,8 @@ impl Opening {
             version,
             client: None,
         });
-        Self { tls, proxy }
+        let unix = unix_path(&settings.address).map(Arc::from);
+        Self { unix, tls, proxy }
     }
 }
 
@@ -58,7 +62,11 @@ pub enum NodeStream {
 
 /// Opens a connection.
 pub(super) async fn connect(address: SocketAddr, opening: &Opening) -> Result<NodeStream, Error> {
-    let mut stream = transport::connect(address).await.map_err(failed)?;
+    let stream = match &opening.unix {
+        Some(path) => transport::connect_unix(path).await,
+        None => transport::connect(address).await,
+    };
+    let mut stream = stream.map_err(failed)?;
     if stream.is_own_end(address) {
         return Err(Error::Refused(io::ErrorKind::ConnectionRefused.into()));
     }

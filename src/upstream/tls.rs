@@ -19,7 +19,7 @@ pub use fault::TlsFault;
 
 use super::Error;
 use super::stream::NodeStream;
-use crate::config::{NodeSettings, NodeTls};
+use crate::config::{NodeSettings, NodeTls, host_of};
 use crate::transport::{HandshakeError, NodeTlsStream, Stream};
 
 /// Sessions that one node can go on with. Each takes 8 tickets at most.
@@ -93,6 +93,7 @@ impl Eq for TlsClient {}
 impl TlsClient {
     /// A client for the node at `address` (`host:port`). Reads the file of its authorities.
     pub fn new(settings: &NodeTls, address: &str) -> Self {
+        let address = host_of(address);
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let name = settings.server_name.as_deref().unwrap_or(host);
         Self {

@@ -1,11 +1,12 @@
-//! Unix sockets as listeners: who may connect, what becomes of the file, and who the client is.
+//! Unix sockets as listeners: who may connect, what becomes of the file, and who the client is. And nodes that
+//! are reached by one.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use bowline::config::{Listen, ProxyProtocol, Settings};
+use bowline::config::{Listen, Probe, ProxyProtocol, Settings};
 use bowline::demo::node::Node;
 use bowline::server::Server;
 use rustls::pki_types::ServerName;
@@ -163,4 +164,81 @@ async fn a_unix_socket_carries_headers_of_proxies_tls_and_http2() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let expected = ["203.0.113.7", "203.0.113.7", "127.0.0.1"];
     assert_eq!(clients(&nodes[0]), expected);
+}
+
+/// Carries connections of a Unix socket to a node, until dropped.
+struct Behind(tokio::task::JoinHandle<()>);
+
+impl Behind {
+    fn start(path: &Path, node: std::net::SocketAddr) -> Self {
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        Self(tokio::spawn(async move {
+            let mut carried = tokio::task::JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                carried.spawn(async move {
+                    let mut node = tokio::net::TcpStream::connect(node).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut node).await;
+                });
+            }
+        }))
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_node_on_a_unix_socket_is_probed_and_serves_sessions() {
+    let (nodes, folder) = (tigase_nodes(1).await, Folder::new("unix").unwrap());
+    let path = folder.path().join("node.sock");
+    let probes = [
+        Probe::Tcp,
+        Probe::Bosh,
+        Probe::Http {
+            path: "/".to_owned(),
+        },
+    ];
+    for probe in probes {
+        let behind = Behind::start(&path, nodes[0].address());
+        let mut settings = settings(&nodes);
+        settings.nodes[0].address = format!("unix:{}", path.display());
+        settings.health.probe = probe.clone();
+        let balancer = Balancer::start(&settings).await;
+        let node = balancer.proxy().cluster.named("t1").unwrap();
+        assert!(node.is_up(), "{probe:?}: {:?}", node.last_failure());
+        let mut client = balancer.session().await;
+        assert_goes_on(&client.ping("one").await.unwrap());
+        let poll = client.begin_poll().await.unwrap();
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
+        assert!(poll.reply().await.unwrap().text().contains("id='m'"));
+        // A socket without a process refuses, and one that is back is found.
+        drop(behind);
+        eventually("the node is down", || !node.is_up()).await;
+        fs::remove_file(&path).unwrap();
+        let _behind = Behind::start(&path, nodes[0].address());
+        eventually("the node is up", || node.is_up()).await;
+        balancer.session().await;
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reload_moves_a_node_to_a_unix_socket_and_back() {
+    let (nodes, folder) = (tigase_nodes(1).await, Folder::new("unix").unwrap());
+    let path = folder.path().join("node.sock");
+    let _behind = Behind::start(&path, nodes[0].address());
+    let mut settings = settings(&nodes);
+    let balancer = Balancer::start(&settings).await;
+    let mut client = balancer.session().await;
+    let tcp = settings.nodes[0].address.clone();
+    for address in [format!("unix:{}", path.display()), tcp] {
+        settings.nodes[0].address = address;
+        balancer.server.reload(&settings).unwrap();
+        assert_goes_on(&client.ping("one").await.unwrap());
+        balancer.session().await;
+    }
 }
