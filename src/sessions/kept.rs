@@ -2,7 +2,7 @@
 //! (XEP-0124 §14.3): it asks again with the same rid and the same body.
 //!
 //! An answer is found by its session, its rid and a hash of the request's body, so a request with another
-//! body never gets it. The hash is ahash with keys drawn at the start. A client never sees a hash, and a
+//! body never gets it. The hash is XXH3 with a secret drawn at the start. A client never sees a hash, and a
 //! collision could only give it an answer of its own session: a slower hash would protect nothing more.
 //!
 //! All sessions share one budget of memory, in shards. When a shard is full, the session that was served
@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_secret;
 
 use crate::bosh;
 use crate::http1::KeptFields;
@@ -28,6 +29,9 @@ const EACH: usize = 2;
 const WINDOW: u64 = 2;
 
 const SHARDS: usize = 16;
+
+/// The bytes of a secret of XXH3.
+const SECRET: usize = 192;
 
 /// What an answer takes beside its body, in bytes: its place, and two allocations.
 const OVERHEAD: usize = size_of::<KeptAnswer>() + 32;
@@ -87,7 +91,7 @@ pub(super) struct KeptAnswers {
     shards: [Mutex<Shard>; SHARDS],
     /// What one shard may take, in bytes; 0 keeps nothing.
     most: usize,
-    hasher: ahash::RandomState,
+    secret: [u8; SECRET],
     metrics: KeptMetrics,
 }
 
@@ -133,7 +137,7 @@ impl KeptAnswers {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             most: budget / SHARDS,
-            hasher: ahash::RandomState::new(),
+            secret: std::array::from_fn(|_| fastrand::u8(..)),
             metrics,
         }
     }
@@ -145,7 +149,7 @@ impl KeptAnswers {
 
     /// The hash of a request's body.
     pub(super) fn hash(&self, body: &[u8]) -> u64 {
-        self.hasher.hash_one(body)
+        xxh3_64_with_secret(body, &self.secret)
     }
 
     /// Keeps an answer of `owner`, in place of its oldest one if it has [`EACH`].

@@ -319,7 +319,7 @@ describe('the live page behind a token', () => {
     await shows(page, 'n1', 'drain');
     assert.equal((await balancer.states()).n1, 'drain');
     const log = balancer.process.log();
-    assert.match(log, /operator state set.*node=n1.*token=true/);
+    assert.match(log, /operator state set.*node=n1.*token="admin"/);
   });
 
   holds('it is in no address, and nowhere in the page', async () => {
