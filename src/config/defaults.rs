@@ -191,8 +191,8 @@ impl Default for Timeouts {
             write_stall: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             connect: Duration::from_secs(2),
-            // Strophe.js asks again after 8 s. Tigase ends a session 10 s after its last answer.
-            retry: Duration::from_secs(9),
+            // A page that is reloaded would wait for as long, since it looks like a lost connection.
+            retry: Duration::ZERO,
             drain_notice: Duration::ZERO,
             drain: Duration::from_secs(75),
         }

@@ -409,8 +409,8 @@ pub struct Limits {
 /// How long things may take: 10 ms to 24 h each, the two of the drain from 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeouts {
-    /// How long a request with stanzas waits for one with the rid below whose client went away; 0 (it
-    /// does not wait) to 24 h, 9 s by default.
+    /// How long a request with stanzas waits for one with the rid below whose client went away; 0, the
+    /// default (it does not wait), to 24 h.
     pub retry: Duration,
     /// A request head, from its first byte; 10 s by default.
     pub head: Duration,

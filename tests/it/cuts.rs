@@ -204,7 +204,9 @@ impl Session {
 /// Cuts this often in all.
 async fn run(cuts: usize) -> Tally {
     let nodes: Arc<[Node]> = tigase_nodes(1).await.into();
-    let balancer = Balancer::start(&patient(&nodes)).await;
+    let mut settings = patient(&nodes);
+    settings.timeouts.retry = Duration::from_secs(9);
+    let balancer = Balancer::start(&settings).await;
     let mut running = JoinSet::new();
     for number in 0..SESSIONS {
         let client = balancer.session().await;
