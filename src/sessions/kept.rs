@@ -30,8 +30,8 @@ const WINDOW: u64 = 2;
 
 const SHARDS: usize = 16;
 
-/// The bytes of a secret of XXH3.
-const SECRET: usize = 192;
+/// The bytes of a key of XXH3, which calls it a secret.
+const KEY: usize = 192;
 
 /// What an answer takes beside its body, in bytes: its place, and two allocations.
 const OVERHEAD: usize = size_of::<KeptAnswer>() + 32;
@@ -91,8 +91,17 @@ pub(super) struct KeptAnswers {
     shards: [Mutex<Shard>; SHARDS],
     /// What one shard may take, in bytes; 0 keeps nothing.
     most: usize,
-    secret: [u8; SECRET],
+    key: HashKey,
     metrics: KeptMetrics,
+}
+
+/// What hashes depend on. `{:?}` leaves it out.
+struct HashKey([u8; KEY]);
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -137,7 +146,7 @@ impl KeptAnswers {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             most: budget / SHARDS,
-            secret: std::array::from_fn(|_| fastrand::u8(..)),
+            key: HashKey(std::array::from_fn(|_| fastrand::u8(..))),
             metrics,
         }
     }
@@ -149,7 +158,7 @@ impl KeptAnswers {
 
     /// The hash of a request's body.
     pub(super) fn hash(&self, body: &[u8]) -> u64 {
-        xxh3_64_with_secret(body, &self.secret)
+        xxh3_64_with_secret(body, &self.key.0)
     }
 
     /// Keeps an answer of `owner`, in place of its oldest one if it has [`EACH`].
