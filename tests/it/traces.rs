@@ -263,13 +263,13 @@ async fn a_wait_for_a_turn_and_a_failure_have_their_spans() {
     settings.health = patient(&nodes).health;
     let balancer = Balancer::start(&settings).await;
     let mut client = balancer.session().await;
-    // Two of a session go up 5 ms apart at least.
-    let poll = client.begin_poll().await.unwrap();
     // The poll may have the connection of the creation, on which such bytes get one more try.
-    let ping = client.rid() + 1;
+    let ping = client.rid() + 2;
     nodes[0].misbehave(
         Fault::answering_rubbish("SSH-2.0-x\r\n").on(move |seen| seen.rid == Some(ping)),
     );
+    // Two of a session go up 5 ms apart at least, so nothing is done between them.
+    let poll = client.begin_poll().await.unwrap();
     client.ping("1").await.unwrap();
     drop(poll);
     eventually("the poll is over", || balancer.held() == 0).await;
