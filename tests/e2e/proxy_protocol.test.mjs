@@ -133,7 +133,10 @@ describe('HAProxy in front, with the PROXY protocol', () => {
   test('a header that is not expected closes the connection, and is logged once', async () => {
     for (let round = 0; round < 3; round += 1) assert.match(String(await create(fronts[3])), /^(ECONNRESET|EPIPE)$/);
     await until('all are counted', 5, async () => await count('refused') === 3);
-    assert.equal(bowline.log().split('a peer sends a PROXY header').length, 2);
+    const lines = () => bowline.log().split('a peer sends a PROXY header').length - 1;
+    // A thread of its own writes the log.
+    await until('it is logged', 5, () => lines() > 0);
+    assert.equal(lines(), 1);
     passed = true;
   });
 });
