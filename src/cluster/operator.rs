@@ -82,7 +82,7 @@ impl LastNode {
 }
 
 impl Cluster {
-    /// As [`Cluster::set_states`] for one node, by somebody without a name.
+    /// As [`Cluster::set_states`] for one node, without the name of an operator.
     ///
     /// # Errors
     /// As there.

@@ -21,7 +21,7 @@ use crate::kept::ping;
 
 const SESSIONS: usize = 50;
 
-/// How long a request may stay unanswered before the node is given something to say: it may hold it.
+/// After this long without an answer, the test pushes a stanza, since the node may hold the request.
 const STUCK: Duration = Duration::from_millis(500);
 
 /// What all sessions of a run came to.

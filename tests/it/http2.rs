@@ -569,7 +569,7 @@ async fn a_drain_says_goaway_and_serves_streams_to_their_end() {
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
-/// With `keep`, polls stay at their node, and their connection is told its end at once.
+/// With `keep`, polls stay at their node. The connection gets GOAWAY at once.
 #[tokio::test]
 async fn a_drain_that_keeps_polls_says_goaway_and_waits() {
     let nodes = tigase_nodes(1).await;

@@ -189,8 +189,8 @@ async fn an_answer_above_64_kib_is_not_kept() {
     }
 }
 
-/// The client lost its connection, and the balancer has not noticed. Its second request takes the place of
-/// the first one.
+/// The client lost its connection, and the balancer has not noticed. The same request on another connection
+/// gets the answer to the first.
 #[tokio::test]
 async fn the_same_request_again_waits_for_the_answer_to_the_first() {
     let nodes = tigase_nodes(1).await;
@@ -278,7 +278,9 @@ async fn a_node_that_keeps_polls_brings_what_its_client_missed() {
 #[tokio::test]
 async fn a_request_waits_for_the_one_below_whose_client_went_away() {
     let nodes = tigase_nodes(1).await;
-    let balancer = Balancer::before(&nodes).await;
+    let mut settings = settings(&nodes);
+    settings.timeouts.retry = std::time::Duration::from_secs(3600);
+    let balancer = Balancer::start(&settings).await;
     let (_client, sid, rid) = session(&balancer).await;
     let poll = post(&sid, rid);
     let first = begin(&balancer, &poll).await;
@@ -288,6 +290,9 @@ async fn a_request_waits_for_the_one_below_whose_client_went_away() {
     let mut higher = begin(&balancer, &ping(&sid, rid + 1, "p")).await;
     // It is in the balancer before the lower one comes again.
     eventually("it is under way", || under_way(&balancer, &sid) == 1).await;
+    // Ten times the distance between two requests, after which it would go without the wait.
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(sends(&nodes[0]), 0, "it waits");
     let _lower = begin(&balancer, &poll).await;
     assert!(read_response(&mut higher).await.contains("id=\"p\"") || sends(&nodes[0]) == 1);
     let rids: Vec<_> = seen_of(&nodes[0], &sid)

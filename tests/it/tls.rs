@@ -145,7 +145,7 @@ async fn large_answers_arrive_whole_at_a_slow_reader() {
     assert!(got.contains(&text));
 }
 
-/// An end without `close_notify` is an error for the client: somebody may have cut the connection.
+/// An end without `close_notify` is an error for the client: the connection may have been cut.
 #[tokio::test]
 async fn connections_that_bowline_closes_end_with_close_notify() {
     let (nodes, authority) = (tigase_nodes(1).await, Authority::new());

@@ -29,7 +29,7 @@ fn at(folder: &Folder, nodes: &[Node]) -> (PathBuf, Settings) {
     (path, settings)
 }
 
-/// Begins a session over `stream`, which is told to close behind the answer. Returns that.
+/// Sends a session creation with `Connection: close` over `stream`. Returns the response.
 async fn create(mut stream: impl AsyncRead + AsyncWrite + Unpin, before: &[u8]) -> String {
     let request = request().replace("Host: a\r\n", "Host: a\r\nConnection: close\r\n");
     let whole = [before, request.as_bytes()].concat();
