@@ -33,11 +33,18 @@ const KEEPALIVE_RETRIES: u32 = 3;
 #[cfg(target_os = "linux")]
 pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection.
+/// A connection. What is rare is boxed: thousands of TCP sockets wait, and each takes the largest size.
 #[derive(Debug)]
 pub enum Stream {
     /// A TCP socket.
     Tcp(TcpStream),
+    /// Anything else.
+    Other(Box<OtherStream>),
+}
+
+/// A connection that is no TCP socket.
+#[derive(Debug)]
+pub enum OtherStream {
     /// A Unix socket.
     Unix(UnixStream),
     /// A pipe in memory.
@@ -59,7 +66,7 @@ pub enum ConnectError {
 /// [`ConnectError`].
 pub async fn connect(address: SocketAddr) -> Result<Stream, ConnectError> {
     if let Some(connecting) = network::connect(address) {
-        let connected = connecting.await.map(Stream::Pipe);
+        let connected = connecting.await.map(Stream::from);
         return connected.map_err(ConnectError::Failed);
     }
     let socket = match address {
@@ -80,7 +87,7 @@ pub async fn connect(address: SocketAddr) -> Result<Stream, ConnectError> {
 /// [`ConnectError`].
 pub async fn connect_unix(path: &Path) -> Result<Stream, ConnectError> {
     let stream = UnixStream::connect(path).await;
-    stream.map(Stream::Unix).map_err(ConnectError::Failed)
+    stream.map(Stream::from).map_err(ConnectError::Failed)
 }
 
 impl Stream {
@@ -94,15 +101,7 @@ impl Stream {
                 let mut byte = [0];
                 stream.poll_peek(context, &mut ReadBuf::new(&mut byte))
             }
-            Self::Unix(stream) => loop {
-                ready!(stream.poll_read_ready(context))?;
-                match look(stream) {
-                    // The readiness was old, and is cleared.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    looked => break Poll::Ready(looked),
-                }
-            },
-            Self::Pipe(pipe) => pipe.poll_next(context).map(|bytes| Ok(bytes.into())),
+            Self::Other(other) => other.poll_peek(context),
         }
     }
 
@@ -118,8 +117,7 @@ impl Stream {
                 let look = || SockRef::from(stream).peek(&mut byte);
                 stream.try_io(Interest::READABLE, look)
             }
-            Self::Unix(stream) => look(stream),
-            Self::Pipe(pipe) => pipe.peek(),
+            Self::Other(other) => other.peek(),
         }
     }
 
@@ -142,7 +140,7 @@ impl Stream {
     pub const fn socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
-            Self::Unix(_) | Self::Pipe(_) => None,
+            Self::Other(_) => None,
         }
     }
 
@@ -151,7 +149,30 @@ impl Stream {
     pub fn is_own_end(&self, address: SocketAddr) -> bool {
         match self {
             Self::Tcp(stream) => stream.local_addr().is_ok_and(|own| own == address),
-            Self::Unix(_) | Self::Pipe(_) => false,
+            Self::Other(_) => false,
+        }
+    }
+}
+
+impl OtherStream {
+    fn poll_peek(&self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Unix(stream) => loop {
+                ready!(stream.poll_read_ready(context))?;
+                match look(stream) {
+                    // The readiness was old, and is cleared.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    looked => break Poll::Ready(looked),
+                }
+            },
+            Self::Pipe(pipe) => pipe.poll_next(context).map(|bytes| Ok(bytes.into())),
+        }
+    }
+
+    fn peek(&self) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => look(stream),
+            Self::Pipe(pipe) => pipe.peek(),
         }
     }
 }
@@ -166,9 +187,11 @@ impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
-            Self::Unix(stream) => stream.as_raw_fd(),
-            // It has none, and so the one that is never too high.
-            Self::Pipe(_) => 0,
+            Self::Other(other) => match &**other {
+                OtherStream::Unix(stream) => stream.as_raw_fd(),
+                // It has none, and so the one that is never too high.
+                OtherStream::Pipe(_) => 0,
+            },
         }
     }
 }
@@ -181,13 +204,13 @@ impl From<TcpStream> for Stream {
 
 impl From<UnixStream> for Stream {
     fn from(stream: UnixStream) -> Self {
-        Self::Unix(stream)
+        Self::Other(Box::new(OtherStream::Unix(stream)))
     }
 }
 
 impl From<Pipe> for Stream {
     fn from(pipe: Pipe) -> Self {
-        Self::Pipe(pipe)
+        Self::Other(Box::new(OtherStream::Pipe(pipe)))
     }
 }
 
@@ -199,8 +222,10 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
-            Self::Pipe(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Other(other) => match &mut **other {
+                OtherStream::Unix(stream) => Pin::new(stream).poll_read(context, into),
+                OtherStream::Pipe(stream) => Pin::new(stream).poll_read(context, into),
+            },
         }
     }
 }
@@ -213,24 +238,30 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Pipe(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Other(other) => match &mut **other {
+                OtherStream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+                OtherStream::Pipe(stream) => Pin::new(stream).poll_write(context, bytes),
+            },
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
-            Self::Pipe(stream) => Pin::new(stream).poll_flush(context),
+            Self::Other(other) => match &mut **other {
+                OtherStream::Unix(stream) => Pin::new(stream).poll_flush(context),
+                OtherStream::Pipe(stream) => Pin::new(stream).poll_flush(context),
+            },
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Pipe(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Other(other) => match &mut **other {
+                OtherStream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+                OtherStream::Pipe(stream) => Pin::new(stream).poll_shutdown(context),
+            },
         }
     }
 }
@@ -242,6 +273,11 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    #[test]
+    fn a_tcp_connection_takes_no_more_than_its_socket() {
+        assert_eq!(size_of::<Stream>(), size_of::<TcpStream>());
+    }
 
     #[tokio::test]
     async fn a_unix_socket_is_peeked_at_and_leaves_its_bytes() {

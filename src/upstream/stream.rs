@@ -195,7 +195,7 @@ mod tests {
 
     /// Every session keeps a connection, most of them without TLS.
     #[test]
-    fn a_connection_without_tls_takes_48_bytes() {
-        assert!(size_of::<NodeStream>() <= 48, "{}", size_of::<NodeStream>());
+    fn a_connection_without_tls_takes_40_bytes() {
+        assert!(size_of::<NodeStream>() <= 40, "{}", size_of::<NodeStream>());
     }
 }

@@ -454,7 +454,7 @@ async fn a_wait_costs_next_to_nothing() {
         .unwrap()
         .peer_addr()
         .unwrap();
-    assert!(size_of::<Connection>() <= 72);
+    assert!(size_of::<Connection>() <= 64);
     let (candidates, note) = (Candidates::from(&[address][..]), |_, _| ());
     assert!(size(&Connection::open_any(&candidates, LONG, note)) <= 96);
     assert!(size(&connection.send(ASK, LONG)) <= 72);
