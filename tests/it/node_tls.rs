@@ -44,7 +44,7 @@ async fn sessions_live_over_tls_of_both_versions_and_go_on_with_tickets() {
         let (nodes, authority) = (tigase_nodes(1).await, Authority::new());
         let tls = server(&authority.issue(NAME), &[version]);
         let front = NodeFront::start(Some(tls), nodes[0].address()).await;
-        let settings = behind(&front, trusting(&authority, NAME), settings(&nodes));
+        let settings = behind(&front, trusting(&authority, NAME), patient(&nodes));
         let balancer = Balancer::start(&settings).await;
         for round in 0..2 {
             let mut client = balancer.session().await;
@@ -168,7 +168,7 @@ async fn the_handshake_counts_against_the_limit_of_a_connect() {
     let tls = server(&authority.issue(NAME), &[&TLS13]);
     let front = NodeFront::start(Some(tls), nodes[0].address()).await;
     let mut settings = behind(&front, trusting(&authority, NAME), patient(&nodes));
-    settings.timeouts.connect = Duration::from_millis(50);
+    settings.timeouts.connect = Duration::from_millis(300);
     settings.placement_wait = Duration::from_millis(10);
     let balancer = Balancer::start(&settings).await;
     front.set(None);

@@ -200,7 +200,9 @@ fn answer_with(sid: &str, fields: &str) -> Fault {
     let body = format!("<body xmlns='{xmlns}' sid='{sid}' wait='5'/>");
     let length = body.len();
     let text = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
-    Fault::reacting("fields", Reaction::Steps(vec![Step::Bytes(text.into())])).once()
+    let fault = Fault::reacting("fields", Reaction::Steps(vec![Step::Bytes(text.into())]));
+    // Not a probe.
+    fault.on(|seen| seen.kind == Kind::Create).once()
 }
 
 #[tokio::test]

@@ -31,7 +31,6 @@ async fn a_session_stays_with_the_node_that_made_it() {
     }
     for node in &nodes {
         assert_eq!(node.sessions().len(), 2, "round robin over {}", node.name());
-        assert!(node.count(|seen| matches!(seen.fate, Fate::TooClose)) == 0);
     }
     assert_eq!(balancer.metric("bowline_sessions_created_total{"), 6);
 }

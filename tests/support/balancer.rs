@@ -17,11 +17,12 @@ pub(crate) struct Balancer {
     pub(crate) server: Server,
 }
 
-/// Tigase nodes t1 to tn.
+/// Tigase nodes t1 to tn. They answer requests that come close together: a busy machine lets a node read
+/// two requests together that were sent 5 ms apart. `order.rs` and the simulation look at that distance.
 pub(crate) async fn tigase_nodes(count: usize) -> Vec<Node> {
     let mut nodes = Vec::new();
     for number in 1..=count {
-        let profile = Profile::tigase(format!("t{number}"));
+        let profile = Profile::tigase(format!("t{number}")).collision(None);
         nodes.push(Node::start(profile).await.unwrap());
     }
     nodes
@@ -46,6 +47,8 @@ pub(crate) fn settings(nodes: &[Node]) -> Settings {
 pub(crate) fn patient(nodes: &[Node]) -> Settings {
     let mut settings = settings(nodes);
     settings.health.interval = Duration::from_secs(3600);
+    // On a busy machine an answer may take this long.
+    settings.health.timeout = Duration::from_secs(2);
     settings.health.fall = 100;
     settings
 }
