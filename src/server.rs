@@ -5,46 +5,42 @@
 //! it was accepted. Probes, sweeping and the admin listener run on the caller's runtime.
 
 mod error;
+mod gate;
 mod listeners;
+mod start;
+mod successor;
+mod takeover;
 mod workers;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::admin::sessions::SessionTable;
-use crate::admin::{self, AccessControl, AdminState, ReloadRequest, Scope};
-use crate::cluster::{Cluster, TooManyNodes};
+use crate::admin::{AdminState, ReloadRequest};
+use crate::cluster::TooManyNodes;
 use crate::config::{Log, NodeSettings, Release, Reload, Settings};
-use crate::digest;
-use crate::downstream::{self, Downstream, Drain};
-use crate::handover::{PassedSocket, Sockets};
-use crate::health::{self, Probes};
+use crate::downstream::{Downstream, Drain};
+use crate::handover::Sockets;
+use crate::health::Probes;
 use crate::limits::Files;
-use crate::observe::log;
-use crate::observe::metrics::Metrics;
 use crate::proxy::Proxy;
 use crate::snapshot::{Moment, Store};
 use crate::tls::Certificates;
 use crate::upstream;
 
-pub use error::{BindError, ReloadError, StartError};
+pub use error::{BindError, ReloadError, StartError, TakeoverError};
 pub use workers::Pulse;
 
-use listeners::{Listeners, bind};
+use gate::Gate;
+use listeners::Listeners;
+use takeover::{Phase, TakeoverSocket};
 use workers::Workers;
-
-/// How often expired sessions are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// How many requests for a reload may wait.
-const RELOADS_WAITING: usize = 8;
 
 /// How long connections that are cut may take to end.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
@@ -52,7 +48,7 @@ const CUT_WITHIN: Duration = Duration::from_secs(1);
 /// A running balancer. Dropping it cuts everything at once; [`Server::drain`] ends it in order.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Mutex<Listeners>,
+    listeners: Arc<Mutex<Listeners>>,
     /// What serves newcomers, and was in force at the last reload.
     downstream: Arc<ArcSwap<Downstream>>,
     files: Files,
@@ -65,6 +61,14 @@ pub struct Server {
     certificates: Certificates,
     workers: Workers,
     background: Vec<JoinHandle<()>>,
+    gate: Arc<Gate>,
+    /// The socket for the next takeover, until this process serves.
+    takeover: Option<TakeoverSocket>,
+    /// Waits for processes that want to take over.
+    host: Option<JoinHandle<()>>,
+    /// Hears of the process that this one has replaced.
+    replaced: Option<JoinHandle<()>>,
+    phase: Arc<watch::Sender<Phase>>,
     probes: Probes,
     snapshot: Option<Arc<Store>>,
     /// The settings in force.
@@ -73,152 +77,6 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts everything, or nothing: all addresses are bound before anything runs.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`].
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    pub fn start(settings: &Settings) -> Result<Self, StartError> {
-        Self::start_with(settings, Sockets::default())
-    }
-
-    /// The same by sockets that were passed to this process. Addresses without one are bound.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`].
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    pub fn start_with(settings: &Settings, mut passed: Sockets) -> Result<Self, StartError> {
-        upstream::check_tls(&settings.nodes).map_err(StartError::NodeTls)?;
-        let certificates = Certificates::load(&settings.listen).map_err(StartError::Tls)?;
-        let admin = settings.admin.as_ref().map(|admin| admin.address);
-        let addresses = settings.listen.iter().map(|listen| listen.address.clone());
-        let probes = settings.admin.as_ref().and_then(|admin| admin.probes);
-        let addresses = addresses.chain(admin.map(Into::into));
-        let addresses: Vec<_> = addresses.chain(probes.map(Into::into)).collect();
-        (passed.check(&addresses)).map_err(StartError::Unclaimed)?;
-        let mut listeners = Listeners::default();
-        let prepared = listeners.prepare(&settings.listen, settings.threads, &mut passed);
-        let prepared = prepared.map_err(StartError::Bind)?;
-        let mut open = |address: SocketAddr| match passed.take(&address.into()) {
-            Some(PassedSocket::Tcp(socket)) => Ok(socket),
-            // An address of IP is never that of a Unix socket.
-            Some(PassedSocket::Unix(_)) | None => bind(address),
-        };
-        let admin_listener = admin.map(&mut open).transpose();
-        let admin_listener = admin_listener.map_err(StartError::Bind)?;
-        let probes_listener = probes.map(open).transpose();
-        let probes_listener = probes_listener.map_err(StartError::Bind)?;
-        let access = settings.admin.as_ref().map(AccessControl::load).transpose();
-        let access = access.map_err(StartError::Token)?.unwrap_or_default();
-
-        // A reload is compared with what the file says, not with what fits.
-        let configured = settings.clone();
-        let (settings, files) = &fit_files(settings);
-        let metrics = Arc::new(Metrics::new());
-        let cluster = Arc::new(Cluster::new(settings, &metrics));
-        let proxy = Proxy::new(settings, Arc::clone(&cluster), Arc::clone(&metrics));
-        let proxy = proxy.map_err(StartError::Traces)?;
-        let proxy = Arc::new(proxy.with_files(*files));
-        let snapshot = settings.snapshot.as_ref().map(|snapshot| {
-            let (sessions, metrics) = (Arc::clone(&proxy.sessions), Arc::clone(&metrics));
-            let store = Store::new(snapshot, Arc::clone(&cluster), sessions, metrics);
-            store.restore(proxy.now(), SystemTime::now());
-            Arc::new(store)
-        });
-        // What the file says wins over what the operator of an earlier process said.
-        cluster.configure_states(&[], &settings.nodes, SystemTime::now());
-        let drain = Arc::new(Drain::default());
-        let downstream = Downstream::new(
-            Arc::clone(&proxy),
-            settings.clone(),
-            Arc::clone(&drain),
-            *files,
-        );
-        let downstream = Arc::new(ArcSwap::from_pointee(downstream));
-        let cut = Arc::new(Notify::new());
-        let tables = Arc::clone(&proxy);
-        let measure = move || {
-            tables.measure();
-            let metrics = &tables.metrics;
-            metrics.set_log_dropped_lines(log::dropped_lines());
-        };
-        let reports = digest::run(Arc::clone(&cluster), Arc::clone(&metrics));
-        let (ask, asked) = mpsc::channel(RELOADS_WAITING);
-        certificates.show(&metrics);
-        for reason in certificates.reasons(SystemTime::now()) {
-            warn!("{reason}");
-        }
-        let watched = {
-            let cluster = Arc::clone(&cluster);
-            let add = move |event| cluster.events.add(event);
-            certificates.clone().watch(Arc::clone(&metrics), add)
-        };
-        let admin = AdminState::new(Arc::clone(&cluster), metrics, access, ask, measure);
-        let admin = admin.with_sessions(SessionTable::of(&proxy));
-        let admin = Arc::new(admin.with_certificates(certificates.clone()));
-        let mut background = vec![
-            tokio::spawn(sweep(Arc::clone(&proxy))),
-            tokio::spawn(downstream::relieve(Arc::clone(&downstream))),
-            tokio::spawn(reports),
-            tokio::spawn(watched),
-        ];
-        if let Some(store) = &snapshot {
-            background.push(tokio::spawn(save(Arc::clone(store), Arc::clone(&proxy))));
-        }
-        let mut admin_address = None;
-        if let Some(listener) = admin_listener {
-            admin_address = listener.local_addr().ok();
-            background.push(tokio::spawn(admin::watch(Arc::clone(&admin))));
-            background.push(serve_admin(listener, Scope::Admin, Arc::clone(&admin))?);
-        }
-        let mut probes_address = None;
-        if let Some(listener) = probes_listener {
-            probes_address = listener.local_addr().ok();
-            background.push(serve_admin(listener, Scope::Probes, Arc::clone(&admin))?);
-        }
-        let workers = Workers::start(settings.threads, &cut, &drain)?;
-        let probes = health::start(&cluster, settings, &proxy.metrics);
-        let prepared = prepared.with_tls(certificates.acceptors());
-        listeners.apply(prepared, (&downstream.load_full(), false), &workers);
-        info!(
-            nodes = settings.nodes.len(),
-            threads = settings.threads,
-            "serving clients"
-        );
-        if let Some(address) = admin_address {
-            info!(%address, "admin listening");
-        }
-        if let Some(address) = probes_address {
-            info!(%address, "listening for /live, /ready and /metrics");
-        }
-        Ok(Self {
-            listeners: Mutex::new(listeners),
-            downstream,
-            files: *files,
-            admin_address,
-            probes_address,
-            proxy,
-            drain,
-            admin,
-            cut,
-            certificates,
-            workers,
-            background,
-            probes,
-            snapshot,
-            settings: Mutex::new(configured),
-            reloads: Some(asked),
-        })
-    }
-
     /// The TCP addresses where clients are served, with the ports that port 0 became.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         lock(&self.listeners).addresses()
@@ -250,6 +108,9 @@ impl Server {
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
     pub fn reload(&self, new: &Settings) -> Result<Reload, ReloadError> {
+        if *self.phase.borrow() != Phase::Serving {
+            return Err(ReloadError::Takeover);
+        }
         let mut settings = lock(&self.settings);
         let mut listeners = lock(&self.listeners);
         let step = Reload::new(&settings, new);
@@ -265,7 +126,7 @@ impl Server {
         replaced.map_err(ReloadError::Nodes)?;
 
         let old = std::mem::replace(&mut *settings, step.settings.clone());
-        let fitted = fit(&step.settings, self.files);
+        let fitted = start::fit(&step.settings, self.files);
         proxy.configure(&fitted);
         if step.limits {
             proxy.limit(&fitted);
@@ -350,20 +211,46 @@ impl Server {
         }
     }
 
+    /// Returns when another process has taken over, and the last connection has ended. [`Server::drain`] is
+    /// left to do.
+    pub fn replaced(&self) -> impl Future<Output = ()> + use<> {
+        let mut phase = self.phase.subscribe();
+        async move {
+            if phase.wait_for(|phase| *phase == Phase::Over).await.is_err() {
+                // It serves to its end.
+                std::future::pending().await
+            }
+        }
+    }
+
     /// Ends the balancer in order. `/ready` says no. After the notice idle connections close, and
     /// answers close their connections. With [`Release::HalfClose`] listeners close at the same time,
     /// and nodes give up the polls that they hold; with [`Release::Keep`] both go on until the polls
     /// have ended. Everything else is answered. Says how many client connections were cut at the
-    /// deadline.
+    /// deadline. If another process has taken over, there is no notice, and the snapshot is its own.
     pub async fn drain(mut self) -> i64 {
         let (times, release) = {
             let settings = lock(&self.settings);
             (settings.timeouts.clone(), settings.upstream.release)
         };
+        if let Some(host) = self.host.take() {
+            host.abort();
+        }
+        let is_passed = self.phase.borrow().is_passed();
         self.admin.begin_drain();
-        info!(notice = ?times.drain_notice, deadline = ?times.drain, "draining");
-        sleep(times.drain_notice).await;
+        let notice = if is_passed {
+            Duration::ZERO
+        } else {
+            times.drain_notice
+        };
+        info!(?notice, deadline = ?times.drain, "draining");
+        sleep(notice).await;
+        lock(&self.listeners).stop();
         self.drain.begin();
+        if let Some(replaced) = self.replaced.take() {
+            // The process before this one hears that it is not to come back.
+            let _ = timeout(CUT_WITHIN, replaced).await;
+        }
         if release == Release::HalfClose {
             self.proxy.release();
         }
@@ -377,7 +264,7 @@ impl Server {
             // Each request that is cut gets its line in the log.
             let _ = timeout(CUT_WITHIN, self.workers.gone()).await;
         }
-        if let Some(store) = self.snapshot.take() {
+        if let Some(store) = self.snapshot.take().filter(|_| !is_passed) {
             let proxy = Arc::clone(&self.proxy);
             let last = move || store.save(Moment::Ending, proxy.now(), SystemTime::now());
             // It panics in no case that is known, and a panic is logged.
@@ -397,7 +284,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.drain.begin();
         self.cut();
-        for task in &self.background {
+        let handovers = self.host.iter().chain(&self.replaced);
+        for task in self.background.iter().chain(handovers) {
             task.abort();
         }
     }
@@ -405,66 +293,4 @@ impl Drop for Server {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Raises the limit of open files as far as it may be, and lowers `limits.connections` to what fits.
-fn fit_files(settings: &Settings) -> (Settings, Files) {
-    let files = Files::raise(
-        settings.nodes.len(),
-        settings.threads,
-        settings.listen.len(),
-    );
-    (fit(settings, files), files)
-}
-
-/// Lowers `limits.connections` to what fits.
-fn fit(settings: &Settings, files: Files) -> Settings {
-    let mut settings = settings.clone();
-    let wanted = settings.limits.connections;
-    let fit = files.connections();
-    if fit < wanted {
-        settings.limits.connections = fit;
-        warn!(
-            open_files = files.limit(),
-            wanted_files = files.wanted(wanted),
-            "limits.connections is lowered from {wanted} to {fit}: each may take two open files, and \
-             the limit of open files (ulimit -n, LimitNOFILE=) allows no more"
-        );
-    } else {
-        info!(open_files = files.limit(), connections = wanted, "limits");
-    }
-    settings
-}
-
-/// Writes the snapshot again and again. Never returns.
-async fn save(store: Arc<Store>, proxy: Arc<Proxy>) {
-    loop {
-        sleep(store.interval).await;
-        let (store, proxy) = (Arc::clone(&store), Arc::clone(&proxy));
-        let save = move || store.save(Moment::Running, proxy.now(), SystemTime::now());
-        let _ = tokio::task::spawn_blocking(save).await;
-    }
-}
-
-async fn sweep(proxy: Arc<Proxy>) {
-    let mut tick = interval(SWEEP_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        proxy.sweep();
-    }
-}
-
-fn serve_admin(
-    listener: TcpListener,
-    scope: Scope,
-    state: Arc<AdminState>,
-) -> Result<JoinHandle<()>, StartError> {
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Worker)?;
-    Ok(tokio::spawn(admin::serve(
-        listener,
-        scope,
-        state,
-        std::future::pending(),
-    )))
 }

@@ -36,6 +36,7 @@ Examples:
   bowline check config/bowline.yaml         check a configuration file
   bowline run --config config/bowline.yaml  serve until SIGTERM or SIGINT
   RUST_LOG=debug bowline run -c FILE        override log.filter of the file
+  bowline run --takeover -c FILE            replace a running process, and lose nothing
   bowline demo                              a whole cluster in one process
   bowline status                            show a running balancer
   bowline drain t1                          send no new sessions to t1
@@ -69,6 +70,9 @@ enum Command {
     Run {
         #[command(flatten)]
         file: ConfigFile,
+        /// Take the sockets and sessions of the process that listens at `takeover` of the file, if there is one.
+        #[arg(long)]
+        takeover: bool,
     },
     /// Check a configuration file.
     Check {
@@ -189,7 +193,7 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Arguments::try_parse_from(arguments) {
         Ok(Arguments { command }) => match command {
-            Command::Run { file } => run::run(file.path()),
+            Command::Run { file, takeover } => run::run(file.path(), takeover),
             Command::Check { file, probe } => check::check(file.path(), probe),
             Command::Demo { seconds } => demo::demo(seconds),
             Command::Status { json, watch, whom } => status::status(json, watch, &whom),
@@ -271,7 +275,8 @@ mod tests {
             for file in [&["a.yaml"][..], &["-c", "a.yaml"], &["--config", "a.yaml"]] {
                 let arguments = [&["bowline", command], file].concat();
                 let parsed = Arguments::try_parse_from(arguments).expect("good arguments");
-                let (Command::Run { file } | Command::Check { file, .. }) = parsed.command else {
+                let (Command::Run { file, .. } | Command::Check { file, .. }) = parsed.command
+                else {
                     panic!("{command}");
                 };
                 assert_eq!(file.path(), Path::new("a.yaml"));

@@ -1,7 +1,7 @@
 //! `bowline run --config FILE`: serve until a signal ends it.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -15,12 +15,12 @@ use super::reload::{FileWatch, apply};
 use super::{complain, exit, notify, refuse};
 use crate::admin::ReloadRequest;
 use crate::config::{self, Settings};
-use crate::handover::{Sockets, activation};
-use crate::server::{Server, StartError};
+use crate::handover::{self, Sockets, activation};
+use crate::server::{Server, StartError, TakeoverError};
 
-/// Reads the configuration, starts logging and serves.
+/// Reads the configuration, starts logging and serves, in place of a running process if `takeover` says so.
 #[must_use]
-pub fn run(config: &Path) -> ExitCode {
+pub fn run(config: &Path, takeover: bool) -> ExitCode {
     // It changes the environment, which only a process with one thread may do.
     let passed = match activation::sockets() {
         Ok(passed) => passed,
@@ -32,6 +32,23 @@ pub fn run(config: &Path) -> ExitCode {
     let settings = match config::load(config) {
         Ok(settings) => settings,
         Err(errors) => return refuse(&errors),
+    };
+    let takeover = match takeover.then(|| settings.takeover.clone()) {
+        None => None,
+        Some(_) if !passed.is_empty() => {
+            complain(
+                &"--takeover and sockets of the service manager exclude each other: restart the service instead",
+            );
+            return exit::USAGE.into();
+        }
+        Some(None) => {
+            complain(&format_args!(
+                "--takeover needs the key `takeover` in {}, such as `takeover: /run/bowline/takeover.sock`",
+                config.display()
+            ));
+            return exit::CONFIG.into();
+        }
+        Some(path) => path,
     };
     // Until the end: its end writes what still waits.
     let logging = match logging::init(&settings.log) {
@@ -45,7 +62,7 @@ pub fn run(config: &Path) -> ExitCode {
             };
         }
     };
-    super::block_on(serve(settings, config, &logging, passed))
+    super::block_on(serve(settings, config, &logging, (passed, takeover)))
 }
 
 /// The signals that end the process.
@@ -105,7 +122,7 @@ async fn serve(
     mut settings: Settings,
     file: &Path,
     logging: &Logging,
-    passed: Sockets,
+    origin: (Sockets, Option<PathBuf>),
 ) -> ExitCode {
     let signals = Ending::new().and_then(|ending| Ok((ending, signal(SignalKind::hangup())?)));
     let (mut ending, mut hangups) = match signals {
@@ -123,21 +140,18 @@ async fn serve(
             return exit::CONFIG.into();
         }
     };
-    let mut server = match Server::start_with(&settings, passed) {
-        Ok(server) => server,
-        Err(error) => {
-            error!("{error}");
-            return match error {
-                StartError::Token(_)
-                | StartError::Tls(_)
-                | StartError::NodeTls(_)
-                | StartError::Unclaimed(_) => exit::CONFIG.into(),
-                StartError::Bind(_) | StartError::Worker(_) | StartError::Traces(_) => {
-                    exit::OS.into()
-                }
-            };
+    let started = tokio::select! {
+        started = start(&settings, origin) => started,
+        signal = ending.next() => {
+            info!(signal, "stopping during the start");
+            return exit::OK;
         }
     };
+    let mut server = match started {
+        Ok(server) => server,
+        Err(code) => return code,
+    };
+    let mut replaced = pin!(server.replaced());
     let mut requests = server.reload_requests();
     let mut watch = FileWatch::new(file, settings.reload_on_change);
     let alive = notify::watchdog().map(|limit| notify::keep_alive(limit, server.pulse()));
@@ -153,6 +167,7 @@ async fn serve(
                 error!("a worker or a probe died: this is a defect of Bowline, please report it");
                 return exit::SOFTWARE.into();
             }
+            () = &mut replaced => break,
             _ = hangups.recv() => {
                 notify::reloading();
                 // The log says how it ended.
@@ -183,6 +198,50 @@ async fn serve(
         }
     }
     exit::OK
+}
+
+/// Starts the balancer, in place of the process that listens at the path of `origin` if there is one. An error is
+/// logged, and comes as an exit code.
+async fn start(
+    settings: &Settings,
+    (passed, takeover): (Sockets, Option<PathBuf>),
+) -> Result<Server, ExitCode> {
+    let predecessor = match &takeover {
+        None => None,
+        Some(path) => match handover::connect(path).await {
+            Ok(Some(predecessor)) => Some(predecessor),
+            Ok(None) => {
+                info!(path = %path.display(), "no process to take over from: starting without one");
+                None
+            }
+            Err(error) => {
+                error!(path = %path.display(), "no takeover: {error}");
+                return Err(exit::OS.into());
+            }
+        },
+    };
+    let error = match predecessor {
+        None => match Server::start_with(settings, passed) {
+            Ok(server) => return Ok(server),
+            Err(error) => error,
+        },
+        Some(predecessor) => match Server::take_over(settings, predecessor).await {
+            Ok(server) => return Ok(server),
+            Err(TakeoverError::Start(error)) => error,
+            Err(error) => {
+                error!("{error}");
+                return Err(exit::OS.into());
+            }
+        },
+    };
+    error!("{error}");
+    Err(match error {
+        StartError::Token(_)
+        | StartError::Tls(_)
+        | StartError::NodeTls(_)
+        | StartError::Unclaimed(_) => exit::CONFIG.into(),
+        StartError::Bind(_) | StartError::Worker(_) | StartError::Traces(_) => exit::OS.into(),
+    })
 }
 
 /// The next request for a reload; none ever, once there can be none.

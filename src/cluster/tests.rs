@@ -69,6 +69,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         },
         reload_on_change: false,
         snapshot: None,
+        takeover: None,
         traces: None,
         threads: 1,
     }

@@ -64,6 +64,7 @@ impl Settings {
             log: Log::default(),
             reload_on_change: false,
             snapshot: None,
+            takeover: None,
             traces: None,
             threads: threads(),
         }

@@ -1,4 +1,4 @@
-//! The sections `snapshot` and `traces`: where the program writes to.
+//! `snapshot`, `takeover` and `traces`: where the program writes to, and where the next one finds it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check;
 use super::defaults::SNAPSHOT_INTERVAL;
 use super::read::Value;
-use super::settings::{Snapshot, Traces};
+use super::settings::{Listen, ListenAddress, Snapshot, Traces};
 
 /// The shortest interval of snapshots.
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,6 +25,23 @@ pub(super) fn snapshot(value: Option<Value<'_>>) -> Option<Snapshot> {
             interval,
         }),
     }
+}
+
+pub(super) fn takeover(value: Option<Value<'_>>, listen: &[Listen]) -> Option<PathBuf> {
+    let value = value.filter(|value| !value.is_null() && !value.is_off())?;
+    let path = value.text()?;
+    if let Err(must) = check::unix_path(path) {
+        // A relative path, or one that is too long.
+        let relative = !path.starts_with('/');
+        let absolute = "be an absolute path such as `/run/bowline/takeover.sock`";
+        return value.must(if relative { absolute } else { must });
+    }
+    let path = PathBuf::from(path);
+    let address = ListenAddress::Unix(path.clone());
+    if listen.iter().any(|listen| listen.address == address) {
+        return value.refuse("is the socket of a listener in `listen`");
+    }
+    Some(path)
 }
 
 pub(super) fn traces(value: Option<Value<'_>>) -> Option<Traces> {

@@ -6,8 +6,8 @@ const PLACES: &[(&str, &str)] = &[
     (
         "",
         "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
-         cors node_list websocket nodes health upstream admin limits timeouts log reload_on_change snapshot traces \
-         threads",
+         cors node_list websocket nodes health upstream admin limits timeouts log reload_on_change snapshot \
+         takeover traces threads",
     ),
     ("listen[]", "address mode h2c tls redirect proxy_protocol"),
     ("listen[].proxy_protocol", "from"),

@@ -125,6 +125,7 @@ impl Reload {
                 },
             reload_on_change: _,
             snapshot: _,
+            takeover: _,
             traces: _,
             threads: _,
         } = new;
@@ -190,6 +191,7 @@ impl Reload {
             "log.format": log.format;
             "log.session_key": log.session_key;
             "snapshot": snapshot;
+            "takeover": takeover;
             "traces": traces;
             "threads": threads;
         }

@@ -91,6 +91,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         log: log(&root.section("log")),
         reload_on_change: root.flag("reload_on_change", false),
         snapshot: destinations::snapshot(root.get("snapshot")),
+        takeover: destinations::takeover(root.get("takeover"), &listen),
         traces: destinations::traces(root.get("traces")),
         threads: root.count("threads", threads(), 1..=MOST_THREADS),
         listen,

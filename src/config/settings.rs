@@ -61,6 +61,9 @@ pub struct Settings {
     pub reload_on_change: bool,
     /// Where pins and operator states are kept across restarts; nowhere by default.
     pub snapshot: Option<Snapshot>,
+    /// The Unix socket by which `bowline run --takeover` takes over; none by default. An absolute path of at
+    /// most 107 bytes.
+    pub takeover: Option<PathBuf>,
     /// Where traces go; nowhere by default. Only with the cargo feature `otlp`.
     pub traces: Option<Traces>,
     /// Worker threads, 1 to 256; the number of cores by default.

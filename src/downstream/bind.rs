@@ -126,6 +126,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 pub struct SocketFile {
     path: PathBuf,
     made: Option<Made>,
+    /// It belongs to another process.
+    is_left: bool,
 }
 
 /// What tells one file from the next with its path, even if that has the same number.
@@ -145,7 +147,13 @@ impl SocketFile {
         Some(Self {
             path: path.clone(),
             made: made.as_ref().map(made_of),
+            is_left: false,
         })
+    }
+
+    /// Leaves the file to another process, or takes it back.
+    pub const fn leave(&mut self, leave: bool) {
+        self.is_left = leave;
     }
 
     /// Sets its permissions.
@@ -159,6 +167,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         let found = fs::symlink_metadata(&self.path).ok();
         if found.is_some() && found.as_ref().map(made_of) == self.made {
             let _ = fs::remove_file(&self.path);
@@ -199,6 +210,15 @@ impl Incoming {
                 (stream.into(), UNIX_PEER)
             }
         }))
+    }
+}
+
+impl AsFd for ListeningSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! How far the end of the process has come, for those that serve clients.
+//! How far the end of the process has come, for those that serve clients, and whether another process serves
+//! newcomers.
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -12,6 +13,10 @@ use crate::timers;
 #[derive(Debug, Default)]
 pub struct Drain {
     closing: AtomicBool,
+    /// Another process serves newcomers, or is about to.
+    paused: AtomicBool,
+    /// Tasks that accept.
+    accepting: AtomicUsize,
     woken: Arc<Wakes>,
 }
 
@@ -40,13 +45,65 @@ impl Drain {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Stops accepting for the present. Idle connections close and answers close their connections, so that
+    /// clients make new ones, which wait in the kernel's queue. [`resume`](Self::resume) takes it back.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::SeqCst);
+        self.wake_idle();
+    }
+
+    /// Accepts again.
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::SeqCst);
+        self.wake_idle();
+    }
+
+    /// Whether newcomers are left to another process.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Whether connections end as soon as nothing is asked on them.
+    pub(super) fn lets_go(&self) -> bool {
+        self.is_closing() || self.is_paused()
+    }
+
+    /// Returns when no task accepts any more. They go on when the drain is resumed.
+    pub async fn nothing_accepts(&self) {
+        self.until(|| self.accepting.load(Ordering::SeqCst) == 0)
+            .await;
+    }
+
+    /// Permits to accept until dropped; none in a pause.
+    pub(super) fn accepting(&self) -> Option<Accepting<'_>> {
+        self.accepting.fetch_add(1, Ordering::SeqCst);
+        let accepting = Accepting(self);
+        // In this order the one that pauses sees the count, or this sees the pause.
+        (!self.is_paused()).then_some(accepting)
+    }
+
+    /// Returns when it is paused, or has begun.
+    pub(super) async fn interrupts(&self) {
+        self.until(|| self.lets_go()).await;
+    }
+
+    /// Returns when it is not paused.
+    pub(super) async fn goes_on(&self) {
+        self.until(|| !self.is_paused()).await;
+    }
+
     /// Returns when it has begun.
     pub async fn begun(&self) {
+        self.until(|| self.is_closing()).await;
+    }
+
+    /// Returns when a look finds what it looks for.
+    async fn until(&self, found: impl Fn() -> bool) {
         let mut woken = std::pin::pin!(self.woken.notify.notified());
         loop {
-            // Enabled before the look: a beginning in between still wakes us.
+            // Enabled before the look: a change in between still wakes us.
             woken.as_mut().enable();
-            if self.is_closing() {
+            if found() {
                 return;
             }
             woken.as_mut().await;
@@ -72,6 +129,19 @@ impl Drain {
         });
         if is_new {
             tokio::spawn(wake_connections(Attending(Arc::clone(&self.woken))));
+        }
+    }
+}
+
+/// A task that accepts.
+#[derive(Debug)]
+pub(super) struct Accepting<'a>(&'a Drain);
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::SeqCst);
+        if self.0.is_paused() {
+            self.0.wake_idle();
         }
     }
 }
@@ -109,5 +179,35 @@ async fn wake_connections(attending: Attending) {
             return;
         }
         woken.set(attending.0.notify.notified());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_waits_for_those_that_accept_and_can_be_taken_back() {
+        let drain = Drain::default();
+        let accepting = drain.accepting().expect("not paused");
+        drain.goes_on().await;
+        drain.pause();
+        drain.interrupts().await;
+        assert!(drain.lets_go() && !drain.is_closing());
+        let moment = std::time::Duration::from_secs(1);
+        assert!(timeout(moment, drain.nothing_accepts()).await.is_err());
+        assert!(timeout(moment, drain.goes_on()).await.is_err());
+        assert!(drain.accepting().is_none(), "nothing new in a pause");
+        let (both, ()) = tokio::join!(timeout(moment, drain.nothing_accepts()), async {
+            drop(accepting);
+        });
+        assert!(both.is_ok());
+        drain.resume();
+        drain.goes_on().await;
+        assert!(drain.accepting().is_some() && !drain.lets_go());
+        drain.begin();
+        drain.interrupts().await;
     }
 }

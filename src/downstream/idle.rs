@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::Downstream;
 use crate::timers::{self, Slow};
 
-/// How long a connection on which nothing was asked yet is waited for while the process ends: its
-/// request is most likely on its way.
+/// How long a connection on which nothing was asked yet is waited for while the process ends, or leaves newcomers
+/// to another one: its request is most likely on its way.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A wait for the next request.
@@ -44,7 +44,7 @@ impl Idle {
     ) -> Poll<()> {
         downstream.drain.attend();
         let mut until = self.since + most;
-        if downstream.drain.is_closing() {
+        if downstream.drain.lets_go() {
             if !fresh {
                 return Poll::Ready(());
             }

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::Downstream;
 use super::bind::{Incoming, ListeningSocket};
+use super::drain::Drain;
 use super::h1::Connection;
 use super::io::Io;
 use super::listener_slot::ListenerSlot;
@@ -105,7 +106,7 @@ impl Listener {
 }
 
 /// Accepts connections until the slot is closed or the drain begins, or with `upstream.release: keep` until the last
-/// connection has ended. Then waits until that has happened.
+/// connection has ended. Then waits until that has happened. Accepts none while the drain is paused.
 ///
 /// At `limits.connections` accepting rests until a connection ends; the kernel's queue holds
 /// newcomers meanwhile.
@@ -124,29 +125,18 @@ pub async fn accept(slot: Arc<ListenerSlot>, socket: ListeningSocket) {
         socket,
         failing: false,
         near: false,
+        arrived: None,
     };
     let drain = Arc::clone(&slot.listener().downstream().drain);
-    let closed = loop {
-        let accepted = tokio::select! {
-            () = drain.begun() => break false,
-            () = slot.closed() => break true,
-            accepted = door.next() => accepted,
-        };
-        door.admit(accepted, &alive).await;
-    };
+    let closed = door.admit_until_the_end(&drain, &alive).await;
     let release = match closed {
         true => Release::HalfClose,
         false => slot.listener().downstream().settings.upstream.release,
     };
+    // Another process serves what waits.
+    let is_left_to_another = !closed && (drain.is_paused() || slot.outlives());
     match release {
-        Release::HalfClose => {
-            // Where the socket outlives the process, what waits is served by the next one.
-            if closed || !slot.outlives() {
-                door.admit_waiting(&alive).await;
-            }
-            drop(alive);
-        }
-        Release::Keep => {
+        Release::Keep if !drain.is_paused() => {
             let last = alive.downgrade();
             drop(alive);
             loop {
@@ -160,12 +150,20 @@ pub async fn accept(slot: Arc<ListenerSlot>, socket: ListeningSocket) {
                 door.admit(accepted, &alive).await;
             }
         }
+        Release::HalfClose | Release::Keep => {
+            door.admit_arrived(&alive);
+            if !is_left_to_another {
+                door.admit_waiting(&alive).await;
+            }
+            drop(alive);
+        }
     }
     drop(door);
     let _: Option<()> = all_over.recv().await;
 }
 
 type Accepted = (Stream, IpAddr, OwnedSemaphorePermit);
+type Arrived = (Stream, IpAddr);
 
 /// A listener, and how it fared last.
 struct Door<'a> {
@@ -175,13 +173,61 @@ struct Door<'a> {
     failing: bool,
     /// The last connection took one of the last files.
     near: bool,
+    /// A connection that is accepted and has no place yet.
+    arrived: Option<Arrived>,
 }
 
 impl Door<'_> {
-    /// The next connection, when there is a place for it.
-    async fn next(&self) -> io::Result<Accepted> {
+    /// Serves newcomers until the drain begins or the slot is closed; says whether that is so. None are
+    /// accepted in a pause, which other processes may use to accept them.
+    async fn admit_until_the_end(&mut self, drain: &Drain, alive: &mpsc::Sender<()>) -> bool {
+        let slot = self.slot;
+        loop {
+            tokio::select! {
+                biased;
+                () = drain.begun() => return false,
+                () = slot.closed() => return true,
+                accepted = self.has_arrived() => {
+                    self.admit(Ok(accepted), alive).await;
+                    continue;
+                }
+                () = drain.goes_on() => {}
+            }
+            let Some(_accepting) = drain.accepting() else {
+                continue;
+            };
+            loop {
+                let accepted = tokio::select! {
+                    () = drain.interrupts() => break,
+                    () = slot.closed() => return true,
+                    accepted = self.next() => accepted,
+                };
+                self.admit(accepted, alive).await;
+            }
+        }
+    }
+
+    /// The next connection, when there is a place for it. Dropped half-way, it loses none.
+    async fn next(&mut self) -> io::Result<Accepted> {
         let listener = self.slot.listener();
-        accept_one(listener.downstream(), &self.socket, self.near).await
+        let downstream = listener.downstream();
+        if self.arrived.is_none() {
+            self.arrived = Some(accept_one(downstream, &self.socket, self.near).await?);
+        }
+        Ok(self.has_arrived().await)
+    }
+
+    /// The connection that is accepted, when there is a place for it; never returns if there is none.
+    async fn has_arrived(&mut self) -> Accepted {
+        if self.arrived.is_some() {
+            let places = Arc::clone(&self.slot.listener().downstream().places);
+            let place = places.acquire_owned().await;
+            let place = place.expect("the semaphore is never closed");
+            if let Some((stream, peer)) = self.arrived.take() {
+                return (stream, peer, place);
+            }
+        }
+        std::future::pending().await
     }
 
     /// Serves a connection, or rests after an error.
@@ -202,6 +248,15 @@ impl Door<'_> {
                 }
                 sleep(downstream.rest_after(&error)).await;
             }
+        }
+    }
+
+    /// Serves what is accepted and has no place yet, if there is one now.
+    fn admit_arrived(&mut self, alive: &mpsc::Sender<()>) {
+        let listener = self.slot.listener();
+        let place = Arc::clone(&listener.downstream().places).try_acquire_owned();
+        if let (Some((stream, peer)), Ok(place)) = (self.arrived.take(), place) {
+            serve(&listener, (stream, peer, place), alive);
         }
     }
 
@@ -290,11 +345,7 @@ impl Drop for Counted {
 /// Accepts one connection when there is a place for it. The place is taken only then, so that
 /// several listeners and workers that wait hold none. `near` says that the last one took one of the
 /// last files.
-async fn accept_one(
-    downstream: &Downstream,
-    socket: &Incoming,
-    near: bool,
-) -> io::Result<Accepted> {
+async fn accept_one(downstream: &Downstream, socket: &Incoming, near: bool) -> io::Result<Arrived> {
     if downstream.is_crowded() {
         downstream.load_shedding.notice();
         if downstream.places.available_permits() == 0 {
@@ -305,10 +356,7 @@ async fn accept_one(
     if near {
         until_files(downstream, socket).await?;
     }
-    let (stream, peer) = poll_fn(|context| socket.poll_accept(context)).await?;
-    let place = Arc::clone(&downstream.places).acquire_owned().await;
-    let place = place.expect("the semaphore is never closed");
-    Ok((stream, peer, place))
+    poll_fn(|context| socket.poll_accept(context)).await
 }
 
 /// Waits until a file is free that is not of the reserve: newcomers stay in the kernel's queue.

@@ -166,7 +166,7 @@ impl Downstream {
 
     /// Whether answers close their connections.
     fn is_closing(&self) -> bool {
-        self.drain.is_closing() || self.is_retired()
+        self.drain.lets_go() || self.is_retired()
     }
 
     /// Whether newcomers are served by other settings.

@@ -38,7 +38,7 @@ impl std::error::Error for Unusable {
 }
 
 /// Checks that a socket listens, and makes its accepts return at once.
-fn check(socket: &SockRef<'_>) -> io::Result<()> {
+pub(super) fn check(socket: &SockRef<'_>) -> io::Result<()> {
     if !socket.is_listener()? {
         return Err(io::Error::other("a socket that does not listen"));
     }

@@ -1,13 +1,22 @@
 //! Listening sockets that outlive a process: they come from the service manager, or from the process that
 //! this one replaces.
 //!
-//! This module finds the sockets and says which listener each belongs to. It never accepts a connection.
+//! This module finds the sockets and says which listener each belongs to, and speaks the protocol of a
+//! takeover. It never accepts a client.
 
 pub mod activation;
+
+mod channel;
+mod frame;
+mod predecessor;
 
 use std::fmt;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+
+pub use channel::{Channel, HandoverError};
+pub use frame::{Kind, Role, SocketName};
+pub use predecessor::{Predecessor, answer_hello, connect};
 
 use crate::config::ListenAddress;
 
@@ -20,8 +29,10 @@ pub struct Sockets(Vec<Passed>);
 struct Passed {
     /// The address by which the configuration names it.
     address: ListenAddress,
-    /// Where it comes from, for messages.
-    origin: String,
+    /// Where it comes from, for messages; none for the process that this one replaces.
+    origin: Option<String>,
+    /// What it is for; none if only its address says that.
+    role: Option<Role>,
     socket: PassedSocket,
 }
 
@@ -35,19 +46,42 @@ pub enum PassedSocket {
 }
 
 impl Sockets {
-    /// Adds a socket for the listener with this address. `origin` says where it comes from.
+    /// Adds a socket of the service manager for the listener with this address. `origin` is its name there.
     pub fn add(&mut self, address: ListenAddress, origin: String, socket: PassedSocket) {
         self.0.push(Passed {
             address,
-            origin,
+            origin: Some(origin),
+            role: None,
             socket,
         });
     }
 
-    /// Takes the socket for the listener with this address, if one was passed.
-    pub fn take(&mut self, address: &ListenAddress) -> Option<PassedSocket> {
-        let at = self.0.iter().position(|one| one.address == *address)?;
-        Some(self.0.remove(at).socket)
+    /// Adds a socket of the process that this one replaces.
+    fn add_named(&mut self, name: SocketName, socket: PassedSocket) {
+        self.0.push(Passed {
+            address: name.address,
+            origin: None,
+            role: Some(name.role),
+            socket,
+        });
+    }
+
+    /// Takes the socket for the listener with this role and address, if one was passed.
+    pub fn take(&mut self, role: Role, address: &ListenAddress) -> Option<Taken> {
+        let fits = |one: &Passed| {
+            one.address == *address && one.role.is_none_or(|of_socket| of_socket == role)
+        };
+        let at = self.0.iter().position(fits)?;
+        let one = self.0.remove(at);
+        Some(Taken {
+            socket: one.socket,
+            outlives: one.origin.is_some(),
+        })
+    }
+
+    /// Whether the service manager keeps them open after this process.
+    pub fn outlive(&self) -> bool {
+        self.0.iter().any(|one| one.origin.is_some())
     }
 
     /// Whether there is none.
@@ -60,22 +94,37 @@ impl Sockets {
         self.0.len()
     }
 
-    /// Checks that each socket has a listener among `configured`, the addresses of the configuration. Clients
-    /// of another socket would wait in a queue that no process serves.
+    /// Checks that each socket of the service manager has a listener among `configured`, the addresses of the
+    /// configuration. Clients of another socket would wait in a queue that no process serves. A socket of the
+    /// process that this one replaces closes if it has no listener any more.
     ///
     /// # Errors
     /// [`Unclaimed`] for the first one without a listener.
     pub fn check(&self, configured: &[ListenAddress]) -> Result<(), Unclaimed> {
         let mut unclaimed = self.0.iter();
-        let Some(one) = unclaimed.find(|one| !configured.contains(&one.address)) else {
+        let found = unclaimed.find_map(|one| {
+            let origin = one.origin.as_ref()?;
+            (!configured.contains(&one.address)).then_some((&one.address, origin))
+        });
+        let Some((address, origin)) = found else {
             return Ok(());
         };
         Err(Unclaimed {
-            address: one.address.clone(),
-            origin: one.origin.clone(),
+            address: address.clone(),
+            origin: origin.clone(),
             configured: configured.to_vec(),
         })
     }
+}
+
+/// A socket that a listener takes.
+#[derive(Debug)]
+pub struct Taken {
+    /// The socket.
+    pub socket: PassedSocket,
+    /// The service manager keeps it open after this process, so that connections may wait there for the next
+    /// one.
+    pub outlives: bool,
 }
 
 /// A socket was passed for an address that the configuration does not have.
@@ -120,7 +169,7 @@ mod tests {
         let mut sockets = Sockets::default();
         let socket = PassedSocket::Tcp(socket);
         sockets.add(address.clone(), "`bowline.socket`".to_owned(), socket);
-        assert!(sockets.take(&other).is_none());
+        assert!(sockets.take(Role::Clients, &other).is_none());
         let error = sockets.check(std::slice::from_ref(&other)).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -130,7 +179,7 @@ mod tests {
             )
         );
         assert_eq!(sockets.check(&[other, address.clone()]), Ok(()));
-        assert!(sockets.take(&address).is_some());
-        assert!(sockets.take(&address).is_none());
+        assert!(sockets.take(Role::Clients, &address).is_some());
+        assert!(sockets.take(Role::Clients, &address).is_none());
     }
 }

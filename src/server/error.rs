@@ -5,7 +5,8 @@ use std::io;
 use crate::admin::TokenError;
 use crate::cluster::TooManyNodes;
 use crate::config::ListenAddress;
-use crate::handover::Unclaimed;
+use crate::handover::{HandoverError, Unclaimed};
+use crate::snapshot::format::Broken;
 use crate::tls::LoadError;
 use crate::upstream::TlsLoadError;
 
@@ -55,6 +56,43 @@ impl std::error::Error for StartError {
     }
 }
 
+/// Why this process did not take over. The other one goes on.
+#[derive(Debug)]
+pub enum TakeoverError {
+    /// This process cannot start.
+    Start(StartError),
+    /// What went wrong between the two.
+    Handover(HandoverError),
+    /// The other process sent pins that cannot be read.
+    Pins(Broken),
+}
+
+impl std::fmt::Display for TakeoverError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Start(source) => write!(f, "{source}"),
+            Self::Handover(source) => write!(f, "no takeover: {source}"),
+            Self::Pins(source) => write!(f, "no takeover: the other process's sessions: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for TakeoverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Start(source) => Some(source),
+            Self::Handover(source) => Some(source),
+            Self::Pins(source) => Some(source),
+        }
+    }
+}
+
+impl From<HandoverError> for TakeoverError {
+    fn from(source: HandoverError) -> Self {
+        Self::Handover(source)
+    }
+}
+
 /// An address cannot be listened on.
 #[derive(Debug)]
 pub struct BindError {
@@ -87,6 +125,8 @@ pub enum ReloadError {
     NodeTls(TlsLoadError),
     /// The list of nodes.
     Nodes(TooManyNodes),
+    /// Another process takes over.
+    Takeover,
 }
 
 impl std::fmt::Display for ReloadError {
@@ -96,6 +136,7 @@ impl std::fmt::Display for ReloadError {
             Self::Tls(source) => write!(f, "{source}"),
             Self::NodeTls(source) => write!(f, "{source}"),
             Self::Nodes(source) => write!(f, "{source}"),
+            Self::Takeover => f.write_str("no reload while another process takes over"),
         }
     }
 }
@@ -107,6 +148,7 @@ impl std::error::Error for ReloadError {
             Self::Tls(source) => Some(source),
             Self::NodeTls(source) => Some(source),
             Self::Nodes(source) => Some(source),
+            Self::Takeover => None,
         }
     }
 }

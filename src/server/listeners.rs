@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -12,7 +13,7 @@ use crate::config::{Listen, ListenAddress};
 use crate::downstream::{
     Downstream, Listener, ListenerSlot, ListeningSocket, SocketFile, bind_tcp,
 };
-use crate::handover::{self, PassedSocket};
+use crate::handover::{self, PassedSocket, Role, SocketName};
 use crate::tls::Acceptor;
 
 /// A socket that listens on an address, for each of the workers.
@@ -20,11 +21,15 @@ use crate::tls::Acceptor;
 struct Sockets {
     /// With the port that port 0 became.
     address: ListenAddress,
-    /// It was passed to this process, and stays open after it.
+    /// It was passed to this process.
     passed: bool,
+    /// The service manager keeps it open after this process.
+    outlives: bool,
     /// Goes with the listener.
     file: Option<SocketFile>,
     each: Vec<ListeningSocket>,
+    /// The same once more, to be passed on.
+    own: ListeningSocket,
 }
 
 impl Sockets {
@@ -36,9 +41,10 @@ impl Sockets {
         passed: &mut handover::Sockets,
     ) -> Result<Self, BindError> {
         let mut open = || {
-            let given = passed.take(&listen.address);
+            let given = passed.take(Role::Clients, &listen.address);
             let passed = given.is_some();
-            let (socket, address) = match given {
+            let outlives = given.as_ref().is_some_and(|given| given.outlives);
+            let (socket, address) = match given.map(|given| given.socket) {
                 Some(PassedSocket::Tcp(socket)) => {
                     let address = socket.local_addr()?.into();
                     (ListeningSocket::Tcp(socket), address)
@@ -49,14 +55,16 @@ impl Sockets {
                 None => ListeningSocket::bind(listen, all)?,
             };
             // What outlives this process keeps its file.
-            let file = SocketFile::of(&address).filter(|_| !passed);
+            let file = SocketFile::of(&address).filter(|_| !outlives);
             let each = (0..workers).map(|_| socket.try_clone());
             let each = each.collect::<io::Result<_>>()?;
             Ok(Self {
                 address,
                 passed,
+                outlives,
                 file,
                 each,
+                own: socket,
             })
         };
         open().map_err(|source| BindError {
@@ -84,6 +92,8 @@ struct Open {
     address: ListenAddress,
     file: Option<SocketFile>,
     slot: Arc<ListenerSlot>,
+    /// To be passed on; none once the process stops.
+    socket: Option<ListeningSocket>,
 }
 
 /// All addresses that are open, in the order of the configuration.
@@ -151,7 +161,7 @@ impl Listeners {
                 let Sockets {
                     address, passed, ..
                 } = sockets;
-                let slot = Arc::new(ListenerSlot::new(listener(), passed));
+                let slot = Arc::new(ListenerSlot::new(listener(), sockets.outlives));
                 workers.listen(&slot, sockets.each);
                 info!(%address, passed, "listening");
                 self.open.push(Open {
@@ -159,6 +169,7 @@ impl Listeners {
                     address,
                     file: sockets.file,
                     slot,
+                    socket: Some(sockets.own),
                 });
                 continue;
             }
@@ -184,6 +195,34 @@ impl Listeners {
         for closed in old {
             info!(address = %closed.address, "no longer listening");
             closed.slot.close();
+        }
+    }
+
+    /// The sockets, to be passed on: as the configuration names them.
+    pub(super) fn to_pass(&self) -> impl Iterator<Item = (SocketName, BorrowedFd<'_>)> {
+        self.open.iter().filter_map(|open| {
+            let name = SocketName {
+                role: Role::Clients,
+                address: open.configured.address.clone(),
+            };
+            Some((name, open.socket.as_ref()?.as_fd()))
+        })
+    }
+
+    /// The files of Unix sockets belong to another process, which removes them in its time; or they belong to
+    /// this one again.
+    pub(super) fn leave_files(&mut self, leave: bool) {
+        for open in &mut self.open {
+            if let Some(file) = &mut open.file {
+                file.leave(leave);
+            }
+        }
+    }
+
+    /// The process stops: it passes no socket on, so that each closes with the last worker that accepts there.
+    pub(super) fn stop(&mut self) {
+        for open in &mut self.open {
+            open.socket = None;
         }
     }
 

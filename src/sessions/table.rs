@@ -5,8 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use tokio::sync::mpsc;
 
 use super::kept::{self, KeptAnswers};
 use super::session::{Session, Stage};
@@ -66,6 +68,8 @@ pub struct Sessions {
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
     kept: KeptAnswers,
+    /// What hears of each session that is made, while another process takes over.
+    follower: ArcSwapOption<mpsc::Sender<Arc<Session>>>,
 }
 
 impl Sessions {
@@ -80,7 +84,21 @@ impl Sessions {
             cluster,
             kept: KeptAnswers::new(0, metrics.kept.clone()),
             metrics,
+            follower: ArcSwapOption::empty(),
         }
+    }
+
+    /// Hears of each session that is made from now on, of `most` at a time; the rest is left out. Ends the
+    /// hearing of the one before.
+    pub fn follow(&self, most: usize) -> mpsc::Receiver<Arc<Session>> {
+        let (sender, receiver) = mpsc::channel(most);
+        self.follower.store(Some(Arc::new(sender)));
+        receiver
+    }
+
+    /// Ends the hearing.
+    pub fn unfollow(&self) {
+        self.follower.store(None);
     }
 
     /// The same, with `budget` bytes for the last answers of sessions; with 0 none are kept.
@@ -204,6 +222,10 @@ impl Sessions {
                 let node = self.cluster.node(node);
                 node.metrics.created.inc();
                 node.sessions.inc();
+                if let Some(follower) = &*self.follower.load() {
+                    // It may have enough, or be gone.
+                    let _ = follower.try_send(Arc::clone(&session));
+                }
                 Insert::Made(session)
             }
         }

@@ -211,6 +211,18 @@ fn a_folder_that_cannot_be_written_is_counted_and_ends_nothing() {
     assert_eq!(store.metrics.snapshot_failures.get(), 2);
 }
 
+#[test]
+fn a_paused_process_leaves_the_file_alone() {
+    let folder = Folder::new("paused");
+    let store = process(&folder.file());
+    store.pause(true);
+    store.save(Moment::Ending, time(NOW), wall(WALL));
+    assert!(!folder.file().exists());
+    store.pause(false);
+    store.save(Moment::Ending, time(NOW), wall(WALL));
+    assert!(folder.file().exists());
+}
+
 /// Its time is in docs/benchmarks.md; here it is bounded for a build without optimisation.
 #[test]
 fn a_hundred_thousand_pins_come_back() {

@@ -53,6 +53,7 @@ mod snapshot;
 mod supply;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 mod tls;
 #[cfg(feature = "otlp")]
 mod traces;
