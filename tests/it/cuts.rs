@@ -1,13 +1,15 @@
 //! Clients that cut their connections at any byte of an answer, or both connections at any moment, in front
-//! of a Tigase node. Each stanza arrives exactly once, in order.
+//! of a Tigase node. Each stanza arrives exactly once, in order. Without kept answers, stanzas are lost.
 //!
-//! `CUTS` sets the number of cuts (1,000 here, 10,000 in a full run).
+//! `CUTS` sets the number of cuts (1,000 here, 10,000 in a full run), and `CUTS_WITHOUT_MEMORY` that of the
+//! run without kept answers (100 here).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bowline::demo::client::Client;
 use bowline::demo::node::Node;
 use fastrand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,41 +23,64 @@ use crate::kept::ping;
 
 const SESSIONS: usize = 50;
 
-/// After this long without an answer, the test pushes a stanza, since the node may hold the request.
-const STUCK: Duration = Duration::from_millis(500);
-
 /// What all sessions of a run came to.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    cuts: usize,
-    stanzas: usize,
-    lost: usize,
-    doubled: usize,
-    swapped: usize,
-    stuck: usize,
+pub(crate) struct Tally {
+    pub(crate) cuts: usize,
+    pub(crate) stanzas: usize,
+    pub(crate) lost: usize,
+    pub(crate) doubled: usize,
+    pub(crate) swapped: usize,
+    pub(crate) stuck: usize,
 }
 
-struct Session {
-    balancer: SocketAddr,
-    node: Arc<[Node]>,
-    sid: String,
-    rid: u64,
-    rng: Rng,
+pub(crate) struct Session {
+    pub(crate) balancer: SocketAddr,
+    pub(crate) node: Arc<[Node]>,
+    pub(crate) sid: String,
+    pub(crate) rid: u64,
+    pub(crate) rng: Rng,
+    /// It cuts connections.
+    pub(crate) cuts: bool,
+    /// After this long without an answer, the test pushes a stanza, since the node may hold the request.
+    /// After that time once more it asks again.
+    pub(crate) patience: Duration,
     /// What each answer brought.
-    heard: BTreeMap<u64, Vec<u64>>,
+    pub(crate) heard: BTreeMap<u64, Vec<u64>>,
     /// Stanzas that the node has to deliver: numbers, even for pings and odd for messages.
-    due: Vec<u64>,
-    tally: Tally,
+    pub(crate) due: Vec<u64>,
+    pub(crate) tally: Tally,
 }
 
 /// The numbers of the stanzas in an answer, and of the results of pings.
-fn stanzas_in(answer: &str) -> Vec<u64> {
+pub(crate) fn stanzas_in(answer: &str) -> Vec<u64> {
     let parts = answer.split("id=").skip(1);
     let number = |part: &str| part.get(1..)?.split(['"', '\'']).next()?.parse().ok();
     parts.filter_map(number).collect()
 }
 
 impl Session {
+    /// The session that `client` has made, in front of one node.
+    pub(crate) fn new(
+        balancer: SocketAddr,
+        node: &Arc<[Node]>,
+        client: &Client,
+        number: usize,
+    ) -> Self {
+        Self {
+            balancer,
+            node: Arc::clone(node),
+            sid: client.sid().to_owned(),
+            rid: client.rid(),
+            rng: Rng::with_seed(number as u64),
+            cuts: true,
+            patience: Duration::from_millis(500),
+            heard: BTreeMap::new(),
+            due: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
     async fn connect(&self, request: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.balancer).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -85,16 +110,17 @@ impl Session {
         }
     }
 
-    /// Asks on new connections, and cuts some of them, until the answer is there.
+    /// Reads on new connections, and cuts some of them, until the answer is there.
     async fn until_answered(&mut self, rid: u64, request: &str, mut stream: TcpStream) {
+        let mut has_pushed = false;
         loop {
-            let cut = self.rng.u8(..) < 150;
+            let cut = self.cuts && self.rng.u8(..) < 150;
             let most = if cut {
                 self.rng.usize(..350)
             } else {
                 usize::MAX
             };
-            match timeout(STUCK, Self::read(&mut stream, most)).await {
+            match timeout(self.patience, Self::read(&mut stream, most)).await {
                 Ok(Some(answer)) => {
                     self.heard.insert(rid, stanzas_in(&answer));
                     return;
@@ -110,8 +136,11 @@ impl Session {
                 }
                 Err(_) => {
                     self.tally.stuck += 1;
-                    drop(stream);
-                    assert!(self.node[0].push(&self.sid, "<m xmlns='jabber:client'/>"));
+                    has_pushed = !has_pushed;
+                    if has_pushed {
+                        assert!(self.node[0].push(&self.sid, "<m xmlns='jabber:client'/>"));
+                        continue;
+                    }
                 }
             }
             stream = self.connect(request).await;
@@ -122,7 +151,7 @@ impl Session {
         sleep(Duration::from_micros(self.rng.u64(..most))).await;
     }
 
-    fn next(&mut self, pings: bool) -> (u64, String) {
+    pub(crate) fn next(&mut self, pings: bool) -> (u64, String) {
         self.rid += 1;
         if !pings {
             return (self.rid, post(&self.sid, self.rid));
@@ -132,7 +161,7 @@ impl Session {
         (self.rid, ping(&self.sid, self.rid, &number.to_string()))
     }
 
-    fn push(&mut self) {
+    pub(crate) fn push(&mut self) {
         let number = self.due.len() as u64 * 2 + 1;
         self.due.push(number);
         let text = "y".repeat(self.rng.usize(..200));
@@ -183,7 +212,7 @@ impl Session {
     }
 
     /// What the session came to.
-    fn count(mut self) -> Tally {
+    pub(crate) fn count(mut self) -> Tally {
         let heard: Vec<u64> = self.heard.into_values().flatten().collect();
         self.tally.stanzas = self.due.len();
         for number in &self.due {
@@ -201,36 +230,43 @@ impl Session {
     }
 }
 
+/// Whether answers are kept, and a request waits for a lost one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    On,
+    Off,
+}
+
 /// Cuts this often in all.
-async fn run(cuts: usize) -> Tally {
+async fn run(cuts: usize, memory: Memory) -> Tally {
     let nodes: Arc<[Node]> = tigase_nodes(1).await.into();
     let mut settings = patient(&nodes);
-    settings.timeouts.retry = Duration::from_secs(9);
+    let mut patience = Duration::from_millis(500);
+    match memory {
+        Memory::On => settings.timeouts.retry = Duration::from_secs(9),
+        Memory::Off => {
+            (settings.limits.answer_memory, settings.timeouts.retry) = (0, Duration::ZERO);
+            // Most requests that are sent again stay without an answer of their own.
+            patience = Duration::from_millis(100);
+        }
+    }
     let balancer = Balancer::start(&settings).await;
     let mut running = JoinSet::new();
     for number in 0..SESSIONS {
         let client = balancer.session().await;
-        let mut session = Session {
-            balancer: balancer.address(),
-            node: Arc::clone(&nodes),
-            sid: client.sid().to_owned(),
-            rid: client.rid(),
-            rng: Rng::with_seed(number as u64),
-            heard: BTreeMap::new(),
-            due: Vec::new(),
-            tally: Tally::default(),
-        };
+        let mut session = Session::new(balancer.address(), &nodes, &client, number);
+        session.patience = patience;
         running.spawn(async move {
             while session.tally.cuts < cuts / SESSIONS {
                 session.step().await;
             }
             // What was not delivered yet comes with the last ones.
+            session.cuts = false;
             for _ in 0..2 {
                 let (rid, request) = session.next(true);
-                let mut stream = session.connect(&request).await;
-                let last = timeout(PATIENCE, Session::read(&mut stream, usize::MAX)).await;
-                let answer = last.unwrap().unwrap();
-                session.heard.insert(rid, stanzas_in(&answer));
+                let stream = session.connect(&request).await;
+                let last = session.until_answered(rid, &request, stream);
+                timeout(PATIENCE, last).await.unwrap();
             }
             session.count()
         });
@@ -249,14 +285,24 @@ async fn run(cuts: usize) -> Tally {
     all
 }
 
-fn cuts() -> usize {
-    let cuts = std::env::var("CUTS");
-    cuts.map_or(1000, |cuts| cuts.parse().expect("a number"))
+/// What an environment variable says, or the usual number.
+pub(crate) fn number(variable: &str, usual: usize) -> usize {
+    let set = std::env::var(variable);
+    set.map_or(usual, |number| number.parse().expect("a number"))
 }
 
 #[tokio::test]
 async fn clients_that_cut_their_connections_lose_nothing() {
-    let all = run(cuts()).await;
-    assert!(all.cuts >= cuts() && all.stanzas > cuts() / 2);
+    let cuts = number("CUTS", 1000);
+    let all = run(cuts, Memory::On).await;
+    assert!(all.cuts >= cuts && all.stanzas > cuts / 2);
     assert_eq!((all.lost, all.doubled, all.swapped), (0, 0, 0), "{all:?}");
+}
+
+/// The same run sees what is lost where nothing is kept.
+#[tokio::test]
+async fn without_kept_answers_the_same_cuts_lose_stanzas() {
+    let cuts = number("CUTS_WITHOUT_MEMORY", 100);
+    let all = run(cuts, Memory::Off).await;
+    assert!(all.cuts >= cuts && all.lost > cuts / 20, "{all:?}");
 }
