@@ -36,6 +36,7 @@ mod node_list;
 mod node_tls;
 mod operator;
 mod order;
+mod pairs;
 mod probing;
 mod protocols;
 mod proxy_protocol;
