@@ -35,6 +35,8 @@ pub struct Request<'a> {
     pub ver: bool,
     /// How long the client wants to be quiet, in seconds (§10).
     pub pause: Option<u32>,
+    /// The highest rid that the client has the answers up to (§9.2). What is no rid says nothing.
+    pub ack: Option<u64>,
     /// `type='terminate'` (§13).
     pub terminate: bool,
     /// `xmpp:restart='true'`: the XMPP stream starts anew (XEP-0206 §5).
@@ -117,6 +119,7 @@ impl<'a> Request<'a> {
             "hold" => self.hold = Some(fields::number(attribute)?),
             "ver" => self.ver = true,
             "pause" => self.pause = Some(fields::number(attribute)?),
+            "ack" => self.ack = fields::rid(attribute).ok(),
             "type" => self.terminate = attribute.value()? == "terminate",
             "stream" => self.stream = Some(attribute.value()?),
             "content" => fields::content(attribute)?,

@@ -114,6 +114,13 @@ impl KeptFields {
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// About how much memory they take, in bytes.
+    pub fn bytes(&self) -> usize {
+        let text = |(name, value): (&str, &[u8])| name.len() + value.len();
+        self.0.capacity() * size_of::<(Box<str>, Box<[u8]>)>()
+            + self.iter().map(text).sum::<usize>()
+    }
 }
 
 /// Whether a field is called `name`.

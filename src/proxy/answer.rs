@@ -39,9 +39,12 @@ impl fmt::Debug for Answer {
 
 impl From<KeptAnswer> for Answer {
     fn from(kept: KeptAnswer) -> Self {
+        let head = kept.head.map(|head| *head);
+        let (content_type, fields) =
+            head.map_or((None, None), |head| (head.content_type, head.fields));
         Self {
-            content_type: kept.content_type,
-            fields: kept.fields,
+            content_type,
+            fields,
             ..Self::ok(kept.body)
         }
     }

@@ -90,11 +90,12 @@ impl Proxy {
     }
 
     /// A request, as answers are kept for it.
-    pub(super) fn asked(&self, request: &PendingRequest) -> Asked {
+    fn asked(&self, request: &PendingRequest) -> Asked {
         Asked {
             rid: request.rid,
             hash: self.sessions.hash(request.body()),
             is_poll: request.record.kind() == Kind::Poll && request.pause.is_none(),
+            ack: request.ack(),
         }
     }
 
@@ -110,8 +111,10 @@ impl Proxy {
             cause,
             legacy: session.terms().legacy,
         };
+        let mut hash = 0;
         let start = if self.sessions.keeps_answers() {
             let asked = self.asked(request);
+            hash = asked.hash;
             let waits = request.record.kind() == Kind::Send;
             let asked_for = (request.pause, waits, has_waited);
             self.sessions.begin(&session, asked, asked_for)
@@ -131,6 +134,7 @@ impl Proxy {
                     session,
                     place: begun.place,
                     late: begun.late,
+                    hash,
                     owing,
                     finished: false,
                 })))

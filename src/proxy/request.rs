@@ -86,6 +86,8 @@ pub(super) struct PendingRequest {
     pub(super) wait: u16,
     pub(super) terminate: bool,
     pub(super) legacy: bool,
+    /// How far its rid is ahead of its `ack`; 0 if it has none.
+    ack_behind: u16,
     pub(super) record: RequestRecord,
 }
 
@@ -99,6 +101,14 @@ impl PendingRequest {
     pub(super) fn key(&self) -> PlacementKey {
         self.group
             .map_or_else(|| self.client().into(), PlacementKey::Query)
+    }
+
+    /// Its `ack`; 0 if it has none.
+    pub(super) fn ack(&self) -> u64 {
+        match self.ack_behind {
+            0 => 0,
+            behind => self.rid.saturating_sub(behind.into()),
+        }
     }
 
     /// Its body, as nodes get it.
@@ -148,6 +158,7 @@ impl Proxy {
             // With `stream` it ends one stream of several (XEP-0124 §16), not the session.
             terminate: wrapper.terminate && wrapper.stream.is_none(),
             legacy: wrapper.sid.is_none() && !wrapper.ver,
+            ack_behind: ack_behind(wrapper),
             record,
         }
     }
@@ -195,6 +206,12 @@ fn kind_of(wrapper: &bosh::Request<'_>) -> Kind {
     } else {
         Kind::Send
     }
+}
+
+/// How far the rid is ahead of the `ack`, if that is a lower rid.
+fn ack_behind(wrapper: &bosh::Request<'_>) -> u16 {
+    let ack = wrapper.ack.unwrap_or(wrapper.rid);
+    u16::try_from(wrapper.rid.saturating_sub(ack)).unwrap_or(0)
 }
 
 /// Seconds as a pin keeps them; longer than 18 hours is 18 hours.

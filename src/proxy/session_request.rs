@@ -45,6 +45,8 @@ pub(super) struct SessionRequest {
     pub(super) place: Place,
     /// It began after the session was terminated.
     pub(super) late: bool,
+    /// The hash of its body, where answers are kept.
+    pub(super) hash: u64,
     /// Who pays for it, if its session was provisional when it began and stays so.
     pub(super) owing: Option<Client>,
     /// It has run to its end.
@@ -161,7 +163,11 @@ pub(super) async fn run_copy(
     pending: PendingRequest,
 ) -> Reply {
     loop {
-        drop(earlier.await);
+        if earlier.await.is_ok() {
+            // A later copy of it has taken its place.
+            pending.record.enters(Phase::Stead);
+            return pending.record.answer(Answer::ok(bosh::empty()));
+        }
         match proxy.join(Arc::clone(&session), &pending, true) {
             Ok(Some(Joined::Request(request))) => return Box::pin(run(request, pending)).await,
             Ok(Some(Joined::Kept(answer))) => {

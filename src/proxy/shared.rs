@@ -260,6 +260,7 @@ impl Proxy {
     pub fn measure(&self) {
         self.cluster.measure();
         self.metrics.set_table(self.sessions.size());
+        self.sessions.measure_kept();
         if let Some(addresses) = &self.addresses {
             self.metrics.set_table(addresses.size());
         }

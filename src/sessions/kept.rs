@@ -1,6 +1,9 @@
 //! The last answers of each session, kept for a client whose connection broke while it read them
 //! (XEP-0124 §14.3): it asks again with the same rid and the same body.
 //!
+//! An answer goes when a request shows that it has arrived ([`Asked::arrived`]), and when its session has
+//! two later ones.
+//!
 //! An answer is found by its session, its rid and a hash of the request's body, so a request with another
 //! body never gets it. The hash is XXH3 with a secret drawn at the start. A client never sees a hash, and a
 //! collision could only give it an answer of its own session: a slower hash would protect nothing more.
@@ -19,31 +22,34 @@ use crate::http1::KeptFields;
 use crate::observe::metrics::KeptMetrics;
 
 /// The largest body that is kept, in bytes.
-pub(super) const LARGEST: usize = 64 * 1024;
+const LARGEST: usize = 64 * 1024;
 
-/// Answers of one session, as many as its client may have requests under way (XEP-0124 §14).
+/// Answers of one session: as many requests as Tigase, Prosody and ejabberd grant (XEP-0124 §14).
 const EACH: usize = 2;
-
-/// An answer with rid `n` has arrived when a request with rid `n + WINDOW` comes: its client may have this
-/// many requests under way.
-const WINDOW: u64 = 2;
 
 const SHARDS: usize = 16;
 
 /// The bytes of a key of XXH3, which calls it a secret.
 const KEY: usize = 192;
 
-/// What an answer takes beside its body, in bytes: its place, and two allocations.
-const OVERHEAD: usize = size_of::<KeptAnswer>() + 32;
+/// What an answer takes beside its body and its entry, in bytes: the heads of its allocations.
+const OVERHEAD: usize = 48;
 
 /// A node's answer, as its client got it. Its body may hold a sid, so that `{:?}` leaves it out.
 #[derive(Clone)]
 pub struct KeptAnswer {
-    /// The `Content-Type`, if it is not the usual one.
-    pub content_type: Option<Bytes>,
     /// The body.
     pub body: Bytes,
-    /// Fields of the node's head that the client gets.
+    /// What the client gets of the node's head, where that is not the usual.
+    pub head: Option<Box<KeptHead>>,
+}
+
+/// What a client gets of the head of a node's answer.
+#[derive(Debug, Clone)]
+pub struct KeptHead {
+    /// The `Content-Type`, if it is not the usual one.
+    pub content_type: Option<Bytes>,
+    /// Fields of the node's head.
     pub fields: Option<Box<KeptFields>>,
 }
 
@@ -59,14 +65,21 @@ impl KeptAnswer {
     /// An empty wrapper.
     pub(super) fn empty() -> Self {
         Self {
-            content_type: None,
             body: bosh::empty(),
-            fields: None,
+            head: None,
         }
     }
 
     fn bytes(&self) -> usize {
-        OVERHEAD + self.body.len() + self.content_type.as_ref().map_or(0, Bytes::len)
+        OVERHEAD + self.body.len() + self.head.as_ref().map_or(0, |head| head.bytes())
+    }
+}
+
+impl KeptHead {
+    fn bytes(&self) -> usize {
+        let fields = self.fields.as_ref().map_or(0, |fields| fields.bytes());
+        let content_type = self.content_type.as_ref().map_or(0, Bytes::len);
+        size_of::<Self>() + OVERHEAD + content_type + fields
     }
 }
 
@@ -79,6 +92,23 @@ pub struct Asked {
     pub hash: u64,
     /// It asks for nothing.
     pub is_poll: bool,
+    /// Its `ack`: its client has the answers up to this rid (XEP-0124 §9.2); 0 if it has none.
+    pub ack: u64,
+}
+
+impl Asked {
+    /// The highest rid whose answer has arrived when this request comes. With `ack` the client says so.
+    /// Otherwise it has `requests` requests under way at most, and one more to pause or terminate
+    /// (XEP-0124 §11). A request that is ahead of that, counted from the `last` one at the node, shows
+    /// nothing.
+    pub(super) fn arrived(self, requests: u64, last: Option<u64>) -> u64 {
+        let ahead = self.rid.saturating_sub(last.unwrap_or(self.rid));
+        match self.ack {
+            1.. if self.ack < self.rid => self.ack,
+            _ if ahead > requests + 1 => 0,
+            _ => self.rid.saturating_sub(requests),
+        }
+    }
 }
 
 /// Where the answers of a session are: a place in its shard, counted from 1. 0 is none. It may be another
@@ -107,6 +137,8 @@ impl fmt::Debug for HashKey {
 #[derive(Debug, Default)]
 struct Shard {
     entries: Vec<Entry>,
+    /// How many answers there are.
+    answers: usize,
     /// The first of the free entries, linked by `older`.
     free: Slot,
     newest: Slot,
@@ -121,21 +153,51 @@ struct Entry {
     owner: usize,
     newer: Slot,
     older: Slot,
-    answers: [Option<(Asked, Box<KeptAnswer>)>; EACH],
+    answers: [Option<Kept>; EACH],
+}
+
+/// An answer, and the request that it is to.
+#[derive(Debug)]
+struct Kept {
+    rid: u64,
+    hash: u64,
+    answer: KeptAnswer,
+}
+
+impl Kept {
+    fn is_to(&self, asked: (u64, u64)) -> bool {
+        (self.rid, self.hash) == asked
+    }
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
         let answers = self.answers.iter().flatten();
-        size_of::<Self>() + answers.map(|(_, answer)| answer.bytes()).sum::<usize>()
+        size_of::<Self>() + answers.map(|kept| kept.answer.bytes()).sum::<usize>()
     }
 
     fn has_above(&self, rid: u64) -> bool {
-        self.answers.iter().flatten().any(|(of, _)| of.rid > rid)
+        self.answers.iter().flatten().any(|kept| kept.rid > rid)
     }
 
     fn count(&self) -> usize {
         self.answers.iter().flatten().count()
+    }
+
+    /// The place for the answer to this request: that of an earlier one to it, a free one, or that of the
+    /// lowest rid.
+    fn place(&mut self, asked: (u64, u64)) -> &mut Option<Kept> {
+        let rank = |one: &Option<Kept>| match one {
+            Some(kept) if kept.is_to(asked) => 0,
+            None => 1,
+            Some(kept) => kept.rid.saturating_add(2),
+        };
+        let [first, second] = &mut self.answers;
+        if rank(second) < rank(first) {
+            second
+        } else {
+            first
+        }
     }
 }
 
@@ -156,56 +218,75 @@ impl KeptAnswers {
         self.most > 0
     }
 
+    /// Whether an answer with a body of this many bytes is kept. One that needs more than a shard has would
+    /// only push out all others.
+    pub(super) const fn may_keep(&self, bytes: usize) -> bool {
+        bytes <= LARGEST && bytes + OVERHEAD + size_of::<Entry>() <= self.most
+    }
+
+    /// Copies the counts into the metrics.
+    pub(super) fn measure(&self) {
+        let (mut answers, mut bytes) = (0, 0);
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            answers += shard.answers;
+            bytes += shard.bytes;
+        }
+        self.metrics.set(answers, bytes);
+    }
+
     /// The hash of a request's body.
     pub(super) fn hash(&self, body: &[u8]) -> u64 {
         xxh3_64_with_secret(body, &self.key.0)
     }
 
     /// Keeps an answer of `owner`, in place of its oldest one if it has [`EACH`].
-    pub(super) fn keep(&self, owner: usize, slot: &mut Slot, asked: Asked, answer: KeptAnswer) {
+    pub(super) fn keep(
+        &self,
+        owner: usize,
+        slot: &mut Slot,
+        (rid, hash): (u64, u64),
+        answer: KeptAnswer,
+    ) {
         let mut shard = self.shard(owner);
-        let before = shard.bytes;
         if shard.of(owner, *slot).is_none() {
             *slot = shard.add(owner);
         }
+        let Some(entry) = shard.of(owner, *slot) else {
+            return;
+        };
         let size = answer.bytes();
-        let mut kept = 1;
-        if let Some(entry) = shard.of(owner, *slot) {
-            let same = |one: &Option<(Asked, _)>| matches!(one, Some((old, _)) if *old == asked);
-            let rid = |one: &Option<(Asked, _)>| one.as_ref().map_or(0, |(old, _)| old.rid + 1);
-            let place = match entry.answers.iter_mut().position(|one| same(one)) {
-                Some(at) => &mut entry.answers[at],
-                None => entry
-                    .answers
-                    .iter_mut()
-                    .min_by_key(|one| rid(one))
-                    .expect("two"),
-            };
-            let old = place.replace((asked, Box::new(answer)));
-            kept -= i64::from(old.is_some());
-            shard.bytes += size;
-            shard.bytes -= old.map_or(0, |(_, old)| old.bytes());
+        let old = entry.place((rid, hash)).replace(Kept { rid, hash, answer });
+        shard.bytes += size;
+        match &old {
+            Some(old) => shard.bytes -= old.answer.bytes(),
+            None => shard.answers += 1,
         }
         shard.renew(*slot);
         while shard.bytes > self.most {
             let oldest = shard.oldest;
             let dropped = shard.remove(oldest);
-            kept -= i64::try_from(dropped).unwrap_or(0);
             self.metrics.evicted.inc_by(dropped as u64);
         }
-        self.metrics.count(kept, before, shard.bytes);
+        drop(shard);
+        // The memory of the old one is given back without the lock.
+        drop(old);
     }
 
-    /// A request of `owner` has come. Answers that its client must have by now are dropped; that to the
-    /// request itself is returned; an empty one to a poll whose place a later request has taken.
-    pub(super) fn ask(&self, owner: usize, slot: &mut Slot, asked: Asked) -> Option<KeptAnswer> {
+    /// A request of `owner` has come. Answers up to the rid `arrived` are dropped; that to the request
+    /// itself is returned; an empty one to a poll whose place a later request has taken.
+    pub(super) fn ask(
+        &self,
+        owner: usize,
+        slot: &mut Slot,
+        (asked, arrived): (Asked, u64),
+    ) -> Option<KeptAnswer> {
         let mut shard = self.shard(owner);
-        let arrived = |of: u64| of.saturating_add(WINDOW) <= asked.rid;
-        self.drop_some(&mut shard, (owner, &mut *slot), arrived);
+        shard.drop_some((owner, &mut *slot), |rid| rid <= arrived);
         let entry = shard.of(owner, *slot)?;
         let mut answers = entry.answers.iter().flatten();
-        let found = match answers.find(|(of, _)| *of == asked) {
-            Some((_, found)) => KeptAnswer::clone(found),
+        let found = match answers.find(|kept| kept.is_to((asked.rid, asked.hash))) {
+            Some(kept) => kept.answer.clone(),
             // Its node has answered the next one in its place. What it would say now is younger than that.
             None if asked.is_poll && entry.has_above(asked.rid) => KeptAnswer::empty(),
             None => return None,
@@ -217,35 +298,8 @@ impl KeptAnswers {
     /// Drops the answers of `owner`.
     pub(super) fn release(&self, owner: usize, slot: &mut Slot) {
         if *slot != 0 {
-            self.drop_some(&mut self.shard(owner), (owner, slot), |_| true);
+            self.shard(owner).drop_some((owner, slot), |_| true);
         }
-    }
-
-    fn drop_some(
-        &self,
-        shard: &mut Shard,
-        (owner, slot): (usize, &mut Slot),
-        drops: impl Fn(u64) -> bool,
-    ) {
-        let before = shard.bytes;
-        let Some(entry) = shard.of(owner, *slot) else {
-            *slot = 0;
-            return;
-        };
-        let (mut bytes, mut dropped) = (0, 0);
-        for one in &mut entry.answers {
-            if let Some((_, old)) = one.take_if(|(of, _)| drops(of.rid)) {
-                bytes += old.bytes();
-                dropped += 1;
-            }
-        }
-        let empty = entry.count() == 0;
-        shard.bytes -= bytes;
-        if empty {
-            shard.remove(*slot);
-            *slot = 0;
-        }
-        self.metrics.count(-dropped, before, shard.bytes);
     }
 
     fn shard(&self, owner: usize) -> MutexGuard<'_, Shard> {
@@ -265,6 +319,28 @@ impl Shard {
     /// The entry at `slot`, if it is that of `owner`.
     fn of(&mut self, owner: usize, slot: Slot) -> Option<&mut Entry> {
         self.at(slot).filter(|entry| entry.owner == owner)
+    }
+
+    /// Drops answers of `owner`, by their rids.
+    fn drop_some(&mut self, (owner, slot): (usize, &mut Slot), drops: impl Fn(u64) -> bool) {
+        let Some(entry) = self.of(owner, *slot) else {
+            *slot = 0;
+            return;
+        };
+        let (mut bytes, mut dropped) = (0, 0);
+        for one in &mut entry.answers {
+            if let Some(old) = one.take_if(|kept| drops(kept.rid)) {
+                bytes += old.answer.bytes();
+                dropped += 1;
+            }
+        }
+        let empty = entry.count() == 0;
+        self.bytes -= bytes;
+        self.answers -= dropped;
+        if empty {
+            self.remove(*slot);
+            *slot = 0;
+        }
     }
 
     /// An entry for `owner`; 0 if there are as many as numbers.
@@ -301,6 +377,7 @@ impl Shard {
         };
         self.free = slot;
         self.bytes -= bytes;
+        self.answers -= count;
         count
     }
 

@@ -19,7 +19,7 @@ mod table;
 mod time;
 
 pub use addresses::Addresses;
-pub use kept::{Asked, KeptAnswer};
+pub use kept::{Asked, KeptAnswer, KeptHead};
 pub use pin::{Pause, Pin, PinState, Terms};
 pub use rid_order::{Look, Place, Proof, SPACING, Turn, UNANSWERED};
 pub use session::operator::Summary;

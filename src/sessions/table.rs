@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::mpsc;
 
-use super::kept::{self, KeptAnswers};
+use super::kept::KeptAnswers;
 use super::session::{Session, Stage};
 use super::{Asked, KeptAnswer, Pin, PinState, Place, Refusal, Start, Terms, Time};
 use crate::cluster::{Cluster, Epoch, NodeId, OperatorState, QueryGroup};
@@ -115,13 +115,19 @@ impl Sessions {
 
     /// Whether an answer with a body of this many bytes is kept.
     pub const fn may_keep(&self, bytes: usize) -> bool {
-        self.kept.is_on() && bytes <= kept::LARGEST
+        self.kept.may_keep(bytes)
     }
 
-    /// Keeps the answer to a request of `session`.
-    pub fn keep(&self, session: &Arc<Session>, asked: Asked, answer: KeptAnswer) {
+    /// Keeps the answer to the request of `session` with this rid and hash. Says whether the same request
+    /// on a later connection waits for it.
+    pub fn keep(
+        &self,
+        session: &Arc<Session>,
+        (rid, hash): (u64, u64),
+        answer: KeptAnswer,
+    ) -> bool {
         let owner = address(session);
-        session.with_kept(|slot| self.kept.keep(owner, slot, asked, answer));
+        session.keep(rid, |slot| self.kept.keep(owner, slot, (rid, hash), answer))
     }
 
     /// Begins a request of `session`, as [`Session::begin`] does, if no answer to it is kept and it is not
@@ -136,7 +142,17 @@ impl Sessions {
         asked: Asked,
         (pause, waits, has_waited): (Option<u32>, bool, bool),
     ) -> Result<Start<KeptAnswer>, Refusal> {
-        let replay = |slot: &mut u32| self.kept.ask(address(session), slot, asked);
+        // XEP-0124 §7.2: two requests, or one more than the node holds.
+        let requests = u64::from(session.terms().hold).max(1) + 1;
+        let replay = |slot: &mut u32, last: Option<u64>| {
+            // The answer to a new request with stanzas takes the place of an older one in any case.
+            let is_new = last.is_some_and(|last| asked.rid > last);
+            if is_new && waits && asked.ack == 0 {
+                return None;
+            }
+            let arrived = asked.arrived(requests, last);
+            self.kept.ask(address(session), slot, (asked, arrived))
+        };
         let request = (asked.rid, asked.hash);
         let kind = (pause, waits, (asked.is_poll, has_waited));
         Ok(match session.begin_or_replay(request, kind, replay)? {
@@ -176,6 +192,11 @@ impl Sessions {
             limit: self.limit(),
             bytes: entries * entry + self.table.capacity() * slot,
         }
+    }
+
+    /// Copies the counts of kept answers into the metrics.
+    pub fn measure_kept(&self) {
+        self.kept.measure();
     }
 
     /// How many sessions it may hold.

@@ -217,6 +217,77 @@ async fn the_same_request_again_waits_for_the_answer_to_the_first() {
         .unwrap();
 }
 
+/// XEP-0124 leaves it open what the earlier connection gets. Tigase and Prosody answer it empty.
+#[tokio::test]
+async fn of_several_connections_the_last_one_gets_the_answer() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let poll = post(&sid, rid);
+    let mut first = begin(&balancer, &poll).await;
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let copies = || {
+        let session = balancer.proxy().sessions.find(&sid);
+        session.is_some_and(|session| session.has_copy(rid))
+    };
+    let mut second = begin(&balancer, &poll).await;
+    eventually("the second one waits", copies).await;
+    let mut third = begin(&balancer, &poll).await;
+    let empty = tokio::time::timeout(PATIENCE, read_response(&mut second)).await;
+    assert!(empty.unwrap().ends_with("/>"), "the third is there");
+    assert!(nodes[0].push(&sid, "<message xmlns='jabber:client' id='m'/>"));
+    for (stream, gets_it) in [(&mut third, true), (&mut first, false)] {
+        let answer = tokio::time::timeout(PATIENCE, read_response(stream)).await;
+        assert_eq!(answer.unwrap().contains("id='m'"), gets_it);
+    }
+    assert!(ask(&balancer, &poll).await.contains("id='m'"), "it is kept");
+    assert_eq!(seen_of(&nodes[0], &sid).len(), 1, "the node sees one");
+}
+
+/// With an attribute more in its wrapper.
+fn with(request: &str, attribute: &str) -> String {
+    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    let body = body.replacen("<body ", &format!("<body {attribute} "), 1);
+    let length = body.len();
+    format!("POST /http-bind HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// XEP-0124 §9.2: the client has the answers up to this rid.
+#[tokio::test]
+async fn an_ack_drops_the_answers_that_have_arrived() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let kept = || balancer.metric("bowline_kept_answers ");
+    ask(&balancer, &ping(&sid, rid, "p0")).await;
+    ask(&balancer, &ping(&sid, rid + 1, "p1")).await;
+    assert_eq!(kept(), 2);
+    let _poll = begin(
+        &balancer,
+        &with(&post(&sid, rid + 2), &format!("ack='{rid}'")),
+    )
+    .await;
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    assert_eq!(kept(), 1, "the first one");
+    let ack = format!("ack='{}'", rid + 1);
+    let poll = with(&post(&sid, rid + 3), &ack);
+    let _poll = begin(&balancer, &poll).await;
+    eventually("the second one is gone", || kept() == 0).await;
+}
+
+/// Its client counts on its own. No answer has arrived for that.
+#[tokio::test]
+async fn a_rid_outside_of_the_window_drops_no_answer() {
+    let nodes = tigase_nodes(1).await;
+    let balancer = Balancer::before(&nodes).await;
+    let (_client, sid, rid) = session(&balancer).await;
+    let request = ping(&sid, rid, "p0");
+    ask_and_cut(&balancer, &request).await;
+    let _poll = begin(&balancer, &post(&sid, rid + 100)).await;
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    assert!(ask(&balancer, &request).await.contains("id=\"p0\""));
+}
+
 fn length_of(request: &str) -> usize {
     request.split_once("\r\n\r\n").unwrap().1.len()
 }

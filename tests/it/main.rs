@@ -28,6 +28,7 @@ mod held;
 mod http;
 mod http2;
 mod kept;
+mod kept_flood;
 mod layout;
 mod membership;
 mod monitoring;

@@ -37,11 +37,11 @@ impl KeptMetrics {
         self.limit.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Counts answers, and the change of a part of their memory.
-    pub fn count(&self, answers: i64, before: usize, after: usize) {
-        let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.answers.inc_by(answers);
-        self.bytes.inc_by(signed(after) - signed(before));
+    /// Tells how many answers there are, and what they take.
+    pub fn set(&self, answers: usize, bytes: usize) {
+        let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.answers.set(signed(answers));
+        self.bytes.set(signed(bytes));
     }
 
     /// How many answers there are, and what they take.

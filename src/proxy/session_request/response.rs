@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::answer::Answer;
@@ -14,7 +13,7 @@ use super::{RetryState, SessionRequest, Step};
 use crate::bosh::{self, Condition};
 use crate::cluster::{NodeId, client_key};
 use crate::observe::metrics::Kind;
-use crate::sessions::KeptAnswer;
+use crate::sessions::{KeptAnswer, KeptHead};
 use crate::upstream::{Connection, Response};
 
 /// The content type that an answer has where none is given.
@@ -126,27 +125,39 @@ impl SessionRequest {
             }
         }
         let answer = node_response::pass_on(answer, self.session.terms().legacy);
-        if !terminated && !is_error {
-            self.keep(pending, &answer, is_empty);
+        if !terminated && !is_error && self.keep(pending, &answer, is_empty) {
+            // The same request on a later connection gets it.
+            pending.record.enters(Phase::Stead);
+            return Step::Done(Answer::ok(bosh::empty()));
         }
         Step::Done(answer)
     }
 
     /// Keeps an answer, so that its client can ask for it again. An empty answer to a poll is not worth it:
-    /// a node gives another one.
-    fn keep(&self, pending: &PendingRequest, answer: &Answer, is_empty: bool) {
-        let is_worth =
-            !is_empty || pending.record.kind() != Kind::Poll || self.session.has_copy(pending.rid);
+    /// a node gives another one. Says whether it is kept for the same request on a later connection.
+    fn keep(&self, pending: &PendingRequest, answer: &Answer, is_empty: bool) -> bool {
         let sessions = &self.proxy.sessions;
-        if is_worth && answer.status == 200 && sessions.may_keep(answer.body.len()) {
-            let kept = KeptAnswer {
-                content_type: answer.content_type.clone().filter(|kind| *kind != XML),
-                // The bytes may be a part of something larger.
-                body: Bytes::copy_from_slice(&answer.body),
-                fields: answer.fields.clone(),
-            };
-            sessions.keep(&self.session, self.proxy.asked(pending), kept);
+        if answer.status != 200 || !sessions.may_keep(answer.body.len()) {
+            return false;
         }
+        let is_poll = pending.record.kind() == Kind::Poll;
+        if is_empty && is_poll && !self.session.has_copy(pending.rid) {
+            return false;
+        }
+        let content_type = answer.content_type.clone().filter(|kind| *kind != XML);
+        let fields = answer.fields.clone();
+        let has_head = content_type.is_some() || fields.is_some();
+        let kept = KeptAnswer {
+            // Shared with the one that the client gets, which has memory of its size.
+            body: answer.body.clone(),
+            head: has_head.then(|| {
+                Box::new(KeptHead {
+                    content_type,
+                    fields,
+                })
+            }),
+        };
+        sessions.keep(&self.session, (pending.rid, self.hash), kept)
     }
 
     /// The node has ended the session with this condition. If it has lost all that it had, their

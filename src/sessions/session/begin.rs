@@ -57,7 +57,7 @@ impl Session {
     }
 
     /// The same for a request with this hash of its body, where answers are kept: `replay` is handed their
-    /// place, if there are any, and says what the answer to this request is. `waits` says that it waits for
+    /// place, if there are any, and the last rid at the node, and says what the answer to this request is. `waits` says that it waits for
     /// a request with the rid below whose client went away.
     ///
     /// # Errors
@@ -66,12 +66,13 @@ impl Session {
         &self,
         (rid, hash): (u64, u64),
         (pause, waits, (is_poll, has_waited)): (Option<u32>, bool, (bool, bool)),
-        replay: impl FnOnce(&mut u32) -> Option<T>,
+        replay: impl FnOnce(&mut u32, Option<u64>) -> Option<T>,
     ) -> Result<Start<T>, Refusal> {
         let mut state = self.state();
         let was_away = state.order.came(rid, waits);
+        let last = state.order.last();
         if state.kept != 0
-            && let Some(kept) = replay(&mut state.kept)
+            && let Some(kept) = replay(&mut state.kept, last)
         {
             return Ok(Start::Replayed(kept));
         }
@@ -136,5 +137,12 @@ impl Session {
     /// Hands the place of its kept answers to `take`, under its lock.
     pub(in crate::sessions) fn with_kept<T>(&self, take: impl FnOnce(&mut u32) -> T) -> T {
         take(&mut self.state().kept)
+    }
+
+    /// The same for the answer to the request `rid`. Says whether the same request waits for it.
+    pub(in crate::sessions) fn keep(&self, rid: u64, take: impl FnOnce(&mut u32)) -> bool {
+        let mut state = self.state();
+        take(&mut state.kept);
+        state.order.has_copy(rid)
     }
 }

@@ -48,6 +48,7 @@ struct Said {
     hold: Option<u32>,
     ver: bool,
     pause: Option<u32>,
+    ack: Option<u64>,
     terminate: bool,
     restart: bool,
     stream: Option<String>,
@@ -66,6 +67,7 @@ impl Said {
             hold,
             ver,
             pause,
+            ack,
             terminate,
             restart,
             stream,
@@ -81,6 +83,7 @@ impl Said {
             hold,
             ver,
             pause,
+            ack,
             terminate,
             restart,
             stream: stream.map(Into::into),
@@ -114,10 +117,7 @@ fn said(document: &Document) -> Option<Said> {
         let clean = |text: &str| text.chars().all(|c| (' '..='~').contains(&c) && c != '<');
         (clean(&content.raw) && clean(&content.value)).then_some(())?;
     }
-    let rid = raw("rid")?;
-    (rid.len() <= 16 && is_digits(&rid)).then_some(())?;
-    let rid: u64 = rid.parse().ok()?;
-    (rid < 1 << 53).then_some(())?;
+    let rid = rid_of(&raw("rid")?)?;
     let restart = document.attributes.iter().find(|attribute| {
         attribute.local == "restart" && attribute.namespace.as_deref() == Some(XBOSH)
     });
@@ -129,6 +129,7 @@ fn said(document: &Document) -> Option<Said> {
         hold: number("hold")?,
         ver: plain("ver").is_some(),
         pause: number("pause")?,
+        ack: raw("ack").as_deref().and_then(rid_of),
         terminate: value("type").as_deref() == Some("terminate"),
         restart: restart.is_some_and(|restart| ["true", "1"].contains(&&*restart.value)),
         stream: value("stream"),
@@ -136,6 +137,11 @@ fn said(document: &Document) -> Option<Said> {
         from: plain("from").is_some(),
         start: document.start,
     })
+}
+
+fn rid_of(text: &str) -> Option<u64> {
+    (text.len() <= 16 && is_digits(text)).then_some(())?;
+    text.parse().ok().filter(|rid| *rid < 1 << 53)
 }
 
 fn is_wrapper(document: &Document) -> bool {
