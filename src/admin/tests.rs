@@ -278,7 +278,7 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
         let open = metrics
             .body
             .lines()
-            .find(|line| line.starts_with("bowline_process_open_fds "));
+            .find(|line| line.starts_with("process_open_fds "));
         assert!(open.is_some_and(|line| !line.ends_with(" 0")), "{open:?}");
     }
     assert!(newer.body.contains("# TYPE bowline_requests counter\n"));

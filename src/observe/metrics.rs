@@ -14,8 +14,7 @@ mod text;
 mod timing;
 mod tls;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -36,6 +35,7 @@ use labels::{
     RequestLabels, ResultLabels, TABLES, TableLabels,
 };
 use nodes::NodePages;
+use process::ProcessMetrics;
 
 /// The size of a table, as told when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,15 +114,6 @@ pub struct Metrics {
     nodes: NodePages,
 }
 
-#[derive(Debug, Default)]
-struct ProcessMetrics {
-    start: Fraction,
-    cpu: Counter<f64, AtomicU64>,
-    resident: Gauge,
-    open_fds: Gauge,
-    max_fds: Gauge,
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -132,8 +123,9 @@ impl Default for Metrics {
 impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("bowline");
-        let r = &mut registry;
+        let mut registry = Registry::default();
+        let process = ProcessMetrics::register(&mut registry);
+        let r = registry.sub_registry_with_prefix("bowline");
         process::register_build(r);
         let overhead_seconds = Timing::new(timing::OVERHEAD);
         let what = "What the balancer adds to a request: its time less the node's";
@@ -252,7 +244,7 @@ impl Metrics {
                 "Lines of the log that found no room, or could not be written",
             ),
             tables: tables(r),
-            process: ProcessMetrics::register(r),
+            process,
             nodes,
             registry,
         }
@@ -311,21 +303,9 @@ impl Metrics {
         counter.store(lines, Ordering::Relaxed);
     }
 
-    /// Tells what the operating system says of the process.
+    /// Sets the process metrics.
     pub fn set_process(&self, process: &Process) {
-        let gauge = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        let ProcessMetrics {
-            start: _,
-            cpu,
-            resident,
-            open_fds,
-            max_fds,
-        } = &self.process;
-        cpu.inner()
-            .store(process.cpu_seconds.to_bits(), Ordering::Relaxed);
-        resident.set(gauge(process.resident_bytes));
-        open_fds.set(gauge(process.open_fds));
-        max_fds.set(process.max_fds.map_or(i64::MAX, gauge));
+        self.process.set(process);
     }
 
     /// What there may be only so much of, as last told.
@@ -335,7 +315,6 @@ impl Metrics {
             family.get_or_create(&TableLabels::from("sessions")).get()
         };
         let limit = |what, used, most| Limit { what, used, most };
-        let (open, max) = (&self.process.open_fds, &self.process.max_fds);
         [
             limit("sessions", table(entries), table(most)),
             limit(
@@ -343,7 +322,7 @@ impl Metrics {
                 self.connections.get(),
                 self.connections_limit.get(),
             ),
-            limit("file descriptors", open.get(), max.get()),
+            self.process.open_files(),
         ]
     }
 
@@ -358,37 +337,6 @@ impl Metrics {
     /// Everything as Prometheus text 0.0.4.
     pub fn older_exposition(&self) -> String {
         text::older(&self.exposition())
-    }
-}
-
-impl ProcessMetrics {
-    fn register(registry: &mut Registry) -> Self {
-        let process = Self::default();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        process.start.set(now.unwrap_or_default().as_secs_f64());
-        registry.register_with_unit(
-            "process_start_time",
-            "When the balancer started, in seconds since 1970",
-            Unit::Seconds,
-            process.start.clone(),
-        );
-        registry.register_with_unit(
-            "process_cpu",
-            "Processor time of the process since its start",
-            Unit::Seconds,
-            process.cpu.clone(),
-        );
-        registry.register_with_unit(
-            "process_resident_memory",
-            "Memory of the process",
-            Unit::Bytes,
-            process.resident.clone(),
-        );
-        let open = "File descriptors that the process has open";
-        registry.register("process_open_fds", open, process.open_fds.clone());
-        let most = "File descriptors that the process may have open";
-        registry.register("process_max_fds", most, process.max_fds.clone());
-        process
     }
 }
 

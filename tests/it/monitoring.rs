@@ -15,6 +15,8 @@ use crate::support::tls::{Authority, listener};
 
 /// The labels that Prometheus adds to what it scrapes.
 const ADDED: [&str; 2] = ["job", "instance"];
+/// How the names of the metrics begin.
+const PREFIXES: [&str; 2] = ["bowline_", "process_"];
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -80,7 +82,9 @@ pub(crate) fn expressions() -> Vec<(String, String)> {
 /// The selectors of an expression: a metric's name and what is within its braces.
 fn selectors(expression: &str) -> Vec<(&str, &str)> {
     let inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let begins = expression.match_indices("bowline_");
+    let begins = PREFIXES
+        .iter()
+        .flat_map(|prefix| expression.match_indices(prefix));
     begins
         .filter(|(at, _)| !expression[..*at].ends_with(inside))
         .map(|(at, _)| {
@@ -152,10 +156,12 @@ async fn the_documentation_names_every_metric_and_no_other() {
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let told: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
     let text = read("docs/metrics.md");
-    let rows = text.lines().filter(|line| line.starts_with("| `bowline_"));
+    let is_metric = |word: &&str| PREFIXES.iter().any(|prefix| word.starts_with(prefix));
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let named: BTreeSet<&str> = rows
-        .filter_map(|row| row.split('|').nth(1))
-        .flat_map(|cell| cell.split('`').filter(|word| word.starts_with("bowline_")))
+        .filter(is_metric)
+        .filter_map(|row| row.split('|').next())
+        .flat_map(|cell| cell.split('`').filter(is_metric))
         .map(|word| word.split('{').next().unwrap_or(word))
         .collect();
     assert_eq!(named, told);

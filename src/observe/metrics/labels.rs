@@ -271,5 +271,22 @@ one! {
     ReasonLabels: reason;
     ResultLabels: result;
     TableLabels: table;
-    VersionLabels: version;
+}
+
+/// What program this is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct BuildLabels {
+    version: FixedLabel,
+    os: FixedLabel,
+    arch: FixedLabel,
+}
+
+impl BuildLabels {
+    pub(super) const fn of_this_program() -> Self {
+        Self {
+            version: FixedLabel(env!("CARGO_PKG_VERSION")),
+            os: FixedLabel(std::env::consts::OS),
+            arch: FixedLabel(std::env::consts::ARCH),
+        }
+    }
 }

@@ -8,6 +8,14 @@ fn page() -> String {
     metrics.count_request(Kind::Poll, Outcome::Ok);
     metrics.count_reject("malformed");
     metrics.connections.set(12);
+    metrics.set_process(&Process {
+        cpu_seconds: 1.5,
+        resident_bytes: 4096,
+        virtual_bytes: 8192,
+        threads: 3,
+        open_fds: 7,
+        max_fds: Some(1024),
+    });
     let node = metrics.node("t1");
     node.set_verdict(1, true);
     node.created.inc();
@@ -32,11 +40,18 @@ fn what_was_counted_is_told() {
         "bowline_upstream_connect_seconds_bucket{le=\"0.001\",node=\"t1\"} 0",
         "bowline_upstream_connect_seconds_bucket{le=\"0.0025\",node=\"t1\"} 1",
         "bowline_upstream_connect_seconds_count{node=\"t1\"} 1",
-        concat!(
-            "bowline_build_info{version=\"",
+        &format!(
+            "bowline_build_info{{version=\"{}\",os=\"{}\",arch=\"{}\"}} 1",
             env!("CARGO_PKG_VERSION"),
-            "\"} 1"
+            std::env::consts::OS,
+            std::env::consts::ARCH
         ),
+        "process_cpu_seconds_total 1.5",
+        "process_resident_memory_bytes 4096",
+        "process_virtual_memory_bytes 8192",
+        "process_threads 3",
+        "process_open_fds 7",
+        "process_max_fds 1024",
     ] {
         assert!(page.lines().any(|told| told == line), "{line}\nin\n{page}");
     }
@@ -66,7 +81,11 @@ fn the_page_is_well_formed() {
     for line in page.lines().filter(|line| *line != "# EOF") {
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, help) = help.split_once(' ').unwrap();
-            assert!(name.starts_with("bowline_"), "{line}");
+            let known = ["bowline_", "process_"];
+            assert!(
+                known.iter().any(|prefix| name.starts_with(prefix)),
+                "{line}"
+            );
             let begins = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
             assert!(help.starts_with(begins) && help.ends_with('.'), "{line}");
             family = name;

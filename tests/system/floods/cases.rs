@@ -292,7 +292,7 @@ pub(super) async fn files(context: &Context, report: &mut Report) -> Result<()> 
         sleep(Duration::from_millis(200)).await;
     }
     let part = (bowline.cpu()? - cpu) / begun.elapsed().as_secs_f64();
-    let open = bowline.metric("bowline_process_open_fds ").await?;
+    let open = bowline.metric("process_open_fds ").await?;
     report.figure("open files with 1000 slow heads", open);
     report.figure(
         "processor meanwhile",
