@@ -4,7 +4,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use bowline::config::Placement;
+use bowline::config::{Placement, Settings};
 use bowline::demo::client::Client;
 use bowline::demo::node::{Ending, Node};
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::balancer::{Balancer, PATIENCE, eventually, settings, tigase_nodes};
 use crate::monitoring::{expressions, root};
+use crate::operator::admin;
 use crate::support::folder::Folder;
 use crate::support::program::free_address;
 
@@ -119,6 +120,18 @@ async fn work(balancer: &Balancer) {
     }
 }
 
+/// Takes the first node out, and reloads the configuration: events that the dashboard marks.
+async fn change(balancer: &Balancer, settings: &Settings) {
+    let reply = admin(balancer, "PUT", "/nodes/t1/state?state=drain").await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let mut settings = settings.clone();
+    settings.placement = Placement::Random;
+    let outcome = balancer.server.reload(&settings);
+    let outcome = outcome.map_err(|error| error.to_string());
+    balancer.server.reloaded(&outcome, None);
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
+
 /// Kills the last node, with sessions on it, and leaves it dead.
 async fn kill(nodes: &[Node], balancer: &Balancer) {
     let mut kept = Vec::new();
@@ -148,6 +161,7 @@ async fn every_query_finds_something_in_a_real_prometheus() {
     let asked = async {
         until_scraped(&prometheus, 2.0).await;
         kill(&nodes, &balancer).await;
+        change(&balancer, &settings).await;
         until_scraped(&prometheus, SCRAPES).await;
         ask_all(&prometheus).await;
     };

@@ -73,9 +73,11 @@ pub(crate) fn expressions() -> Vec<(String, String)> {
         let targets = panel["targets"].as_array().into_iter().flatten();
         targets.map(|target| (&panel["title"], &target["expr"]))
     });
+    let annotations = dashboard["annotations"]["list"].as_array().unwrap().iter();
+    let annotations = annotations.map(|event| (&event["name"], &event["expr"]));
     let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let both = rules.chain(targets);
-    both.map(|(place, expression)| (text(place), text(expression)))
+    let all = rules.chain(targets).chain(annotations);
+    all.map(|(place, expression)| (text(place), text(expression)))
         .collect()
 }
 

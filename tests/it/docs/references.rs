@@ -53,13 +53,31 @@ fn the_log_reference_names_every_termination_state_and_no_other() {
     assert_eq!(named, states);
 }
 
+/// The headings below `## Alerts` of a page, as anchors.
+fn alert_anchors(text: &str) -> BTreeSet<String> {
+    let (_, below) = text.split_once("\n## Alerts\n").expect("the heading");
+    let section = below.split("\n## ").next().unwrap_or_default();
+    let headings = section.lines().filter_map(|line| line.strip_prefix("### "));
+    headings.map(str::to_lowercase).collect()
+}
+
 #[test]
-fn the_runbook_names_every_alert_and_no_other() {
-    let named = first_cells(&page("docs/operations.md").text, "\n## Alerts\n");
+fn each_alert_leads_to_its_place_in_the_runbook() {
+    let anchors = alert_anchors(&page("docs/operations.md").text);
     let rules: Value = serde_yaml::from_str(&page("deploy/prometheus/alerts.yaml").text).unwrap();
     let rules = rules["groups"][0]["rules"].as_array().expect("a list");
-    let alerts = rules.iter().filter_map(|rule| rule["alert"].as_str());
-    assert_eq!(named, set(alerts));
+    let mut linked = BTreeSet::new();
+    for rule in rules {
+        let alert = rule["alert"].as_str().expect("a name");
+        let url = rule["annotations"]["runbook_url"].as_str().unwrap_or("");
+        assert_eq!(
+            url,
+            format!("docs/operations.md#{}", alert.to_lowercase()),
+            "{alert}"
+        );
+        linked.insert(alert.to_lowercase());
+    }
+    assert_eq!(anchors, linked);
 }
 
 /// The texts that are no part of any string of the program; `…` stands for something variable.
