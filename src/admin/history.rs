@@ -10,15 +10,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::traffic::{Recent, Traffic};
 use crate::cluster::{Cluster, Node, NodeId};
-use crate::observe::metrics::Times;
+use crate::observe::metrics::{Metrics, Times, Timing};
 
 /// From one sample to the next.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 /// Samples of `/history`: 15 minutes.
 const KEPT: usize = 180;
 /// Samples that the rates look back on: five minutes.
-const LOOK_BACK: usize = 60;
+pub(super) const LOOK_BACK: usize = 60;
 /// Samples in a minute.
 const MINUTE: usize = 12;
 
@@ -29,6 +30,9 @@ pub(super) struct History(Mutex<Samples>);
 #[derive(Debug)]
 struct Samples {
     times: VecDeque<SystemTime>,
+    /// Of the whole balancer.
+    requests_per_second: VecDeque<f64>,
+    traffic: Traffic,
     tracks: Vec<Track>,
 }
 
@@ -41,6 +45,8 @@ struct Track {
     totals: VecDeque<Totals>,
     /// Response times of the last minute, the newest last.
     answers: VecDeque<Times>,
+    /// The same of probes.
+    probes: VecDeque<Times>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +76,9 @@ pub(super) struct Rates {
     /// Over the last minute; none without an answer.
     pub(super) p50_ms: Option<f64>,
     pub(super) p99_ms: Option<f64>,
+    /// The same of probes that passed.
+    pub(super) probe_p50_ms: Option<f64>,
+    pub(super) probe_p99_ms: Option<f64>,
 }
 
 /// `/history`: a column for each sample, oldest first.
@@ -79,6 +88,7 @@ pub(super) struct Told {
     interval_seconds: u64,
     /// Seconds since 1970.
     times: Vec<u64>,
+    requests_per_second: Vec<f64>,
     nodes: Vec<ToldTrack>,
 }
 
@@ -93,18 +103,32 @@ struct ToldTrack {
 
 impl History {
     /// No samples of the nodes of `cluster`; the counters begin now.
-    pub(super) fn new(cluster: &Cluster, now: Instant) -> Self {
+    pub(super) fn new(cluster: &Cluster, metrics: &Metrics, now: Instant) -> Self {
         let nodes = cluster.nodes();
         Self(Mutex::new(Samples {
             times: VecDeque::new(),
+            requests_per_second: VecDeque::new(),
+            traffic: Traffic::new(metrics, now),
             tracks: nodes.iter().map(|node| Track::new(node, 0, now)).collect(),
         }))
     }
 
-    /// Takes a sample of each node.
-    pub(super) fn sample(&self, cluster: &Cluster, now: Instant, when: SystemTime) {
+    /// Takes a sample of the balancer and of each node.
+    pub(super) fn sample(
+        &self,
+        cluster: &Cluster,
+        metrics: &Metrics,
+        now: Instant,
+        when: SystemTime,
+    ) {
         let (mut samples, nodes) = (self.samples(), cluster.nodes());
-        let Samples { times, tracks } = &mut *samples;
+        let Samples {
+            times,
+            requests_per_second,
+            traffic,
+            tracks,
+        } = &mut *samples;
+        push(requests_per_second, traffic.sample(metrics, now), KEPT);
         tracks.retain(|track| nodes.iter().any(|node| node.id == track.node));
         for node in nodes.iter() {
             if tracks.iter().all(|track| track.node != node.id) {
@@ -125,6 +149,8 @@ impl History {
             push(&mut track.totals, totals(node, now), LOOK_BACK + 1);
             let answers = node.metrics.answer_seconds.times();
             push(&mut track.answers, answers, MINUTE + 1);
+            let probes = node.metrics.probe_seconds.times();
+            push(&mut track.probes, probes, MINUTE + 1);
         }
     }
 
@@ -141,6 +167,11 @@ impl History {
         nodes.iter().map(rates).collect()
     }
 
+    /// What the balancer did lately.
+    pub(super) fn recent(&self, metrics: &Metrics, now: Instant) -> Recent {
+        self.samples().traffic.recent(metrics, now)
+    }
+
     /// All samples.
     pub(super) fn told(&self, cluster: &Cluster) -> Told {
         let samples = self.samples();
@@ -152,6 +183,7 @@ impl History {
             schema: super::report::SCHEMA,
             interval_seconds: EVERY.as_secs(),
             times: samples.times.iter().map(seconds).collect(),
+            requests_per_second: samples.requests_per_second.iter().copied().collect(),
             nodes: samples
                 .tracks
                 .iter()
@@ -185,6 +217,7 @@ impl Track {
             points: std::iter::repeat_n(Point::default(), missed).collect(),
             totals: VecDeque::from([totals(node, now)]),
             answers: VecDeque::from([node.metrics.answer_seconds.times()]),
+            probes: VecDeque::from([node.metrics.probe_seconds.times()]),
         }
     }
 
@@ -194,12 +227,8 @@ impl Track {
         let recent = self.back(1);
         let span = now.saturating_duration_since(recent.at).as_secs_f64();
         let created = as_f64(here.created.saturating_sub(recent.created));
-        let before = self.answers.front();
-        let answers = before.map(|before| node.metrics.answer_seconds.times().since(before));
-        let quantile = |q| {
-            let took: Duration = answers?.quantile(q)?;
-            Some(rounded(took.as_secs_f64() * 1000.0))
-        };
+        let answers = since(&node.metrics.answer_seconds, &self.answers);
+        let probes = since(&node.metrics.probe_seconds, &self.probes);
         Rates {
             creations_per_second: if span > 0.0 {
                 rounded(created / span)
@@ -208,8 +237,10 @@ impl Track {
             },
             error_share_1m: error_share(&self.back(MINUTE - 1), &here),
             error_share_5m: error_share(&self.back(LOOK_BACK - 1), &here),
-            p50_ms: quantile(0.5),
-            p99_ms: quantile(0.99),
+            p50_ms: quantile_ms(answers, 0.5),
+            p99_ms: quantile_ms(answers, 0.99),
+            probe_p50_ms: quantile_ms(probes, 0.5),
+            probe_p99_ms: quantile_ms(probes, 0.99),
         }
     }
 
@@ -218,6 +249,17 @@ impl Track {
         let place = self.totals.len().saturating_sub(1 + samples);
         self.totals[place]
     }
+}
+
+/// What `timing` counted since the oldest of these samples.
+fn since(timing: &Timing, samples: &VecDeque<Times>) -> Option<Times> {
+    let before = samples.front()?;
+    Some(timing.times().since(before))
+}
+
+fn quantile_ms(times: Option<Times>, q: f64) -> Option<f64> {
+    let took: Duration = times?.quantile(q)?;
+    Some(rounded(took.as_secs_f64() * 1000.0))
 }
 
 fn totals(node: &Node, at: Instant) -> Totals {
@@ -235,7 +277,7 @@ fn error_share(before: &Totals, now: &Totals) -> Option<f64> {
     (all > 0).then(|| (as_f64(failures) / as_f64(all) * 1e4).round() / 1e4)
 }
 
-fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
+pub(super) fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
     if queue.len() == most {
         queue.pop_front();
     }
@@ -243,7 +285,7 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
 }
 
 /// To three digits behind the point.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
@@ -251,7 +293,7 @@ fn rounded(value: f64) -> f64 {
     clippy::cast_precision_loss,
     reason = "a count beyond 2^53 may lose its last digit"
 )]
-const fn as_f64(count: u64) -> f64 {
+pub(super) const fn as_f64(count: u64) -> f64 {
     count as f64
 }
 
@@ -260,16 +302,16 @@ mod tests {
     use super::*;
     use crate::cluster::tests::settings;
     use crate::config::Placement;
-    use crate::observe::metrics::Metrics;
 
     const WHEN: SystemTime = UNIX_EPOCH;
 
     #[tokio::test]
     async fn rates_look_back_as_far_as_they_say() {
-        let cluster = Cluster::new(&settings(1, Placement::ClientIp), &Metrics::new());
+        let all = Metrics::new();
+        let cluster = Cluster::new(&settings(1, Placement::ClientIp), &all);
         let metrics = &cluster.node(NodeId(0)).metrics;
         let begun = Instant::now();
-        let history = History::new(&cluster, begun);
+        let history = History::new(&cluster, &all, begun);
         let at = |count: u32| begun + EVERY * count;
         let rates = |count| history.rates(&cluster, at(count))[0].1;
         assert_eq!(rates(0).creations_per_second, 0.0);
@@ -280,6 +322,7 @@ mod tests {
         metrics.answers.inc_by(3);
         metrics.exchange_failures.inc();
         metrics.answer_seconds.observe(Duration::from_millis(4));
+        metrics.probe_seconds.observe(Duration::from_millis(40));
         assert_eq!(rates(1).creations_per_second, 4.0);
         assert_eq!(rates(1).error_share_1m, Some(0.25));
         assert!(
@@ -287,18 +330,24 @@ mod tests {
                 .p50_ms
                 .is_some_and(|p50| (2.5..=5.0).contains(&p50))
         );
+        assert!(
+            rates(1)
+                .probe_p99_ms
+                .is_some_and(|p99| (10.0..=50.0).contains(&p99))
+        );
         for sample in 1..=13 {
-            history.sample(&cluster, at(sample), WHEN);
+            history.sample(&cluster, &all, at(sample), WHEN);
         }
         assert_eq!(rates(13).creations_per_second, 0.0);
         assert_eq!(rates(13).error_share_1m, None, "over a minute ago");
         assert_eq!(rates(13).error_share_5m, Some(0.25));
         for sample in 14..=200 {
-            history.sample(&cluster, at(sample), WHEN);
+            history.sample(&cluster, &all, at(sample), WHEN);
         }
         assert_eq!(rates(200).error_share_5m, None);
         assert_eq!(rates(200).p99_ms, None);
         let told = history.told(&cluster);
         assert_eq!((told.times.len(), told.nodes[0].sessions.len()), (180, 180));
+        assert_eq!(told.requests_per_second.len(), 180);
     }
 }

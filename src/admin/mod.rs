@@ -16,6 +16,7 @@ mod response;
 pub mod sessions;
 mod stream;
 mod time;
+mod traffic;
 mod watch;
 
 use std::convert::Infallible;
@@ -108,7 +109,7 @@ impl AdminState {
             .events
             .add(Event::new(EventKind::Start, started, text));
         Self {
-            history: History::new(&cluster, Instant::now()),
+            history: History::new(&cluster, &metrics, Instant::now()),
             cluster,
             metrics,
             access,

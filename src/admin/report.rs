@@ -3,6 +3,7 @@
 //! The schema has a version. A field that comes does not change it; one that goes, or that means
 //! something else, does.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -78,8 +79,27 @@ pub struct Health {
     pub held: u64,
     /// Client connections.
     pub connections: i64,
+    /// The load of the whole balancer.
+    #[serde(flatten, default)]
+    pub load: Load,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeHealth>,
+}
+
+/// The load of the whole balancer, in `/health`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    /// Finished requests per second, over the last five to ten seconds.
+    pub requests_per_second: f64,
+    /// Rejects of the last five minutes by cause, without causes that did not occur.
+    pub rejects_5m: BTreeMap<String, u64>,
+    /// Resident memory, in bytes; null before the first measurement.
+    pub memory_bytes: Option<u64>,
+    /// Open file descriptors; null before the first measurement.
+    pub open_fds: Option<u64>,
+    /// Most file descriptors; null before the first measurement, and without a limit.
+    pub max_fds: Option<u64>,
 }
 
 /// One node in `/health` and `/nodes`.
@@ -128,6 +148,12 @@ pub struct NodeHealth {
     pub p50_ms: Option<f64>,
     /// The 99th percentile of it.
     pub p99_ms: Option<f64>,
+    /// The median time of the probes that passed in the last minute, in milliseconds.
+    #[serde(default)]
+    pub probe_p50_ms: Option<f64>,
+    /// The 99th percentile of it.
+    #[serde(default)]
+    pub probe_p99_ms: Option<f64>,
     /// What last went wrong; stays when the node is well again.
     pub last_failure: Option<LastFailure>,
 }
@@ -157,7 +183,21 @@ pub(super) fn health(state: &AdminState) -> Health {
         sessions: nodes.iter().map(|node| node.sessions).sum(),
         held: nodes.iter().map(|node| node.held).sum(),
         connections: state.metrics.connections.get(),
+        load: load(state),
         nodes,
+    }
+}
+
+fn load(state: &AdminState) -> Load {
+    let recent = state.history.recent(&state.metrics, Instant::now());
+    let (memory, files) = state.metrics.memory_and_files();
+    let known = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);
+    Load {
+        requests_per_second: recent.requests_per_second,
+        rejects_5m: recent.rejects,
+        memory_bytes: (memory > 0).then_some(memory),
+        open_fds: known(files.used),
+        max_fds: known(files.most).filter(|most| *most < i64::MAX.unsigned_abs()),
     }
 }
 
@@ -331,6 +371,8 @@ fn describe(node: &Node, rates: Rates) -> NodeHealth {
         error_share_5m: rates.error_share_5m,
         p50_ms: rates.p50_ms,
         p99_ms: rates.p99_ms,
+        probe_p50_ms: rates.probe_p50_ms,
+        probe_p99_ms: rates.probe_p99_ms,
         last_failure: node.last_failure().map(|failure| LastFailure {
             what: failure.what,
             when: rfc3339(failure.when),

@@ -227,6 +227,8 @@ async fn health_tells_the_state_of_every_node() {
         "error_share_5m": null,
         "p50_ms": null,
         "p99_ms": null,
+        "probe_p50_ms": null,
+        "probe_p99_ms": null,
         "last_failure": { "what": "connection refused", "when": "1970-01-01T00:00:00Z" },
     });
     assert_eq!(json["nodes"][1], expected);
@@ -289,6 +291,30 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
             .contains("# TYPE bowline_requests_total counter\n")
     );
     assert!(!older.body.contains("# EOF"));
+}
+
+#[tokio::test]
+async fn health_shows_the_load_of_the_process() {
+    let admin = Admin::start().await;
+    let before = admin.get("/health").await.json();
+    assert_eq!(before["rejects_5m"], serde_json::json!({}));
+    assert_eq!(before["memory_bytes"], Value::Null);
+    let metrics = &admin.state.metrics;
+    metrics.count_reject("no_node");
+    metrics.count_reject("no_node");
+    metrics.set_process(&Process::read().unwrap());
+    let health = admin.get("/health").await.json();
+    assert_eq!(health["rejects_5m"], serde_json::json!({ "no_node": 2 }));
+    assert!(health["memory_bytes"].as_u64() > Some(1 << 20), "{health}");
+    let open = health["open_fds"].as_u64();
+    assert!(
+        open > Some(3) && open < health["max_fds"].as_u64(),
+        "{health}"
+    );
+    assert!(health["requests_per_second"].is_number(), "{health}");
+    assert!(health["nodes"][0].get("probe_p50_ms").is_some(), "{health}");
+    let read: report::Health = serde_json::from_value(health).unwrap();
+    assert_eq!(read.load.rejects_5m["no_node"], 2);
 }
 
 #[tokio::test]

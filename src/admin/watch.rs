@@ -13,9 +13,13 @@ pub(super) async fn run(state: Arc<AdminState>) {
     let mut tick = interval(history::EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
+    state.measure().await;
     loop {
         let now = tick.tick().await;
-        state.history.sample(&state.cluster, now, SystemTime::now());
+        let (cluster, metrics) = (&state.cluster, &state.metrics);
+        state
+            .history
+            .sample(cluster, metrics, now, SystemTime::now());
         state.measure().await;
     }
 }

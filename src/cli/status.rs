@@ -274,6 +274,7 @@ mod tests {
             sessions: 2408,
             held: 1960,
             connections: 3000,
+            load: crate::admin::report::Load::default(),
             nodes: vec![
                 node("t1", Verdict::Up, "ready"),
                 down,

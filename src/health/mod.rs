@@ -180,8 +180,7 @@ impl Watch {
             let begun = Instant::now();
             let asked = prober.ask(&cluster, id, deadline).await;
             if asked.is_ok() {
-                let took = begun.elapsed().as_secs_f64();
-                node.metrics.probe_seconds.observe(took);
+                node.metrics.probe_seconds.observe(begun.elapsed());
             }
             (asked, begun)
         });

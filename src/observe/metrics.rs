@@ -255,6 +255,11 @@ impl Metrics {
         self.requests[kind as usize][outcome as usize].inc();
     }
 
+    /// How many requests have ended.
+    pub fn requests(&self) -> u64 {
+        self.requests.iter().flatten().map(Counter::get).sum()
+    }
+
     /// Notes that a snapshot of `sessions` sessions was written, at `at` seconds since the Unix epoch.
     pub fn snapshot_written(&self, at: u32, sessions: u64) {
         self.snapshot_timestamp.set(at.into());
@@ -306,6 +311,11 @@ impl Metrics {
     /// Sets the process metrics.
     pub fn set_process(&self, process: &Process) {
         self.process.set(process);
+    }
+
+    /// Resident memory in bytes and open files, as last read.
+    pub fn memory_and_files(&self) -> (u64, Limit) {
+        (self.process.resident_bytes(), self.process.open_files())
     }
 
     /// What there may be only so much of, as last told.

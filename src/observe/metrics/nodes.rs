@@ -20,7 +20,7 @@ use super::labels::{NodeCause, NodeLabels, NodeOutcome, NodeReason, NodeState, N
 use super::labels::{PROBE_FAILURES, STATES, TUNNEL_ENDS, VERDICTS};
 use super::timing::{ANSWERS, Timing};
 
-/// Upper bounds of the buckets of connect and probe times, in seconds.
+/// Upper bounds of the buckets of connect times, in seconds.
 const CONNECT_SECONDS: [f64; 10] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0,
 ];
@@ -88,8 +88,8 @@ pub struct NodeMetrics {
     pub sent_bytes: Counter,
     /// Bytes of answers received, without their heads.
     pub received_bytes: Counter,
-    /// Time of a probe that passed, in seconds.
-    pub probe_seconds: Histogram,
+    /// Time of a probe that passed.
+    pub probe_seconds: Timing,
     /// Probes that failed.
     pub probe_failures: ByName,
 }
@@ -126,7 +126,7 @@ impl NodeMetrics {
             resent_unanswered: Counter::default(),
             sent_bytes: Counter::default(),
             received_bytes: Counter::default(),
-            probe_seconds: Histogram::new(CONNECT_SECONDS),
+            probe_seconds: Timing::new(ANSWERS),
             probe_failures: ByName::new(PROBE_FAILURES, |_| Counter::default()),
         };
         metrics.share.set(1.0);

@@ -164,6 +164,11 @@ impl ProcessMetrics {
         set(&self.max_fds, process.max_fds.unwrap_or(u64::MAX));
     }
 
+    /// Resident memory in bytes, as last set; 0 before.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        u64::try_from(self.resident.get()).unwrap_or(0)
+    }
+
     /// File descriptors, as last set.
     pub(super) fn open_files(&self) -> Limit {
         Limit {

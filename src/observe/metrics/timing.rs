@@ -14,7 +14,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 /// The most buckets of any histogram, the last one without a bound included.
 const MOST: usize = 20;
 
-/// Upper bounds of what a node takes for its answer, in microseconds.
+/// Upper bounds of what a node takes for its answer, also to a probe, in microseconds.
 pub(super) const ANSWERS: &[u64] = &[
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000,

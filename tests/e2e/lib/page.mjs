@@ -1,11 +1,13 @@
 // What the tests of the live page need: a browser, a balancer before nodes, and what the page shows.
 
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { chromium } from 'playwright-core';
 import { Process, freePorts, until } from './processes.mjs';
 
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const CHROMIUM = process.env.E2E_CHROMIUM ?? '/usr/bin/chromium';
 
 /** A headless Chromium that talks to nobody but the pages that it is shown. */
@@ -84,6 +86,28 @@ export async function stubs(count, name = (number) => `n${number}`) {
   }));
 }
 
+/** Serves the page in front of a made-up balancer that says `health`, `events` and `history`, and nothing new. */
+export async function staged({ health, events, history }) {
+  const html = readFileSync(new URL('../../../src/admin/page.html', import.meta.url));
+  const stream = events.map((event) => `id: 1-${event.id}\nevent: event\ndata: ${JSON.stringify(event)}\n\n`);
+  const server = http.createServer((request, answer) => {
+    if (request.url === '/stream') {
+      answer.writeHead(200, { 'Content-Type': 'text/event-stream' });
+      answer.write(`${stream.join('')}event: health\ndata: ${JSON.stringify(health)}\n\n`);
+      return;
+    }
+    const [type, body] = request.url === '/history' ? ['application/json', JSON.stringify(history)] : ['text/html', html];
+    answer.writeHead(200, { 'Content-Type': type });
+    answer.end(body);
+  });
+  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+  const stop = () => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return { url: `http://127.0.0.1:${server.address().port}/`, stop };
+}
+
 /** Opens the page of a balancer, and notes what goes wrong in it. */
 export async function open(where, url, options = {}) {
   const context = await where.newContext({ viewport: { width: 1280, height: 860 }, ...options });
@@ -142,3 +166,13 @@ export const shows = (page, name, state) => page.waitForFunction(
   [`node-${name}`, state],
   { timeout: 5000, polling: 20 },
 );
+
+/** The text of an element, with plain spaces. */
+export const text = (page, selector) => page.evaluate((some) => document.querySelector(some).textContent.replaceAll('\u00a0', ' '), selector);
+
+/** What axe-core finds wrong, in short. */
+export async function barriers(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => `${html} ${failureSummary}`).join(' | ')}`);
+}
