@@ -127,6 +127,9 @@ impl Server {
 
         let old = std::mem::replace(&mut *settings, step.settings.clone());
         let fitted = start::fit(&step.settings, self.files);
+        if old.limits.connections != step.settings.limits.connections {
+            start::log_connections(&step.settings, self.files);
+        }
         proxy.configure(&fitted);
         if step.limits {
             proxy.limit(&fitted);

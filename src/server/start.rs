@@ -248,16 +248,23 @@ fn fit_files(settings: &Settings) -> (Settings, Files) {
         settings.threads,
         settings.listen.len(),
     );
+    log_connections(settings, files);
     (fit(settings, files), files)
 }
 
 /// Lowers `limits.connections` to what fits.
 pub(super) fn fit(settings: &Settings, files: Files) -> Settings {
     let mut settings = settings.clone();
+    let most = &mut settings.limits.connections;
+    *most = (*most).min(files.connections());
+    settings
+}
+
+/// Logs how many connections there may be.
+pub(super) fn log_connections(settings: &Settings, files: Files) {
     let wanted = settings.limits.connections;
     let fit = files.connections();
     if fit < wanted {
-        settings.limits.connections = fit;
         warn!(
             open_files = files.limit(),
             wanted_files = files.wanted(wanted),
@@ -267,7 +274,6 @@ pub(super) fn fit(settings: &Settings, files: Files) -> Settings {
     } else {
         info!(open_files = files.limit(), connections = wanted, "limits");
     }
-    settings
 }
 
 /// Writes the snapshot again and again. Never returns.

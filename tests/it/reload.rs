@@ -10,6 +10,7 @@ use bowline::cluster::OperatorState;
 use bowline::config::{NodeSettings, NodeState, Placement};
 use bowline::demo::client::Client;
 use bowline::demo::node::Node;
+use serde_json::Value;
 
 use crate::balancer::*;
 use crate::process::{Process, Start};
@@ -78,6 +79,28 @@ async fn a_state_in_the_file_is_set_when_it_changes_and_the_operator_may_change_
     settings.nodes[0].state = None;
     balancer.server.reload(&settings).unwrap();
     assert_eq!(t1.state(), OperatorState::Ready);
+}
+
+#[tokio::test]
+async fn a_state_that_discovery_brings_is_set_when_it_changes() {
+    let nodes = tigase_nodes(2).await;
+    let settings = settings(&nodes);
+    let balancer = Balancer::start(&settings).await;
+    let cluster = &balancer.proxy().cluster;
+    let t1 = cluster.named("t1").unwrap();
+    let mut found = settings.nodes.clone();
+    let mut find = |state| {
+        found[0].state = state;
+        balancer.server.set_nodes(found.clone()).unwrap();
+        t1.state()
+    };
+    assert_eq!(find(Some(NodeState::Drain)), OperatorState::Drain);
+    let set = cluster.set_state(t1.id, OperatorState::Ready, false, SystemTime::now());
+    assert_eq!(set, Ok(OperatorState::Drain));
+    let same = find(Some(NodeState::Drain));
+    assert_eq!(same, OperatorState::Ready, "the operator's choice stays");
+    assert_eq!(find(Some(NodeState::Maint)), OperatorState::Maint);
+    assert_eq!(find(None), OperatorState::Ready);
 }
 
 #[tokio::test]
@@ -249,6 +272,33 @@ async fn a_signal_and_the_command_reload_the_file() {
         events
             .text()
             .contains("configuration reloaded: node t2 joins")
+    );
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_is_logged_when_it_changes() {
+    let nodes = tigase_nodes(1).await;
+    let process = Process::start(&nodes, &Start::default()).await;
+    let good = fs::read_to_string(process.config()).unwrap();
+    let reload = async |more: &str, count: u64| {
+        fs::write(process.config(), good.clone() + more).unwrap();
+        assert_eq!(cli(&process).status.code(), Some(0));
+        assert_eq!(process.metric("bowline_reloads_total").await, count);
+    };
+    reload("placement: random\n", 1).await;
+    reload("placement: random\nlimits: { connections: 5 }\n", 2).await;
+    // The lines come in order, so that those of the first reload are there as well.
+    // At the start they may be lowered to what fits, which is another line.
+    let is_limit = |line: &Value| {
+        line["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("limits"))
+    };
+    let lowered = |line: &Value| is_limit(line) && line["connections"] == 5;
+    process.line("the new limit", lowered).await;
+    assert_eq!(
+        process.lines().iter().filter(|line| is_limit(line)).count(),
+        2
     );
 }
 

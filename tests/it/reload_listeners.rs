@@ -1,6 +1,6 @@
 //! Listeners, limits and everything else of the client side in a running balancer.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -52,6 +52,26 @@ impl Raw {
         let read = tokio::time::timeout(PATIENCE, self.0.read(&mut [0; 1])).await;
         matches!(read, Ok(Ok(0)))
     }
+}
+
+#[tokio::test]
+async fn ipv4_beside_an_open_listener_for_both_is_refused_as_in_use() {
+    let nodes = tigase_nodes(1).await;
+    let mut settings = settings(&nodes);
+    settings.listen = vec![Listen::new(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))];
+    let balancer = Balancer::start(&settings).await;
+    let port = balancer.address().port();
+    let mut client = client_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    client.create().await.unwrap();
+    let ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    settings.listen.push(Listen::new(ipv4));
+    let refused = balancer.server.reload(&settings).unwrap_err();
+    assert!(matches!(refused, ReloadError::Bind(_)), "{refused:?}");
+    let words = refused.to_string();
+    assert!(words.contains(&ipv4.to_string()), "{words}");
+    assert!(words.contains("in use"), "{words}");
+    assert_eq!(balancer.server.addresses().len(), 1);
+    assert_goes_on(&client.ping("nothing changed").await.unwrap());
 }
 
 #[tokio::test]
