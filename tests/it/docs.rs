@@ -6,6 +6,7 @@
 mod commands;
 mod links;
 mod references;
+mod runbook;
 mod words;
 mod yaml;
 
