@@ -1,13 +1,12 @@
-//! The form of a log line. Lines about requests are written here, since there may be one for each
-//! request, and the library's way to write one takes several times as long; all others are the
-//! library's.
+//! The form of a log line. Lines in logfmt are written here, and so are lines about requests in every
+//! form: there may be one for each request, and the library's way takes several times as long.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -15,24 +14,30 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::admin::rfc3339;
 use crate::proxy::TARGET;
 
-/// Writes lines about requests itself, and has `others` write the others in the same form.
+/// What a line looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// For a person at a terminal: the library's form.
+    Terminal {
+        /// Whether the terminal gets colours.
+        colours: bool,
+    },
+    /// `key=value` pairs, as Grafana Loki and other collectors read them.
+    Logfmt,
+    /// One JSON object.
+    Json,
+}
+
+/// Writes lines in logfmt and all lines about requests. `others` writes the rest.
 pub(super) struct Formatter<F> {
-    json: bool,
+    form: Form,
     others: F,
 }
 
 impl<F> Formatter<F> {
-    /// Lines as text.
-    pub(super) const fn text(others: F) -> Self {
-        Self {
-            json: false,
-            others,
-        }
-    }
-
-    /// One JSON object a line.
-    pub(super) const fn json(others: F) -> Self {
-        Self { json: true, others }
+    /// Lines of this form; `others` is the library's way to write it.
+    pub(super) const fn new(form: Form, others: F) -> Self {
+        Self { form, others }
     }
 }
 
@@ -49,35 +54,60 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
-        if metadata.target() != TARGET {
+        let (target, form) = (metadata.target(), self.form);
+        let is_request = target == TARGET;
+        if !is_request && form != Form::Logfmt {
             return self.others.format_event(context, writer, event);
         }
-        let level = metadata.level().as_str();
         LINE.with_borrow_mut(|line| {
             line.clear();
             line.reserve(USUAL);
-            if self.json {
-                line.push_str("{\"timestamp\":\"");
-                push_time(line);
-                line.push_str("\",\"level\":\"");
-                line.push_str(level);
-                line.push('"');
-            } else {
-                push_time(line);
-                line.push_str("  ");
-                line.push_str(level);
-                line.push_str(" bowline::access:");
-            }
+            begin(line, form, metadata);
             event.record(&mut LineFields {
-                json: self.json,
+                form,
+                is_request,
                 line,
             });
-            line.push_str(match self.json {
-                true => ",\"target\":\"bowline::access\"}\n",
-                false => "\n",
+            line.push_str(match form {
+                Form::Json => ",\"target\":\"bowline::access\"}\n",
+                Form::Terminal { .. } | Form::Logfmt => "\n",
             });
             writer.write_str(line)
         })
+    }
+}
+
+/// What stands in front of the fields. Only a line in logfmt may be about something else than a request.
+fn begin(line: &mut String, form: Form, metadata: &Metadata<'_>) {
+    let level = metadata.level();
+    match form {
+        Form::Json => {
+            line.push_str("{\"timestamp\":\"");
+            push_time(line);
+            line.push_str("\",\"level\":\"");
+            line.push_str(level.as_str());
+            line.push('"');
+        }
+        Form::Terminal { .. } => {
+            push_time(line);
+            line.push_str("  ");
+            line.push_str(level.as_str());
+            line.push_str(" bowline::access:");
+        }
+        Form::Logfmt => {
+            line.push_str("ts=");
+            push_time(line);
+            line.push_str(" level=");
+            line.push_str(match *level {
+                Level::ERROR => "error",
+                Level::WARN => "warn",
+                Level::INFO => "info",
+                Level::DEBUG => "debug",
+                Level::TRACE => "trace",
+            });
+            line.push_str(" target=");
+            line.push_str(metadata.target());
+        }
     }
 }
 
@@ -93,27 +123,28 @@ thread_local! {
 
 /// Writes fields one behind the other: ` name=value`, or `,"name":value`.
 struct LineFields<'a> {
-    json: bool,
+    form: Form,
+    is_request: bool,
     line: &'a mut String,
 }
 
 impl LineFields<'_> {
-    fn begin(&mut self, field: &Field) {
-        if self.json {
+    fn begin(&mut self, name: &str) {
+        if self.form == Form::Json {
             self.line.push(',');
             self.line.push('"');
-            self.line.push_str(field.name());
+            self.line.push_str(name);
             self.line.push('"');
             self.line.push(':');
         } else {
             self.line.push(' ');
-            self.line.push_str(field.name());
+            self.line.push_str(name);
             self.line.push('=');
         }
     }
 
     fn quote(&mut self) {
-        if self.json {
+        if self.form == Form::Json {
             self.line.push('"');
         }
     }
@@ -121,31 +152,71 @@ impl LineFields<'_> {
 
 impl Visit for LineFields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" && !self.json {
-            return;
-        }
-        self.begin(field);
+        let name = match (field.name(), self.form) {
+            // A person sees that it is one.
+            ("message", Form::Terminal { .. }) => return,
+            ("message", Form::Logfmt) => "msg",
+            (name, _) => name,
+        };
+        self.begin(name);
         self.quote();
+        let start = self.line.len();
         let written = write!(self.line, "{value:?}");
         debug_assert!(written.is_ok(), "a String takes every write");
         self.quote();
+        if self.form == Form::Logfmt {
+            quote_logfmt(self.line, start);
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // Words of the program, addresses, names of nodes and of sessions: no character of them is
-        // special.
-        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        debug_assert!(value.bytes().all(plain), "{value}");
-        self.begin(field);
+        self.begin(field.name());
         self.quote();
+        let start = self.line.len();
         self.line.push_str(value);
         self.quote();
+        if self.is_request {
+            // Words of the program, addresses, names of nodes and of sessions: no character of them
+            // is special.
+            debug_assert!(value.bytes().all(is_plain) && !value.is_empty(), "{value}");
+        } else {
+            quote_logfmt(self.line, start);
+        }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.begin(field);
+        self.begin(field.name());
         push_number(self.line, value);
     }
+}
+
+/// Whether a value with this byte may stand without quotes.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
+}
+
+/// Puts the value that begins at `start` in quotes if logfmt needs them. Escapes are those of JSON.
+fn quote_logfmt(line: &mut String, start: usize) {
+    if line.len() > start && line[start..].bytes().all(is_plain) {
+        return;
+    }
+    let value = line.split_off(start);
+    line.push('"');
+    for letter in value.chars() {
+        match letter {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            control if control.is_control() => {
+                let written = write!(line, "\\u{:04x}", u32::from(control));
+                debug_assert!(written.is_ok(), "a String takes every write");
+            }
+            letter => line.push(letter),
+        }
+    }
+    line.push('"');
 }
 
 fn push_number(line: &mut String, value: u64) {

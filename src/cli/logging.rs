@@ -1,4 +1,4 @@
-//! Starts the log: to stderr, as text or as JSON lines, filtered.
+//! Starts the log: to stderr, as text or as JSON lines, filtered. Text is logfmt, except at a terminal.
 //!
 //! Log lines go to stderr, as those of Envoy do: stdout belongs to results. The environment
 //! variable `RUST_LOG`, if it is set and not empty, overrides the file's filter. Whether requests
@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, JsonFields};
 use tracing_subscriber::reload;
 
-use super::line::Formatter;
+use super::line::{Form, Formatter};
 use crate::config::{AccessLog, Log, LogFormat};
 use crate::observe::log::{self, Flush};
 use crate::proxy::TARGET;
@@ -81,13 +81,19 @@ impl Logging {
 pub fn init(log: &Log) -> Result<Logging, LoggingError> {
     let variable = env::var_os(VARIABLE).map(|value| value.to_string_lossy().into_owned());
     let filter = filter(variable.clone(), log)?;
-    let colours = io::stderr().is_terminal();
+    let form = match (log.format, io::stderr().is_terminal()) {
+        (LogFormat::Json, _) => Form::Json,
+        (LogFormat::Text, false) => Form::Logfmt,
+        (LogFormat::Text, true) => Form::Terminal {
+            colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        },
+    };
     // A descriptor of its own: whoever writes to `io::stderr` holds a lock, and a pipe that nobody
     // reads must not hold up whoever comes after.
     let out = io::stderr().as_fd().try_clone_to_owned();
     let out = File::from(out.map_err(LoggingError::System)?);
     let (lines, flush) = log::start(out).map_err(LoggingError::System)?;
-    let (dispatch, exchange) = dispatch(log.format, filter, colours, lines);
+    let (dispatch, exchange) = dispatch(form, filter, lines);
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| LoggingError::Started)?;
     Ok(Logging {
         _flush: flush,
@@ -122,7 +128,7 @@ fn filter(variable: Option<String>, log: &Log) -> Result<EnvFilter, LoggingError
         })
 }
 
-fn dispatch<W>(form: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> (Dispatch, Exchange)
+fn dispatch<W>(form: Form, filter: EnvFilter, writer: W) -> (Dispatch, Exchange)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -131,24 +137,21 @@ where
         // A line that cannot be written is lost. To say so there would panic: the disk is full.
         .log_internal_errors(false)
         .with_writer(writer);
-    match form {
-        LogFormat::Text => {
-            let formatter = Formatter::text(format::format().with_ansi(colours));
-            let lines = lines.with_ansi(colours).event_format(formatter);
-            let lines = lines.with_filter_reloading();
-            let handle = lines.reload_handle();
-            let exchange = Box::new(move |filter| handle.reload(filter));
-            (lines.finish().into(), exchange)
-        }
-        LogFormat::Json => {
-            let formatter = Formatter::json(format::format().json().flatten_event(true));
-            let lines = lines.fmt_fields(JsonFields::new()).with_ansi(false);
-            let lines = lines.event_format(formatter).with_filter_reloading();
-            let handle = lines.reload_handle();
-            let exchange = Box::new(move |filter| handle.reload(filter));
-            (lines.finish().into(), exchange)
-        }
+    if form == Form::Json {
+        let formatter = Formatter::new(form, format::format().json().flatten_event(true));
+        let lines = lines.fmt_fields(JsonFields::new()).with_ansi(false);
+        let lines = lines.event_format(formatter).with_filter_reloading();
+        let handle = lines.reload_handle();
+        let exchange = Box::new(move |filter| handle.reload(filter));
+        return (lines.finish().into(), exchange);
     }
+    let colours = form == Form::Terminal { colours: true };
+    let formatter = Formatter::new(form, format::format().with_ansi(colours));
+    let lines = lines.with_ansi(colours).event_format(formatter);
+    let lines = lines.with_filter_reloading();
+    let handle = lines.reload_handle();
+    let exchange = Box::new(move |filter| handle.reload(filter));
+    (lines.finish().into(), exchange)
 }
 
 impl fmt::Display for LoggingError {
@@ -198,39 +201,74 @@ mod tests {
         }
     }
 
-    fn log(format: LogFormat, filter: &str) -> Log {
+    fn log(filter: &str) -> Log {
         Log {
-            format,
             filter: filter.to_owned(),
             ..Log::default()
         }
     }
 
-    fn written(log: &Log, variable: Option<&str>) -> String {
+    fn written(form: Form, log: &Log, variable: Option<&str>) -> String {
+        written_by(form, log, variable, || {
+            tracing::info!(node = "t1", "node is up");
+            tracing::debug!("detail");
+        })
+    }
+
+    fn written_by(form: Form, log: &Log, variable: Option<&str>, events: impl FnOnce()) -> String {
         let lines = Lines::default();
         let filter = filter(variable.map(str::to_owned), log).expect("a good filter");
         let writer = lines.clone();
-        let (dispatch, _) = dispatch(log.format, filter, false, move || writer.clone());
-        tracing::dispatcher::with_default(&dispatch, || {
-            tracing::info!(node = "t1", "node is up");
-            tracing::debug!("detail");
-        });
+        let (dispatch, _) = dispatch(form, filter, move || writer.clone());
+        tracing::dispatcher::with_default(&dispatch, events);
         let bytes = lines.0.lock().expect("no panic held it").clone();
         String::from_utf8(bytes).expect("UTF-8")
     }
 
     #[test]
-    fn text_has_no_colours_off_a_terminal() {
-        let text = written(&log(LogFormat::Text, "info"), None);
-        assert!(text.contains("node is up"), "{text}");
-        assert!(text.contains("node=\"t1\""), "{text}");
-        assert!(!text.contains('\u{1b}'), "{text}");
-        assert_eq!(text.lines().count(), 1);
+    fn a_terminal_has_colours_unless_they_are_off() {
+        for colours in [false, true] {
+            let text = written(Form::Terminal { colours }, &log("info"), None);
+            assert!(text.contains("node is up"), "{text}");
+            assert_eq!(text.contains('\u{1b}'), colours, "{text}");
+            assert_eq!(text.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn text_is_logfmt_and_quotes_what_needs_it() {
+        let all = Log {
+            access: AccessLog::On,
+            ..log("info")
+        };
+        let text = written_by(Form::Logfmt, &all, None, || {
+            tracing::warn!(
+                node = "t1", empty = "", sign = "a=b", quote = %"\"\\", lines = "a\r\n\tb\u{1b}\u{85}",
+                list = ?["a"], letters = %"ü", count = 7, share = 0.5, flag = true, none = None::<u64>,
+                error = &io::Error::other("no \"way\"") as &dyn std::error::Error,
+                "node is down",
+            );
+            tracing::info!(target: "bowline::access", client = "::1", status = 200_u64, "request");
+        });
+        let untimed: Vec<&str> = text
+            .lines()
+            .filter_map(|line| {
+                let (time, rest) = line.split_once(' ')?;
+                (time.len() == "ts=2026-11-28T09:00:00.000000Z".len()).then_some(rest)
+            })
+            .collect();
+        let expected = [
+            "level=warn target=bowline::cli::logging::tests msg=\"node is down\" node=t1 empty=\"\" \
+             sign=\"a=b\" quote=\"\\\"\\\\\" lines=\"a\\r\\n\\tb\\u001b\\u0085\" list=\"[\\\"a\\\"]\" \
+             letters=\"ü\" count=7 share=0.5 flag=true error=\"no \\\"way\\\"\"",
+            "level=info target=bowline::access msg=request client=::1 status=200",
+        ];
+        assert_eq!(untimed, expected);
     }
 
     #[test]
     fn json_is_one_object_a_line() {
-        let text = written(&log(LogFormat::Json, "debug"), None);
+        let text = written(Form::Json, &log("debug"), None);
         assert_eq!(text.lines().count(), 2);
         for line in text.lines() {
             let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
@@ -241,10 +279,10 @@ mod tests {
     #[test]
     fn another_filter_applies_at_once() {
         let lines = Lines::default();
-        let file = log(LogFormat::Text, "info");
+        let file = log("info");
         let writer = lines.clone();
         let first = filter(None, &file).expect("a good filter");
-        let (dispatch, exchange) = dispatch(file.format, first, false, move || writer.clone());
+        let (dispatch, exchange) = dispatch(Form::Logfmt, first, move || writer.clone());
         let count = || {
             lines
                 .0
@@ -256,7 +294,7 @@ mod tests {
         };
         tracing::dispatcher::with_default(&dispatch, || {
             for (text, expected) in [("debug", 1), ("error", 1), ("info,bowline=debug", 2)] {
-                exchange(filter(None, &log(LogFormat::Text, text)).expect("a good filter"))
+                exchange(filter(None, &log(text)).expect("a good filter"))
                     .expect("the log is there");
                 tracing::debug!("detail");
                 assert_eq!(count(), expected, "{text}");
@@ -266,15 +304,18 @@ mod tests {
 
     #[test]
     fn the_variable_goes_before_the_file() {
-        let file = log(LogFormat::Text, "info");
-        assert_eq!(written(&file, Some("debug")).lines().count(), 2);
-        assert_eq!(written(&file, Some("error")), "");
-        assert_eq!(written(&file, Some(" ")).lines().count(), 1);
+        let file = log("info");
+        assert_eq!(
+            written(Form::Logfmt, &file, Some("debug")).lines().count(),
+            2
+        );
+        assert_eq!(written(Form::Logfmt, &file, Some("error")), "");
+        assert_eq!(written(Form::Logfmt, &file, Some(" ")).lines().count(), 1);
     }
 
     #[test]
     fn a_bad_filter_says_where_it_came_from() {
-        let file = log(LogFormat::Text, "info");
+        let file = log("info");
         let error = filter(Some("a=b=c".to_owned()), &file).expect_err("a bad filter");
         let text = error.to_string();
         assert!(
@@ -286,7 +327,7 @@ mod tests {
     /// `tracing-subscriber` 0.3.23 panics in the middle of a character.
     #[test]
     fn a_filter_beyond_ascii_is_refused() {
-        let file = log(LogFormat::Text, "info");
+        let file = log("info");
         let error = filter(Some("4 } -\u{feff}[[".to_owned()), &file).expect_err("no filter");
         let expected = "RUST_LOG: a log filter has ASCII characters only";
         assert_eq!(error.to_string(), expected);

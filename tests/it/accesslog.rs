@@ -11,11 +11,11 @@ use tokio::time::timeout;
 
 use crate::balancer::{PATIENCE, tigase_nodes};
 use crate::process::{Process, Start, full};
-use crate::support::metrics;
+use crate::support::{logfmt, metrics};
 
 /// Probes once and never again, so that nothing but the request path acts.
 const QUIET: &str = "health: { interval: 24h, timeout: 1s, rise: 1 }\n\
-    log: { format: json, access: on }\n";
+    log: { access: on }\n";
 
 fn quietly(more: &str) -> String {
     format!("{QUIET}{more}")
@@ -532,7 +532,7 @@ async fn a_pipe_that_nobody_reads_stops_nothing_and_the_log_says_what_it_lost() 
     process.terminate();
     assert!(process.wait().await.success());
     let (told, _) = told.join().unwrap();
-    let told: Value = serde_json::from_str(&told.unwrap().unwrap()).unwrap();
+    let told = logfmt::read(&told.unwrap().unwrap()).unwrap();
     assert!(told["lines"].as_u64().unwrap() > 0, "{told}");
     assert_eq!(told["level"], "WARN");
 }

@@ -382,9 +382,10 @@ fn mistakes_of_the_operator_are_warned_of() {
         let log = log_of_a_start(mode);
         assert!(log.contains("admin listening"), "{log}");
         let told = |words| log.lines().any(|line| line.contains(words));
-        let warned = told("WARN bowline::admin::access: every user of this machine can read");
+        let warned =
+            told("level=warn target=bowline::admin::access msg=\"every user of this machine can");
         assert_eq!(warned, is_open, "{log}");
-        let warned = told("WARN bowline::cli::run: running as root");
+        let warned = told("level=warn target=bowline::cli::run msg=\"running as root");
         assert_eq!(warned, is_root, "{log}");
     }
 }

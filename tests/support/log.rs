@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::Result;
 use super::waiting::{PATIENCE, until};
+use super::{Result, logfmt};
 
 /// Microseconds since 1970: a clock that all processes of this machine share.
 pub(crate) fn now() -> u64 {
@@ -31,26 +31,26 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The line as JSON; null if it is none.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_default()
+    /// The fields of the line in either form of the log.
+    ///
+    /// # Errors
+    /// It is not a line of the log.
+    pub(crate) fn fields(&self) -> Result<Value> {
+        if self.text.starts_with('{') {
+            return Ok(serde_json::from_str(&self.text)?);
+        }
+        logfmt::read(&self.text)
     }
 
-    /// Whether it has this text as its message, in either format of the log.
+    /// Whether it has this text as its message.
     pub(crate) fn says(&self, message: &str) -> bool {
-        if self.text.starts_with('{') {
-            return self.json()["message"] == message;
-        }
-        // A level and a target come first, fields follow.
-        let said = self.text.split_once(&format!(": {message}"));
-        said.is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(' '))
+        self.fields()
+            .is_ok_and(|fields| fields["message"] == message)
     }
 
     /// The value of its field `address`.
     fn address(&self) -> Option<SocketAddr> {
-        let (_, rest) = self.text.split_once("address")?;
-        let rest = rest.trim_start_matches(['"', ':', '=']);
-        rest.split(['"', ' ', ',']).next()?.parse().ok()
+        self.fields().ok()?["address"].as_str()?.parse().ok()
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod chat;
 pub(crate) mod folder;
 pub(crate) mod http2;
 pub(crate) mod log;
+pub(crate) mod logfmt;
 pub(crate) mod metrics;
 pub(crate) mod node_front;
 pub(crate) mod process;

@@ -58,7 +58,7 @@ pub(crate) struct Start<'a> {
 impl Default for Start<'_> {
     fn default() -> Self {
         Self {
-            more: "log: { format: json, access: on }",
+            more: "log: { access: on }",
             listen: "",
             node: "",
             filter: None,
@@ -229,13 +229,17 @@ impl Process {
     /// # Panics
     /// It does not come.
     pub(crate) async fn line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let found = self.log.find(what, |line| wanted(&line.json())).await;
-        found.unwrap_or_else(|error| panic!("{error}")).json()
+        let wanted = |line: &Line| wanted(&fields(line));
+        let found = self.log.find(what, wanted).await;
+        fields(&found.unwrap_or_else(|error| panic!("{error}")))
     }
 
     /// All lines of the log so far.
+    ///
+    /// # Panics
+    /// It wrote something that is not a line of the log.
     pub(crate) fn lines(&self) -> Vec<Value> {
-        self.log.lines().iter().map(Line::json).collect()
+        self.log.lines().iter().map(fields).collect()
     }
 
     /// The lines about requests so far.
@@ -288,10 +292,11 @@ impl Process {
     /// Waits for its end, and for the end of its log.
     ///
     /// # Panics
-    /// It does not end.
+    /// It does not end, or wrote something that is not a line of the log.
     pub(crate) async fn wait(&mut self) -> ExitStatus {
         let status = self.program.wait().await.unwrap();
         eventually("the log is read", || self.log.is_complete()).await;
+        drop(self.lines());
         status
     }
 
@@ -305,6 +310,10 @@ impl Process {
 /// A file that is always full, for a log.
 pub(crate) fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
+}
+
+fn fields(line: &Line) -> Value {
+    line.fields().unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn is_request(line: &Value) -> bool {
