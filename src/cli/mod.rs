@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod check;
+pub mod configuration;
 pub mod demo;
 mod discover;
 pub mod drain;
@@ -37,6 +38,7 @@ Examples:
   bowline run --config config/bowline.yaml  serve until SIGTERM or SIGINT
   RUST_LOG=debug bowline run -c FILE        override log.filter of the file
   bowline run --takeover -c FILE            replace a running process, and lose nothing
+  bowline config show config/bowline.yaml   show it with every default
   bowline demo                              a whole cluster in one process
   bowline status                            show a running balancer
   bowline drain t1                          send no new sessions to t1
@@ -82,6 +84,11 @@ enum Command {
         #[arg(long)]
         probe: bool,
     },
+    /// Show a configuration as Bowline understands it, or its schema.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Run a demo: simulated nodes, clients and the balancer in one process.
     Demo {
         /// Stop after this many seconds.
@@ -117,6 +124,19 @@ enum Command {
     Ready(Operation),
     #[command(flatten)]
     Written(Written),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the settings of a file with every default, as YAML that `run` takes.
+    ///
+    /// Secrets are left out; a comment names them. Files are named, not read.
+    Show {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Print the JSON Schema of a configuration file, for editors.
+    Schema,
 }
 
 /// What writes the pages and completions that packages install.
@@ -195,6 +215,10 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Arguments { command }) => match command {
             Command::Run { file, takeover } => run::run(file.path(), takeover),
             Command::Check { file, probe } => check::check(file.path(), probe),
+            Command::Config { command } => match command {
+                ConfigCommand::Show { file } => configuration::show(file.path()),
+                ConfigCommand::Schema => configuration::schema(),
+            },
             Command::Demo { seconds } => demo::demo(seconds),
             Command::Status { json, watch, whom } => status::status(json, watch, &whom),
             Command::Reload { whom } => reload::reload(&whom),
@@ -271,18 +295,23 @@ mod tests {
 
     #[test]
     fn both_spellings_of_the_file_are_taken() {
-        for command in ["run", "check"] {
+        for command in [&["run"][..], &["check"], &["config", "show"]] {
+            let command = [&["bowline"], command].concat();
             for file in [&["a.yaml"][..], &["-c", "a.yaml"], &["--config", "a.yaml"]] {
-                let arguments = [&["bowline", command], file].concat();
+                let arguments = [&command[..], file].concat();
                 let parsed = Arguments::try_parse_from(arguments).expect("good arguments");
-                let (Command::Run { file, .. } | Command::Check { file, .. }) = parsed.command
+                let (Command::Run { file, .. }
+                | Command::Check { file, .. }
+                | Command::Config {
+                    command: ConfigCommand::Show { file },
+                }) = parsed.command
                 else {
-                    panic!("{command}");
+                    panic!("{command:?}");
                 };
                 assert_eq!(file.path(), Path::new("a.yaml"));
             }
-            assert!(Arguments::try_parse_from(["bowline", command]).is_err());
-            let twice = ["bowline", command, "a.yaml", "-c", "b.yaml"];
+            assert!(Arguments::try_parse_from(&command).is_err());
+            let twice = [&command[..], &["a.yaml", "-c", "b.yaml"]].concat();
             assert!(Arguments::try_parse_from(twice).is_err());
         }
         assert!(Arguments::try_parse_from(["bowline"]).is_err());

@@ -35,19 +35,19 @@ pub(super) fn man(folder: &Path) -> ExitCode {
 fn pages(folder: &Path) -> io::Result<()> {
     let mut program = definition();
     program.build();
-    page(folder, &program)?;
-    let commands = program.get_subcommands();
-    let shown = commands.filter(|command| !command.is_hide_set() && command.get_name() != "help");
-    shown
-        .into_iter()
-        .try_for_each(|command| page(folder, command))
+    page(folder, &program)
 }
 
+/// The page of a command, and those of its own commands.
 fn page(folder: &Path, command: &clap::Command) -> io::Result<()> {
     let mut text = Vec::new();
     Man::new(command.clone()).render(&mut text)?;
     // `bowline-run`
     let name = command.get_display_name();
     let name = name.unwrap_or_else(|| command.get_name());
-    fs::write(folder.join(format!("{name}.1")), text)
+    fs::write(folder.join(format!("{name}.1")), text)?;
+    let commands = command.get_subcommands();
+    let mut shown =
+        commands.filter(|command| !command.is_hide_set() && command.get_name() != "help");
+    shown.try_for_each(|command| page(folder, command))
 }

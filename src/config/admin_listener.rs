@@ -48,7 +48,7 @@ pub enum Role {
 /// The name of the token in [`Admin::token_file`].
 pub const ADMIN_TOKEN: &str = "admin";
 
-const ROLES: [(&str, Role); 2] = [("read", Role::Read), ("operate", Role::Operate)];
+pub(super) const ROLES: [(&str, Role); 2] = [("read", Role::Read), ("operate", Role::Operate)];
 
 /// The admin listener beside the client listeners `listen`; none if it is switched off.
 pub(super) fn admin(value: Option<Value<'_>>, listen: &[Listen]) -> Option<Admin> {

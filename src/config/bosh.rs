@@ -7,10 +7,11 @@ use super::read::{Section, Value};
 use super::sections::{KIB, MIB, MOST_ENTRIES, texts};
 use super::settings::{Bosh, CreationFrom, HostAttribute, QueryPolicy};
 
-const CREATION_FROM: [(&str, CreationFrom); 2] =
+pub(super) const CREATION_FROM: [(&str, CreationFrom); 2] =
     [("strip", CreationFrom::Strip), ("pass", CreationFrom::Pass)];
 
-const QUERY: [(&str, QueryPolicy); 2] = [("drop", QueryPolicy::Drop), ("pass", QueryPolicy::Pass)];
+pub(super) const QUERY: [(&str, QueryPolicy); 2] =
+    [("drop", QueryPolicy::Drop), ("pass", QueryPolicy::Pass)];
 
 /// The most names in `bosh.answer_headers`.
 const MOST_ANSWER_HEADERS: usize = 16;

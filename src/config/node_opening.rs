@@ -5,7 +5,7 @@ use super::read::{Section, Value};
 use super::sections::file;
 use super::settings::{NodeTls, ProxyVersion};
 
-const VERSIONS: [(&str, Option<ProxyVersion>); 3] = [
+pub(super) const VERSIONS: [(&str, Option<ProxyVersion>); 3] = [
     ("off", None),
     ("v1", Some(ProxyVersion::V1)),
     ("v2", Some(ProxyVersion::V2)),

@@ -43,7 +43,7 @@ pub enum DnsRecord {
     Srv,
 }
 
-const RECORDS: [(&str, DnsRecord); 3] = [
+pub(super) const RECORDS: [(&str, DnsRecord); 3] = [
     ("a", DnsRecord::A),
     ("aaaa", DnsRecord::Aaaa),
     ("srv", DnsRecord::Srv),

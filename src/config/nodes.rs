@@ -7,7 +7,7 @@ use super::sections::MOST_NODES;
 use super::settings::{NodeSettings, NodeState, NodeTls, ProxyVersion};
 use super::{check, node_opening, web, websocket};
 
-const NODE_STATES: [(&str, Option<NodeState>); 3] = [
+pub(super) const NODE_STATES: [(&str, Option<NodeState>); 3] = [
     ("ready", Some(NodeState::Ready)),
     ("drain", Some(NodeState::Drain)),
     ("maint", Some(NodeState::Maint)),

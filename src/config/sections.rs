@@ -43,17 +43,18 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
 
-const AFFINITIES: [(&str, Affinity); 2] =
+pub(super) const AFFINITIES: [(&str, Affinity); 2] =
     [("sid", Affinity::Sid), ("client-ip", Affinity::ClientIp)];
-const PLACEMENTS: [(&str, Placement); 4] = [
+pub(super) const PLACEMENTS: [(&str, Placement); 4] = [
     ("client-ip", Placement::ClientIp),
     ("least-sessions", Placement::LeastSessions),
     ("round-robin", Placement::RoundRobin),
     ("random", Placement::Random),
 ];
-const RELEASES: [(&str, Release); 2] =
+pub(super) const RELEASES: [(&str, Release); 2] =
     [("half-close", Release::HalfClose), ("keep", Release::Keep)];
-const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
+    [("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The whole file. What is refused has its default, for the rest to be read too.

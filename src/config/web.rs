@@ -14,7 +14,8 @@ use super::units::show_duration;
 /// The most names in `cors.headers`: each preflight carries all of them.
 const MOST_HEADERS: usize = 64;
 
-const OWNERS: [(&str, CorsOwner); 2] = [("own", CorsOwner::Own), ("pass", CorsOwner::Pass)];
+pub(super) const OWNERS: [(&str, CorsOwner); 2] =
+    [("own", CorsOwner::Own), ("pass", CorsOwner::Pass)];
 
 pub(super) fn cors(section: &Section<'_>) -> Cors {
     let default = Cors::default();

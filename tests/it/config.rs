@@ -692,3 +692,20 @@ async fn check_asks_nodes_and_takes_addresses_when_it_is_to_probe() {
         assert_eq!(stderr.is_empty(), said.is_empty(), "{name}: {stderr}");
     }
 }
+
+#[test]
+fn the_shown_configuration_is_one_and_the_schema_is_json() {
+    let file = "config/bowline.yaml";
+    let shown = bowline(&["config", "show", file]);
+    assert_eq!(shown.status.code(), Some(0));
+    let again = config::parse(text(&shown.stdout), "shown").unwrap();
+    assert_eq!(again, load(&root().join(file)));
+    assert!(text(&shown.stdout).contains("penalty_max: 5m\n"));
+    let bad = bowline(&["config", "show", "tests/config/invalid/threads_0.yaml"]);
+    assert_eq!(bad.status.code(), Some(78));
+    assert_eq!(text(&bad.stdout), "");
+    let schema = bowline(&["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    let rise = &schema["properties"]["health"]["anyOf"][0]["properties"]["rise"];
+    assert_eq!(rise["maximum"], 100);
+}
