@@ -134,6 +134,7 @@ fn value(path: &str, samples: &[Value]) -> Option<Value> {
         "node_list" | "websocket" | "snapshot" => or_off(),
         "listen[].proxy_protocol" | "admin" => any([section(path), off()]),
         "listen[].tls" | "admin.probes" => section(path),
+        "takeover" => any([text(), off()]),
         "nodes" => any([entries(1, MOST_NODES), section(path)]),
         "nodes.dns" => section(path),
         "nodes[].tls" | "upstream.tls" => any([section(path), on(), off()]),

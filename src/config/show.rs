@@ -58,6 +58,7 @@ pub(super) fn tree(settings: &Settings) -> Value {
         log,
         reload_on_change,
         snapshot,
+        takeover,
         traces,
         threads,
     } = settings;
@@ -88,6 +89,7 @@ pub(super) fn tree(settings: &Settings) -> Value {
         .with("log", self::log(log))
         .with("reload_on_change", *reload_on_change)
         .with("snapshot", or_off(snapshot.as_ref(), self::snapshot))
+        .maybe("takeover", takeover.as_deref().map(path))
         .maybe("traces", traces.as_ref().map(self::traces))
         .with("threads", *threads as u64)
         .into()

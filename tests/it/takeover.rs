@@ -104,13 +104,12 @@ impl Place {
 impl Served {
     async fn says(&self, text: &str) -> serde_json::Value {
         let says = |line: &Line| {
-            line.json()["message"]
-                .as_str()
-                .is_some_and(|said| said.starts_with(text))
+            let fields = line.fields().unwrap_or_default();
+            (fields["message"].as_str()).is_some_and(|said| said.starts_with(text))
         };
         let found = self.log.find(text, says).await;
         let line = found.unwrap_or_else(|error| panic!("{error}: {}", self.log.text()));
-        line.json()
+        line.fields().unwrap()
     }
 
     async fn address(&self) -> SocketAddr {
