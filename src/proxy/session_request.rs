@@ -163,11 +163,7 @@ pub(super) async fn run_copy(
     pending: PendingRequest,
 ) -> Reply {
     loop {
-        if earlier.await.is_ok() {
-            // A later copy of it has taken its place.
-            pending.record.enters(Phase::Stead);
-            return pending.record.answer(Answer::ok(bosh::empty()));
-        }
+        drop(earlier.await);
         match proxy.join(Arc::clone(&session), &pending, true) {
             Ok(Some(Joined::Request(request))) => return Box::pin(run(request, pending)).await,
             Ok(Some(Joined::Kept(answer))) => {

@@ -141,7 +141,7 @@ const MOST_AWAY: usize = 2;
 /// What becomes of a request with the rid of one under way.
 #[derive(Debug)]
 pub(super) enum Copy {
-    /// It waits until that one ends. It receives something if a later copy takes its place.
+    /// It waits until that one ends, which this says.
     Waits(oneshot::Receiver<()>),
     /// Too many wait already.
     TooMany,
@@ -267,21 +267,21 @@ impl RidOrder {
             return None;
         }
         let crossing = self.crossing.get_or_insert_default();
-        let copies = &mut crossing.copies;
-        let earlier = copies.extract_if(.., |(of, to)| *of == rid & RID || to.is_closed());
-        earlier.for_each(|(_, replaced)| drop(replaced.send(())));
-        if copies.len() >= most {
+        crossing.copies.retain(|(_, waiting)| !waiting.is_closed());
+        if crossing.copies.len() >= most {
             return Some(Copy::TooMany);
         }
         let (sender, receiver) = oneshot::channel();
-        copies.push((rid & RID, sender));
+        crossing.copies.push((rid & RID, sender));
         Some(Copy::Waits(receiver))
     }
 
     /// Whether a request waits for the end of this one.
     pub(super) fn has_copy(&self, rid: u64) -> bool {
-        let mut copies = self.crossing.iter().flat_map(|crossing| &crossing.copies);
-        copies.any(|(of, waiting)| *of == rid & RID && !waiting.is_closed())
+        let copies = self.crossing.iter().flat_map(|crossing| &crossing.copies);
+        copies
+            .filter(|(_, waiting)| !waiting.is_closed())
+            .any(|(of, _)| *of == rid & RID)
     }
 
     /// The client of the request `rid` went away before its answer. Until the time `until` the rid above

@@ -118,16 +118,10 @@ impl Sessions {
         self.kept.may_keep(bytes)
     }
 
-    /// Keeps the answer to the request of `session` with this rid and hash. Says whether the same request
-    /// on a later connection waits for it.
-    pub fn keep(
-        &self,
-        session: &Arc<Session>,
-        (rid, hash): (u64, u64),
-        answer: KeptAnswer,
-    ) -> bool {
+    /// Keeps the answer to the request of `session` with this rid and hash.
+    pub fn keep(&self, session: &Arc<Session>, asked: (u64, u64), answer: KeptAnswer) {
         let owner = address(session);
-        session.keep(rid, |slot| self.kept.keep(owner, slot, (rid, hash), answer))
+        session.with_kept(|slot| self.kept.keep(owner, slot, asked, answer));
     }
 
     /// Begins a request of `session`, as [`Session::begin`] does, if no answer to it is kept and it is not

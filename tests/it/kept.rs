@@ -217,30 +217,24 @@ async fn the_same_request_again_waits_for_the_answer_to_the_first() {
         .unwrap();
 }
 
-/// XEP-0124 leaves it open what the earlier connection gets. Tigase and Prosody answer it empty.
+/// A network may deliver the earlier request last. So the connection on which the client waits is not known,
+/// and each of them gets the answer.
 #[tokio::test]
-async fn of_several_connections_the_last_one_gets_the_answer() {
+async fn each_of_several_connections_gets_the_answer() {
     let nodes = tigase_nodes(1).await;
     let balancer = Balancer::before(&nodes).await;
     let (_client, sid, rid) = session(&balancer).await;
     let poll = post(&sid, rid);
-    let mut first = begin(&balancer, &poll).await;
+    let mut streams = vec![begin(&balancer, &poll).await];
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
-    let copies = || {
-        let session = balancer.proxy().sessions.find(&sid);
-        session.is_some_and(|session| session.has_copy(rid))
-    };
-    let mut second = begin(&balancer, &poll).await;
-    eventually("the second one waits", copies).await;
-    let mut third = begin(&balancer, &poll).await;
-    let empty = tokio::time::timeout(PATIENCE, read_response(&mut second)).await;
-    assert!(empty.unwrap().ends_with("/>"), "the third is there");
-    assert!(nodes[0].push(&sid, "<message xmlns='jabber:client' id='m'/>"));
-    for (stream, gets_it) in [(&mut third, true), (&mut first, false)] {
-        let answer = tokio::time::timeout(PATIENCE, read_response(stream)).await;
-        assert_eq!(answer.unwrap().contains("id='m'"), gets_it);
+    for _ in 0..2 {
+        streams.push(begin(&balancer, &poll).await);
     }
-    assert!(ask(&balancer, &poll).await.contains("id='m'"), "it is kept");
+    assert!(nodes[0].push(&sid, "<message xmlns='jabber:client' id='m'/>"));
+    for stream in &mut streams {
+        let answer = tokio::time::timeout(PATIENCE, read_response(stream)).await;
+        assert!(answer.unwrap().contains("id='m'"));
+    }
     assert_eq!(seen_of(&nodes[0], &sid).len(), 1, "the node sees one");
 }
 

@@ -125,24 +125,22 @@ impl SessionRequest {
             }
         }
         let answer = node_response::pass_on(answer, self.session.terms().legacy);
-        if !terminated && !is_error && self.keep(pending, &answer, is_empty) {
-            // The same request on a later connection gets it.
-            pending.record.enters(Phase::Stead);
-            return Step::Done(Answer::ok(bosh::empty()));
+        if !terminated && !is_error {
+            self.keep(pending, &answer, is_empty);
         }
         Step::Done(answer)
     }
 
     /// Keeps an answer, so that its client can ask for it again. An empty answer to a poll is not worth it:
-    /// a node gives another one. Says whether it is kept for the same request on a later connection.
-    fn keep(&self, pending: &PendingRequest, answer: &Answer, is_empty: bool) -> bool {
+    /// a node gives another one.
+    fn keep(&self, pending: &PendingRequest, answer: &Answer, is_empty: bool) {
         let sessions = &self.proxy.sessions;
         if answer.status != 200 || !sessions.may_keep(answer.body.len()) {
-            return false;
+            return;
         }
         let is_poll = pending.record.kind() == Kind::Poll;
         if is_empty && is_poll && !self.session.has_copy(pending.rid) {
-            return false;
+            return;
         }
         let content_type = answer.content_type.clone().filter(|kind| *kind != XML);
         let fields = answer.fields.clone();
@@ -157,7 +155,7 @@ impl SessionRequest {
                 })
             }),
         };
-        sessions.keep(&self.session, (pending.rid, self.hash), kept)
+        sessions.keep(&self.session, (pending.rid, self.hash), kept);
     }
 
     /// The node has ended the session with this condition. If it has lost all that it had, their

@@ -138,11 +138,4 @@ impl Session {
     pub(in crate::sessions) fn with_kept<T>(&self, take: impl FnOnce(&mut u32) -> T) -> T {
         take(&mut self.state().kept)
     }
-
-    /// The same for the answer to the request `rid`. Says whether the same request waits for it.
-    pub(in crate::sessions) fn keep(&self, rid: u64, take: impl FnOnce(&mut u32)) -> bool {
-        let mut state = self.state();
-        take(&mut state.kept);
-        state.order.has_copy(rid)
-    }
 }
