@@ -163,8 +163,9 @@ fn full_caches_of_many_sessions_stay_within_the_budget() {
     assert!(kept <= BUDGET as u64 && kept > BUDGET as u64 / 2, "{kept}");
     assert!(table.metric("bowline_answers_evicted_total ") > count as u64 / 2);
     if count > 2_000 {
-        // No other test runs in this process. Half as much again for what the allocator holds.
+        // No other test runs in this process. As much again for free entries and what the allocator holds.
         let growth = most.saturating_sub(empty);
-        assert!(growth < BUDGET + BUDGET / 2, "{growth}");
+        println!("{} MiB in all, of 64 MiB", growth / (1024 * 1024));
+        assert!(growth < 2 * BUDGET, "{growth}");
     }
 }
