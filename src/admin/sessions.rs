@@ -29,15 +29,18 @@ const SHOWN: usize = 6;
 pub struct SessionTable {
     sessions: Arc<Sessions>,
     now: Box<dyn Fn() -> Time + Send + Sync>,
+    /// How many of so many may be ended now.
+    may_end: Box<dyn Fn(usize) -> usize + Send + Sync>,
 }
 
 impl SessionTable {
     /// The sessions of `proxy`.
     pub fn of(proxy: &Arc<Proxy>) -> Self {
-        let clock = Arc::clone(proxy);
+        let (clock, landing) = (Arc::clone(proxy), Arc::clone(proxy));
         Self {
             sessions: Arc::clone(&proxy.sessions),
             now: Box::new(move || clock.now()),
+            may_end: Box::new(move |wanted| landing.may_end(wanted)),
         }
     }
 }
@@ -82,6 +85,8 @@ struct Query {
     node: Option<String>,
     offset: usize,
     limit: Option<usize>,
+    /// `limit=auto`: as many as the other nodes log in at the moment.
+    auto: bool,
 }
 
 impl Query {
@@ -100,6 +105,10 @@ impl Query {
                     read.offset = number;
                     true
                 }),
+                "limit" if value == "auto" => {
+                    read.auto = true;
+                    true
+                }
                 "limit" => number().is_some_and(|number| {
                     read.limit = Some(number.min(MOST));
                     true
@@ -270,15 +279,18 @@ pub(super) async fn end_some(
     asker: &Asker,
 ) -> (StatusCode, Value) {
     let done = async {
-        let (Query { limit, .. }, node) = asked(state, query)?;
+        let (Query { limit, auto, .. }, node) = asked(state, query)?;
+        let limit = limit.or(auto.then_some(MOST));
         let (Some(limit), Some(node)) = (limit, node) else {
-            let what = "a node and a limit are wanted: ?node=t1&limit=50";
+            let what = "a node and a limit are wanted: ?node=t1&limit=50, or limit=auto";
             return Err((StatusCode::BAD_REQUEST, what.to_owned()));
         };
         let asker = asker.clone();
         let told = with_table(state, move |state, table, now| {
             let mut all = list(table, Some(node), now);
             sort(&mut all);
+            let limit = limit.min(all.len());
+            let limit = if auto { (table.may_end)(limit) } else { limit };
             let first = all.iter().take(limit);
             let closed = first.filter(|(_, session)| table.sessions.close(session, now));
             let (closed, name) = (closed.count(), &state.cluster.node(node).name);
@@ -327,9 +339,11 @@ mod tests {
             node: Some("t1".into()),
             offset: 5,
             limit: Some(1000),
+            auto: false,
         };
         assert_eq!(read("node=t1&offset=5&limit=5000"), Ok(all));
         assert_eq!(Query::read(None), Ok(Query::default()));
+        assert!(read("node=t1&limit=auto").is_ok_and(|query| query.auto));
         for wrong in [
             "nodes=t1",
             "limit=-1",

@@ -26,8 +26,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SELDOM: u32 = 10;
 /// How long the admin listener may be away, as for a restart.
 const AWAY: Duration = Duration::from_secs(30);
-/// Sessions of one node that are ended in a second, unless the command line says otherwise.
-pub(super) const RATE: u32 = 50;
 
 /// How long to wait, and what follows.
 #[derive(Debug, clap::Args)]
@@ -39,10 +37,19 @@ pub struct Waiting {
     /// other nodes. Such as 30m.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     deadline: Option<Duration>,
-    /// Sessions of each node to end in a second after the deadline.
-    #[arg(long, value_name = "SESSIONS", requires = "deadline", default_value_t = RATE,
+    /// Sessions of each node to end in a second after the deadline; otherwise as many as the other nodes
+    /// log in without delay.
+    #[arg(long, value_name = "SESSIONS", requires = "deadline",
         value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rate: u32,
+    rate: Option<u32>,
+}
+
+impl Waiting {
+    /// How many sessions of a node to end at a time, as the admin listener takes it.
+    fn limit(&self) -> String {
+        self.rate
+            .map_or_else(|| "auto".to_owned(), |rate| rate.to_string())
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -116,7 +123,9 @@ impl Progress {
         loop {
             ticks.tick().await;
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let looked = self.look(looks, late.then_some(waiting.rate), whom).await;
+            let looked = self
+                .look(looks, late.then_some(waiting.limit()), whom)
+                .await;
             let left = match looked {
                 Ok(Some(left)) => left,
                 Ok(None) => {
@@ -144,12 +153,12 @@ impl Progress {
         }
     }
 
-    /// What is left; none if a node is in service again. With a `rate`, it first ends that number of
+    /// What is left; none if a node is in service again. With a `limit`, it first ends that number of
     /// sessions of each node.
     async fn look(
         &mut self,
         looks: u32,
-        rate: Option<u32>,
+        limit: Option<String>,
         whom: &Whom,
     ) -> Result<Option<Left>, AskError> {
         let health: Health = ask(whom, "/health", None).await?.json()?;
@@ -165,9 +174,9 @@ impl Progress {
             held: left.held + node.held,
             tunnels: left.tunnels + node.tunnels,
         });
-        if let Some(rate) = rate {
+        if let Some(limit) = limit {
             for node in nodes.iter().filter(|node| node.sessions > 0) {
-                let path = format!("/sessions?node={}&limit={rate}", node.name);
+                let path = format!("/sessions?node={}&limit={limit}", node.name);
                 let reply = change(whom, &path, Change::Delete).await?;
                 if reply.status != 503 {
                     reply.json::<Ended>()?;

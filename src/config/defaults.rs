@@ -10,8 +10,8 @@ use ipnet::{IpNet, Ipv4Net};
 use super::admin_listener::Admin;
 use super::node_source::DnsRecord;
 use super::settings::{
-    AccessLog, Affinity, Bosh, Cors, CorsOwner, CreationFrom, Health, HostAttribute, Limits,
-    Listen, Log, LogFormat, NodeSettings, Origins, Placement, Probe, QueryPolicy, Release,
+    AccessLog, Affinity, Bosh, Cors, CorsOwner, CreationFrom, Health, HostAttribute, LandingMode,
+    Limits, Listen, Log, LogFormat, NodeSettings, Origins, Placement, Probe, QueryPolicy, Release,
     Settings, Timeouts, Upstream, WebSocket,
 };
 
@@ -179,6 +179,7 @@ impl Default for Limits {
             creations_burst: 2_500,
             unknown_sids_per_second: 500,
             unknown_sids_per_client: 50,
+            landing: LandingMode::Auto,
             exempt: loopback(),
         }
     }

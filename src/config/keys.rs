@@ -44,7 +44,7 @@ const PLACES: &[(&str, &str)] = &[
     (
         "limits",
         "connections handshakes connections_per_client streams body_memory answer_memory sessions \
-         creations_per_client creations_burst unknown_sids_per_second unknown_sids_per_client exempt",
+         creations_per_client creations_burst unknown_sids_per_second unknown_sids_per_client landing exempt",
     ),
     (
         "timeouts",

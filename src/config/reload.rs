@@ -103,6 +103,7 @@ impl Reload {
                     creations_burst: _,
                     unknown_sids_per_second: _,
                     unknown_sids_per_client: _,
+                    landing: _,
                     exempt: _,
                 },
             timeouts:
@@ -182,6 +183,7 @@ impl Reload {
             "limits.creations_burst": limits.creations_burst;
             "limits.unknown_sids_per_second": limits.unknown_sids_per_second;
             "limits.unknown_sids_per_client": limits.unknown_sids_per_client;
+            "limits.landing": limits.landing;
         }
         waits! {
             "affinity": affinity;

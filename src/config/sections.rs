@@ -25,8 +25,8 @@ use super::node_opening;
 use super::nodes;
 use super::read::{Section, Value, quoted};
 use super::settings::{
-    AccessLog, Affinity, Health, Limits, Log, LogFormat, Placement, Probe, Release, Settings,
-    Timeouts, Upstream,
+    AccessLog, Affinity, Health, LandingMode, Limits, Log, LogFormat, Placement, Probe, Release,
+    Settings, Timeouts, Upstream,
 };
 use super::units::{show_duration, show_size};
 use super::{web, websocket};
@@ -289,6 +289,7 @@ fn limits(section: &Section<'_>, max_body: usize) -> Limits {
         creations_burst: section.count("creations_burst", default.creations_burst, 1..=10_000_000),
         unknown_sids_per_second: rate("unknown_sids_per_second", default.unknown_sids_per_second),
         unknown_sids_per_client: rate("unknown_sids_per_client", default.unknown_sids_per_client),
+        landing: landing(section, default.landing),
         exempt: exempt.map_or(default.exempt, |value| networks(&value, 0)),
     };
     if limits.body_memory < max_body {
@@ -302,6 +303,25 @@ fn limits(section: &Section<'_>, max_body: usize) -> Limits {
         section.refuse("creations_burst", reason);
     }
     limits
+}
+
+fn landing(section: &Section<'_>, default: LandingMode) -> LandingMode {
+    let Some(value) = section.get("landing") else {
+        return default;
+    };
+    if value.is_off() {
+        return LandingMode::Off;
+    }
+    if value.is_word("auto") {
+        return LandingMode::Auto;
+    }
+    if value.word().is_some() || value.is_null() || value.is_on() {
+        return value
+            .must_be("auto, off, or sessions per second")
+            .unwrap_or(default);
+    }
+    let rate = section.count("landing", 1, 1..=100_000);
+    NonZeroU32::new(rate).map_or(default, LandingMode::PerSecond)
 }
 
 fn timeouts(section: &Section<'_>) -> Timeouts {

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod landing;
 mod node;
 
 use super::admin_listener::Admin;
 pub use super::listen::{Listen, ListenAddress, ProxyProtocol};
 use super::node_source::Discovery;
+pub use landing::LandingMode;
 pub use node::{NodeTls, ProxyVersion};
 
 /// Everything that a configuration file says.
@@ -404,6 +406,8 @@ pub struct Limits {
     pub unknown_sids_per_second: u32,
     /// The same of one client; 0 to 1 million, 50 by default; 0 is any number.
     pub unknown_sids_per_client: u32,
+    /// How fast sessions whose node is gone log in elsewhere; [`LandingMode::Auto`] by default.
+    pub landing: LandingMode,
     /// Addresses that stand for many clients, or for none that could do harm: the limits of one
     /// client are not theirs. `trusted_proxies` are exempt in any case. Loopback by default.
     pub exempt: Vec<IpNet>,

@@ -12,11 +12,13 @@ mod clients;
 mod connections;
 mod files;
 mod fixed_table;
+mod landing;
 mod rate;
 mod unknown;
 
 pub use clients::{Client, Clients};
 pub use connections::{Connections, Counted};
 pub use files::Files;
+pub use landing::Landing;
 pub use rate::Rates;
 pub use unknown::{Unasked, UnknownSids};

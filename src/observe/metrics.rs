@@ -7,6 +7,7 @@
 mod by_name;
 mod kept;
 mod labels;
+mod landing;
 mod limit;
 mod nodes;
 mod process;
@@ -24,6 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub use by_name::ByName;
 pub use kept::KeptMetrics;
 pub use labels::{CAUSES, CONDITIONS, Kind, Outcome, PROBE_FAILURES, TUNNEL_ENDS};
+pub use landing::LandingMetrics;
 pub use limit::Limit;
 pub use nodes::{Fraction, NodeMetrics};
 pub use process::Process;
@@ -108,6 +110,8 @@ pub struct Metrics {
     pub proxy_headers: ByName,
     /// Answers that are kept for clients whose connection broke.
     pub kept: KeptMetrics,
+    /// Sessions whose node is gone, and that wait to log in elsewhere.
+    pub landing: LandingMetrics,
     log_dropped_lines: Counter,
     tables: [Family<TableLabels, Gauge>; 3],
     process: ProcessMetrics,
@@ -238,6 +242,7 @@ impl Metrics {
                 PROXY_HEADERS,
             ),
             kept: KeptMetrics::register(r),
+            landing: LandingMetrics::register(r),
             log_dropped_lines: counter(
                 r,
                 "log_dropped_lines",

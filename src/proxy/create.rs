@@ -13,6 +13,7 @@ use tracing::warn;
 use super::answer::Answer;
 use super::attempt::{self, Attempt, AttemptEnd, OVERDUE_AFTER};
 use super::deadline::AttemptTimes;
+use super::landing::Login;
 use super::node_response::{self, NodeResponse};
 use super::reject::Cause;
 use super::request::{PendingRequest, seconds};
@@ -49,6 +50,7 @@ enum Try {
 
 /// Runs a creation to its answer.
 pub(super) async fn run(proxy: Arc<Proxy>, request: PendingRequest) -> Reply {
+    let login = proxy.landing.log_in();
     let mut give_up = None;
     let mut tried = Vec::new();
     let (mut writes, mut invalid) = (0, 0);
@@ -67,7 +69,7 @@ pub(super) async fn run(proxy: Arc<Proxy>, request: PendingRequest) -> Reply {
             return request.record.reject(Cause::NoNode, request.legacy);
         };
         let node = placed.id();
-        let tried_so_far = proxy.try_creation(node, &request).await;
+        let tried_so_far = proxy.try_creation(node, &request, &login).await;
         tried.push(node);
         let cause = match tried_so_far {
             Try::Done(answer) => return request.record.answer(answer),
@@ -107,10 +109,16 @@ impl Proxy {
     }
 
     /// Asks one node.
-    async fn try_creation(self: &Arc<Self>, id: NodeId, request: &PendingRequest) -> Try {
+    async fn try_creation(
+        self: &Arc<Self>,
+        id: NodeId,
+        request: &PendingRequest,
+        login: &Login<'_>,
+    ) -> Try {
         let node = self.cluster.node(id);
         let patience = Duration::from_secs(request.wait.into()) + OVERDUE_AFTER;
-        let give_up = Instant::now() + patience;
+        let begun = Instant::now();
+        let give_up = begun + patience;
         request.record.goes_to(id);
         request.record.enters(Phase::Connect);
         let mut connection =
@@ -138,6 +146,7 @@ impl Proxy {
         match ended {
             AttemptEnd::Answered(answer) => {
                 node.metrics.answer_seconds.observe(took);
+                login.took(id, Some(begun.elapsed()));
                 request.record.enters(Phase::Answer);
                 self.learn_creation(id, request, answer, connection)
             }
@@ -145,6 +154,7 @@ impl Proxy {
             AttemptEnd::NodeDown | AttemptEnd::Released | AttemptEnd::Lost => Try::Untouched,
             AttemptEnd::Overdue => {
                 attempt::overdue(node);
+                login.took(id, None);
                 Try::InvalidResponse
             }
             AttemptEnd::Failed(error) => {

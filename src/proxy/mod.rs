@@ -17,6 +17,7 @@ mod connect;
 mod create;
 mod deadline;
 mod exchange;
+mod landing;
 mod lookup;
 mod node_response;
 mod preflight;

@@ -17,10 +17,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use order::Lost;
+use reassign::Moved;
 
 use super::answer::Answer;
 use super::attempt::{self, Attempt, AttemptEnd, OVERDUE_AFTER};
 use super::deadline::AttemptTimes;
+use super::landing::Permit;
 use super::lookup::{Earlier, Joined};
 use super::reject::Cause;
 use super::release;
@@ -117,11 +119,18 @@ pub(super) struct Moves {
     searched: Vec<NodeId>,
     /// Since when its node, which is not down, cannot be connected to.
     pub(super) unreachable_since: Option<Instant>,
+    /// The right to go to a survivor, until its answer says what became of the session.
+    landing: Option<Permit>,
 }
 
 impl RetryState {
     pub(super) fn moves(&mut self) -> &mut Moves {
         self.moves.get_or_insert_default()
+    }
+
+    /// The right to go to a survivor, if it has one.
+    fn landing(&mut self) -> Option<&mut Permit> {
+        self.moves.as_mut()?.landing.as_mut()
     }
 }
 
@@ -268,9 +277,9 @@ impl SessionRequest {
                 self.session.again(&self.place);
                 let moved = Box::pin(self.reassign(id, pending, state));
                 match release.unless(manner, moved).await {
-                    Some(true) => {}
-                    Some(false) => return ControlFlow::Break(self.lost(Cause::SessionLost)),
-                    None => return ControlFlow::Break(self.released(pending)),
+                    Some(Moved::Goes) => {}
+                    Some(Moved::Lost) => return ControlFlow::Break(self.lost(Cause::SessionLost)),
+                    Some(Moved::Waits) | None => return ControlFlow::Break(self.released(pending)),
                 }
                 self.turn_again().await;
             }
@@ -296,6 +305,9 @@ impl SessionRequest {
                 },
             };
             let stay = pending.record.at_node(self.distance(&pending.record).await);
+            if let Some(permit) = state.landing() {
+                permit.at(id, stay.begun());
+            }
             let mut written = false;
             let began = self.proxy.time_of(stay.begun());
             let sent = || {
@@ -396,7 +408,8 @@ impl SessionRequest {
         }
     }
 
-    /// The process stops: the client is to ask the next one.
+    /// The process stops: the client is to ask the next one. Or the session waits for a survivor: the client
+    /// is to ask again.
     fn released(&self, pending: &PendingRequest) -> Answer {
         if self.proxy.release.has_begun() {
             self.proxy.release.count();

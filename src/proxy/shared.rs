@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::access_log::AccessLogger;
+use super::landing::LandingQueue;
 use super::release::Release;
 use crate::cluster::{Cluster, Epoch, NodeId};
 use crate::config::{self, Affinity, CorsOwner, CreationFrom, HostAttribute, Placement, Settings};
@@ -47,6 +48,7 @@ pub struct Proxy {
     /// Open files are short: sessions give up their idle connections.
     pub(super) no_files: AtomicBool,
     pub(super) release: Release,
+    pub(super) landing: Arc<LandingQueue>,
     pub(super) background: Background,
     /// The budgets count from here.
     pub(super) started: Instant,
@@ -136,6 +138,12 @@ impl Proxy {
         let sessions = Sessions::new(limit, Arc::clone(&cluster), Arc::clone(&metrics))
             .keeping_answers(settings.limits.answer_memory);
         let started = Instant::now();
+        let landing = LandingQueue::new(
+            settings.limits.landing,
+            started,
+            Arc::clone(&cluster),
+            metrics.landing.clone(),
+        );
         Ok(Self {
             cluster,
             sessions: Arc::new(sessions),
@@ -146,6 +154,7 @@ impl Proxy {
             ceiling: i32::MAX,
             no_files: AtomicBool::new(false),
             release: Release::default(),
+            landing: Arc::new(landing),
             background: |work| drop(tokio::task::spawn_blocking(work)),
             started,
             clock: Clock::anchored(started, SystemTime::now()),
@@ -194,6 +203,7 @@ impl Proxy {
     /// Takes the limits of `settings`. Rates begin anew: what clients have used of them is forgotten.
     pub fn limit(&self, settings: &Settings) {
         self.limits.store(Arc::new(ClientLimits::new(settings)));
+        self.landing.set_mode(settings.limits.landing);
         self.metrics
             .connections_limit
             .set(connections_limit(settings));
@@ -233,6 +243,12 @@ impl Proxy {
     pub fn release(&self) {
         self.release.begin();
         self.cluster.wake_held();
+    }
+
+    /// How many of `wanted` sessions the operator may end now, when asked about once a second, so that the
+    /// other nodes log their clients in without delay (`limits.landing`). They count as ended.
+    pub fn may_end(&self, wanted: usize) -> usize {
+        self.landing.end(wanted)
     }
 
     /// How many requests were released without an answer of their nodes.

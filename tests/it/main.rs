@@ -29,6 +29,7 @@ mod http;
 mod http2;
 mod kept;
 mod kept_flood;
+mod landing;
 mod layout;
 mod membership;
 mod monitoring;

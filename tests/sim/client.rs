@@ -52,9 +52,16 @@ struct Session {
 }
 
 /// A connection to the balancer.
-struct Connection {
-    pipe: Pipe,
+pub(super) struct Connection {
+    pub(super) pipe: Pipe,
     bytes: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) const fn new(pipe: Pipe) -> Self {
+        let bytes = Vec::new();
+        Self { pipe, bytes }
+    }
 }
 
 /// A request of a session.
@@ -151,10 +158,7 @@ impl Client {
         let [a, b] = number.to_be_bytes();
         let peer = IpAddr::V4(Ipv4Addr::new(198, 51, a, b));
         tokio::spawn(self.shared.listener.serve(far.into(), peer));
-        Connection {
-            pipe: near,
-            bytes: Vec::new(),
-        }
+        Connection::new(near)
     }
 
     async fn log_in(&mut self) -> Option<Session> {
@@ -457,7 +461,7 @@ fn is_open(stream: &Pipe) -> bool {
 }
 
 /// Status, whether the connection closes, and body.
-async fn read_response(connection: &mut Connection) -> Option<(u16, bool, Vec<u8>)> {
+pub(super) async fn read_response(connection: &mut Connection) -> Option<(u16, bool, Vec<u8>)> {
     let Connection { pipe, bytes } = connection;
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

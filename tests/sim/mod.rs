@@ -16,6 +16,7 @@
 //! stanzas     the checker: every stanza exactly once and in order
 //! trace       a digest of a run, and a line for each event
 //! shrink      the smallest part of a plan that breaks the same invariant
+//! landing     a node with many sessions dies: how its clients log in at the others
 //! order       one session on virtual time: rid order and requests that stay unanswered
 //! ```
 //!
@@ -24,6 +25,7 @@
 mod client;
 mod history;
 mod invariants;
+mod landing;
 mod node;
 mod order;
 mod plan;

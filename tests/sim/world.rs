@@ -33,13 +33,59 @@ const PENALISED: Duration = Duration::from_secs(300);
 const WALL: Duration = Duration::from_secs(1_800_000_000);
 
 /// The balancer, running.
+pub(super) struct Balancer {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) listener: Arc<Listener>,
+    _probes: health::Probes,
+    _sweeper: JoinSet<()>,
+}
+
+impl Balancer {
+    /// Starts it, with this time between sweeps, and waits until a node is up.
+    pub(super) async fn start(settings: &Settings, sweep: Duration) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let cluster = Arc::new(Cluster::new(settings, &metrics));
+        let proxy = Proxy::new(settings, Arc::clone(&cluster), metrics);
+        // A simulation has one thread, and one order of events.
+        let proxy = proxy
+            .expect("no traces are sent")
+            .with_background(|work| work())
+            .with_wall_clock(SystemTime::UNIX_EPOCH + WALL);
+        let proxy = Arc::new(proxy);
+        let downstream = Downstream::new(
+            Arc::clone(&proxy),
+            settings.clone(),
+            Arc::new(Drain::default()),
+            Files::raise(settings.nodes.len(), 1, 1),
+        );
+        let probes = health::start(&cluster, settings, &proxy.metrics);
+        let mut sweeper = JoinSet::new();
+        let swept = Arc::clone(&proxy);
+        sweeper.spawn(async move {
+            loop {
+                sleep(sweep).await;
+                swept.sweep();
+            }
+        });
+        cluster.until_up().await;
+        let listener = Listener::new(Arc::new(downstream), settings.listen[0].clone());
+        Self {
+            cluster,
+            proxy,
+            listener: Arc::new(listener),
+            _probes: probes,
+            _sweeper: sweeper,
+        }
+    }
+}
+
+/// A balancer with its nodes, and what happened.
 struct World {
     history: Arc<History>,
     nodes: Vec<Arc<Node>>,
-    cluster: Arc<Cluster>,
+    balancer: Balancer,
     shared: Arc<Shared>,
-    _probes: health::Probes,
-    _sweeper: JoinSet<()>,
 }
 
 fn settings(plan: &Plan, nodes: &[Arc<Node>]) -> Settings {
@@ -74,35 +120,10 @@ impl World {
         let nodes: Vec<_> = (0..plan.nodes).map(node).collect();
         nodes.iter().for_each(Node::start);
         let settings = settings(plan, &nodes);
-        let metrics = Arc::new(Metrics::new());
-        let cluster = Arc::new(Cluster::new(&settings, &metrics));
-        let proxy = Proxy::new(&settings, Arc::clone(&cluster), metrics);
-        // A simulation has one thread, and one order of events.
-        let proxy = proxy
-            .expect("no traces are sent")
-            .with_background(|work| work())
-            .with_wall_clock(SystemTime::UNIX_EPOCH + WALL);
-        let proxy = Arc::new(proxy);
-        let downstream = Downstream::new(
-            Arc::clone(&proxy),
-            settings.clone(),
-            Arc::new(Drain::default()),
-            Files::raise(plan.nodes, 1, 1),
-        );
-        let probes = health::start(&cluster, &settings, &proxy.metrics);
-        let mut sweeper = JoinSet::new();
-        let (swept, sweep) = (Arc::clone(&proxy), plan.sweep);
-        sweeper.spawn(async move {
-            loop {
-                sleep(sweep).await;
-                swept.sweep();
-            }
-        });
-        cluster.until_up().await;
-        let listener = Listener::new(Arc::new(downstream), settings.listen[0].clone());
+        let balancer = Balancer::start(&settings, plan.sweep).await;
         let shared = Arc::new(Shared {
-            listener: Arc::new(listener),
-            proxy,
+            listener: Arc::clone(&balancer.listener),
+            proxy: Arc::clone(&balancer.proxy),
             history: Arc::clone(&history),
             nodes: plan.nodes,
             terms: plan.terms,
@@ -114,10 +135,8 @@ impl World {
         Self {
             history,
             nodes,
-            cluster,
+            balancer,
             shared,
-            _probes: probes,
-            _sweeper: sweeper,
         }
     }
 
@@ -133,7 +152,7 @@ impl World {
             sleep(Duration::from_millis(150)).await;
             let now = self.history.now();
             for (index, was_down) in down.iter_mut().enumerate() {
-                let node = &self.cluster.nodes()[index];
+                let node = &self.balancer.cluster.nodes()[index];
                 let is_down = !node.is_up();
                 if is_down == *was_down {
                     continue;
@@ -162,7 +181,7 @@ impl World {
         }
         let proxy = &self.shared.proxy;
         let mut left = vec![("sessions", proxy.sessions.len(), "in the table".to_owned())];
-        for (node, simulated) in self.cluster.nodes().iter().zip(&self.nodes) {
+        for (node, simulated) in self.balancer.cluster.nodes().iter().zip(&self.nodes) {
             let count =
                 |balance: i64| usize::try_from(balance.unsigned_abs()).unwrap_or(usize::MAX);
             let waiting = node.metrics.connects_waiting.get();
@@ -198,8 +217,11 @@ impl World {
                 node.heal(fault);
             }
             Action::Set(state) => {
-                let id = self.cluster.nodes()[event.node].id;
-                let done = self.cluster.set_state(id, state, false, SystemTime::now());
+                let id = self.balancer.cluster.nodes()[event.node].id;
+                let done = self
+                    .balancer
+                    .cluster
+                    .set_state(id, state, false, SystemTime::now());
                 // It is refused if no node would take sessions any more.
                 if done.is_ok_and(|before| before != state) {
                     self.history.set(event.node, state);
@@ -229,7 +251,7 @@ impl World {
 }
 
 /// A runtime on virtual time, on this thread.
-fn virtual_time<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn virtual_time<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -296,7 +318,7 @@ async fn hold_many(count: usize) -> (Outcome, usize) {
         }
     }
     let held = || -> u64 {
-        let nodes = world.cluster.nodes();
+        let nodes = world.balancer.cluster.nodes();
         nodes.iter().map(|node| node.held.get()).sum()
     };
     let wanted = u64::try_from(count).unwrap_or(u64::MAX);

@@ -58,6 +58,7 @@ impl SessionRequest {
                     return next;
                 }
                 self.pay_for_search(state);
+                Self::landed(state, !pending.terminate);
                 self.terminated(id, pending, node_response::condition_of(status).as_str());
                 return Step::Done(self.legacy_code(status, &answer));
             }
@@ -106,6 +107,7 @@ impl SessionRequest {
                     .unknown
                     .remember(&limits.clients, self.session.sid(), now);
             }
+            Self::landed(state, !pending.terminate);
             self.terminated(id, pending, condition);
             if pending.terminate && !self.session.terms().legacy {
                 // Also when the node no longer knew the session: the client has what it wanted.
@@ -118,6 +120,7 @@ impl SessionRequest {
             {
                 detector.knows(made);
             }
+            Self::landed(state, false);
             self.place.answered();
             sessions.prove(&self.session, id, self.late);
             if answer.reusable {
