@@ -193,8 +193,8 @@ impl Default for Timeouts {
             write_stall: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             connect: Duration::from_secs(2),
-            // A page that is reloaded would wait for as long, since it looks like a lost connection.
-            retry: Duration::ZERO,
+            // Strophe.js tries again after 8 s. Tigase ends a session 10 s after its last answer.
+            retry: Duration::from_secs(9),
             drain_notice: Duration::ZERO,
             drain: Duration::from_secs(75),
         }

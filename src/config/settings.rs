@@ -416,8 +416,8 @@ pub struct Limits {
 /// How long things may take: 10 ms to 24 h each, the two of the drain from 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeouts {
-    /// How long a request with stanzas waits for one with the rid below whose client went away; 0, the
-    /// default (it does not wait), to 24 h.
+    /// How long a request with stanzas on a new connection waits for one with the rid below whose client went
+    /// away; 0 (it does not wait) to 24 h, 9 s by default.
     pub retry: Duration,
     /// A request head, from its first byte; 10 s by default.
     pub head: Duration,

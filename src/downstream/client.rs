@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::http1::Fields;
 use crate::observe::traces::Parent;
 use crate::proxy::{HttpVersion, Protocol};
+use crate::sessions::Time;
 
 const FORWARDED: &str = "forwarded";
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
@@ -20,12 +21,24 @@ const LONGEST_CHAIN: usize = 32;
 pub(super) struct Peer {
     pub(super) address: IpAddr,
     pub(super) protocol: Protocol,
+    /// When its connection opened.
+    pub(super) connected: Time,
 }
 
 impl Peer {
     /// Whether it speaks TLS.
     pub(super) const fn is_encrypted(self) -> bool {
         self.protocol.tls.is_some()
+    }
+
+    /// When its connection opened, as far as that says something of the client: a proxy has connections of
+    /// its own.
+    pub(super) fn connected(self, trusted: &[IpNet]) -> Time {
+        if is_trusted(self.address.to_canonical(), trusted) {
+            Time::default()
+        } else {
+            self.connected
+        }
     }
 
     /// The same with the version of HTTP of a request.

@@ -134,6 +134,7 @@ impl Downstream {
             },
             host,
             client: client_address(peer.address, fields, trusted),
+            connected: peer.connected(trusted),
             protocol: peer.protocol,
             secure: peer.is_encrypted() || is_secure(peer.address, fields, trusted),
             parent: parent(peer.address, fields, trusted),

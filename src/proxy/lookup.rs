@@ -115,8 +115,9 @@ impl Proxy {
         let start = if self.sessions.keeps_answers() {
             let asked = self.asked(request);
             hash = asked.hash;
-            let waits = request.record.kind() == Kind::Send;
-            let asked_for = (request.pause, waits, has_waited);
+            let may_wait = request.record.kind() == Kind::Send;
+            let connected = may_wait.then_some(request.connected);
+            let asked_for = (request.pause, connected, has_waited);
             self.sessions.begin(&session, asked, asked_for)
         } else {
             session.begin(request.rid, request.pause).map(Start::Begun)

@@ -15,6 +15,7 @@ use crate::cluster::{PlacementKey, QueryGroup};
 use crate::config::CreationFrom;
 use crate::observe::metrics::Kind;
 use crate::observe::traces::Parent;
+use crate::sessions::Time;
 use crate::upstream::{
     self, Authority, OriginValue, Path, Proto, Query, RequestHead, StoredRequest,
 };
@@ -35,6 +36,9 @@ pub struct BoshRequest<'a> {
     pub host: Authority<'a>,
     /// The client's address.
     pub client: IpAddr,
+    /// When its connection opened. Behind a trusted proxy that says nothing of the client, and is the
+    /// beginning of time.
+    pub connected: Time,
     /// What the client speaks.
     pub protocol: Protocol,
     /// Whether the client's side is encrypted.
@@ -78,6 +82,8 @@ pub(super) struct PendingRequest {
     /// What goes to the node; the same for every node.
     stored: StoredRequest,
     pub(super) rid: u64,
+    /// When its connection opened, as in [`BoshRequest`].
+    pub(super) connected: Time,
     /// What it is placed by, if it is a query parameter.
     pub(super) group: Option<QueryGroup>,
     /// The pause that was asked for, in seconds.
@@ -152,6 +158,7 @@ impl Proxy {
                 &body,
             ),
             rid: wrapper.rid,
+            connected: request.connected,
             group: request.group,
             pause: wrapper.pause,
             wait: seconds(wrapper.wait.unwrap_or(60)),

@@ -63,10 +63,8 @@ impl SessionRequest {
 
     /// Notes that its client went away before its answer.
     fn went_away(&self) {
-        let (proxy, rid) = (&self.proxy, self.place.rid());
-        if let Some(retry) = proxy.retry() {
-            self.session.went_away(rid, proxy.now() + retry);
-        }
+        let (now, retry) = (self.proxy.now(), self.proxy.retry());
+        self.session.went_away(self.place.rid(), now, retry);
     }
 
     /// Who would pay if the request ended now.
@@ -201,7 +199,7 @@ pub(super) fn run(
     let mut request = request;
     async move {
         // A poll waits for no lower rid any more once the process stops: its node must see its rid.
-        let turn = request.turn();
+        let turn = request.turn(&pending);
         let _ = request.proxy.release.unless(manner, turn).await;
         let mut state = RetryState {
             home: Some(request.session.node()),
@@ -257,7 +255,7 @@ impl SessionRequest {
             Step::Rejected(cause) => return ControlFlow::Break(self.lost(cause)),
             Step::Again => {
                 pending.record.enters(Phase::Queue);
-                self.turn_again().await;
+                self.turn_again(pending).await;
             }
             Step::Lost => {
                 pending.record.enters(Phase::Queue);
@@ -270,7 +268,7 @@ impl SessionRequest {
                 if release.unless(manner, sleep(pause)).await.is_none() {
                     return ControlFlow::Break(self.released(pending));
                 }
-                self.turn_again().await;
+                self.turn_again(pending).await;
             }
             Step::Reassign | Step::Doubt => {
                 pending.record.enters(Phase::Queue);
@@ -281,7 +279,7 @@ impl SessionRequest {
                     Some(Moved::Lost) => return ControlFlow::Break(self.lost(Cause::SessionLost)),
                     Some(Moved::Waits) | None => return ControlFlow::Break(self.released(pending)),
                 }
-                self.turn_again().await;
+                self.turn_again(pending).await;
             }
         }
         ControlFlow::Continue(())

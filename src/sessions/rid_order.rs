@@ -23,6 +23,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Time;
+use away::Away;
+
+mod away;
 
 /// The least time from one request of a session to the next. Measured with Tigase 8.4: of two requests
 /// 2 to 3 ms apart it left one unanswered in 10 of 200 pairs, at 5 to 50 ms in 1 of 520.
@@ -135,9 +138,6 @@ const fn mark_of(hash: u64) -> u64 {
     hash >> 59 << 53
 }
 
-/// Clients have two requests under way.
-const MOST_AWAY: usize = 2;
-
 /// What becomes of a request with the rid of one under way.
 #[derive(Debug)]
 pub(super) enum Copy {
@@ -156,8 +156,7 @@ struct Crossing {
     more: Vec<u64>,
     /// Requests that wait for the end of one with the same rid. Dropping a sender lets it ask again.
     copies: Vec<(u64, oneshot::Sender<()>)>,
-    /// Requests whose clients went away before the answer, and until when the rid above waits for them.
-    away: Vec<(u64, Time)>,
+    away: Vec<Away>,
 }
 
 /// The order of one session's requests.
@@ -284,34 +283,6 @@ impl RidOrder {
             .any(|(of, _)| *of == rid & RID)
     }
 
-    /// The client of the request `rid` went away before its answer. Until the time `until` the rid above
-    /// waits for it to come again.
-    pub(super) fn went_away(&mut self, rid: u64, until: Time) {
-        let away = &mut self.crossing.get_or_insert_default().away;
-        away.retain(|(of, _)| *of != rid);
-        away.push((rid, until));
-        if away.len() > MOST_AWAY {
-            away.remove(0);
-        }
-    }
-
-    /// A request has come. Those below it are given up, unless it `waits` for the next below. Says whether
-    /// it was missed.
-    pub(super) fn came(&mut self, rid: u64, waits: bool) -> bool {
-        let Some(crossing) = &mut self.crossing else {
-            return false;
-        };
-        let was_away = crossing.away.iter().any(|(of, _)| *of == rid);
-        let before = crossing.away.len();
-        crossing
-            .away
-            .retain(|(of, _)| *of > rid || (waits && of.checked_add(1) == Some(rid)));
-        if crossing.away.len() < before {
-            self.let_go();
-        }
-        was_away
-    }
-
     /// Looks at a request at a node that holds one request of the session at most.
     pub(super) fn look(
         &mut self,
@@ -383,13 +354,6 @@ impl RidOrder {
             return Turn::Away(self.wait(), until);
         }
         Turn::Now
-    }
-
-    /// Until when this rid waits for the one below it, whose client went away.
-    fn awaited_until(&self, rid: u64) -> Option<Time> {
-        let mut away = self.crossing.iter().flat_map(|crossing| &crossing.away);
-        away.find(|(of, _)| of.checked_add(1) == Some(rid))
-            .map(|(_, until)| *until)
     }
 
     /// Asks whether a request that may go as far as the order was concerned may be written now. A

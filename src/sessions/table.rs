@@ -125,8 +125,8 @@ impl Sessions {
     }
 
     /// Begins a request of `session`, as [`Session::begin`] does, if no answer to it is kept and it is not
-    /// under way. Answers that a client with this request must have are dropped. `waits` says that it waits
-    /// for a request with the rid below whose client went away.
+    /// under way. Answers that a client with this request must have are dropped. `connected` is when the
+    /// connection opened of a request that may wait for one with the rid below whose client went away.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -134,7 +134,7 @@ impl Sessions {
         &self,
         session: &Arc<Session>,
         asked: Asked,
-        (pause, waits, has_waited): (Option<u32>, bool, bool),
+        (pause, connected, has_waited): (Option<u32>, Option<Time>, bool),
     ) -> Result<Start<KeptAnswer>, Refusal> {
         // XEP-0124 §7.2: two requests, or one more than the node holds.
         let requests = u64::from(session.terms().hold).max(1) + 1;
@@ -148,7 +148,7 @@ impl Sessions {
             self.kept.ask(address(session), slot, (asked, arrived))
         };
         let request = (asked.rid, asked.hash);
-        let kind = (pause, waits, (asked.is_poll, has_waited));
+        let kind = (pause, connected, (asked.is_poll, has_waited));
         Ok(match session.begin_or_replay(request, kind, replay)? {
             Start::Replayed(kept) => {
                 self.metrics.kept.replayed.inc();

@@ -297,6 +297,7 @@ fn leaks_no_debug_output_has_a_sid() {
         origin: None,
         host: Authority::new("a").unwrap(),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        connected: bowline::sessions::Time::default(),
         protocol: bowline::proxy::Protocol::PLAIN,
         secure: false,
         parent: bowline::observe::traces::Parent::default(),

@@ -47,6 +47,18 @@ async fn session(balancer: &Balancer) -> (Client, String, u64) {
     (client, sid, rid)
 }
 
+/// The same for a client that has sent a request beside its poll: it has two connections. The second is
+/// returned as well.
+async fn active_session(balancer: &Balancer, node: &Node) -> (Client, String, u64, TcpStream) {
+    let (client, sid, rid) = session(balancer).await;
+    let mut poll = begin(balancer, &post(&sid, rid)).await;
+    node.wait_until(|node| node.held() == 1).await.unwrap();
+    let mut second = begin(balancer, &ping(&sid, rid + 1, "p")).await;
+    assert!(!read_response(&mut poll).await.contains("id=\"p\""));
+    assert!(read_response(&mut second).await.contains("id=\"p\""));
+    (client, sid, rid + 2, second)
+}
+
 fn sends(node: &Node) -> usize {
     node.count(|seen| seen.kind == Kind::Send)
 }
@@ -346,7 +358,7 @@ async fn a_request_waits_for_the_one_below_whose_client_went_away() {
     let mut settings = settings(&nodes);
     settings.timeouts.retry = std::time::Duration::from_secs(3600);
     let balancer = Balancer::start(&settings).await;
-    let (_client, sid, rid) = session(&balancer).await;
+    let (_client, sid, rid, _second) = active_session(&balancer, &nodes[0]).await;
     let poll = post(&sid, rid);
     let first = begin(&balancer, &poll).await;
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
@@ -357,14 +369,12 @@ async fn a_request_waits_for_the_one_below_whose_client_went_away() {
     eventually("it is under way", || under_way(&balancer, &sid) == 1).await;
     // Ten times the distance between two requests, after which it would go without the wait.
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    assert_eq!(sends(&nodes[0]), 0, "it waits");
+    assert_eq!(sends(&nodes[0]), 1, "it waits");
     let _lower = begin(&balancer, &poll).await;
-    assert!(read_response(&mut higher).await.contains("id=\"p\"") || sends(&nodes[0]) == 1);
-    let rids: Vec<_> = seen_of(&nodes[0], &sid)
-        .iter()
-        .filter_map(|seen| seen.rid)
-        .collect();
-    assert_eq!(rids, [rid, rid, rid + 1]);
+    nodes[0].wait_until(|node| sends(node) == 2).await.unwrap();
+    let seen = seen_of(&nodes[0], &sid);
+    let rids: Vec<_> = seen.iter().filter_map(|seen| seen.rid).collect();
+    assert_eq!(rids[rids.len() - 3..], [rid, rid, rid + 1]);
 }
 
 fn under_way(balancer: &Balancer, sid: &str) -> u8 {
@@ -372,7 +382,37 @@ fn under_way(balancer: &Balancer, sid: &str) -> u8 {
     session.map_or(0, |session| session.under_way())
 }
 
-/// A page that is loaded again goes on with the next rid, and never asks for the last one again.
+/// A page that is loaded again goes on with the next rid, and never asks for the last one again. Its browser
+/// closes the connection of the poll only. A proxy has connections of its own.
+#[tokio::test]
+async fn a_page_that_is_loaded_again_does_not_wait() {
+    let nodes = tigase_nodes(1).await;
+    for is_behind_proxy in [false, true] {
+        let mut settings = settings(&nodes);
+        settings.timeouts.retry = std::time::Duration::from_secs(3600);
+        if is_behind_proxy {
+            settings.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        }
+        let balancer = Balancer::start(&settings).await;
+        let (_client, sid, rid, mut other) = active_session(&balancer, &nodes[0]).await;
+        let held = begin(&balancer, &post(&sid, rid)).await;
+        nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+        // What counts as an old connection.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        drop(held);
+        nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
+        let next = ping(&sid, rid + 1, "p2");
+        if is_behind_proxy {
+            other = begin(&balancer, &next).await;
+        } else {
+            other.write_all(next.as_bytes()).await.unwrap();
+        }
+        let answer = tokio::time::timeout(PATIENCE, read_response(&mut other)).await;
+        assert!(answer.unwrap().contains("p2"));
+    }
+}
+
+/// A poll, or a rid two above, says that the client has given up the lost request.
 #[tokio::test]
 async fn a_client_that_moves_on_does_not_wait() {
     let nodes = tigase_nodes(1).await;
@@ -380,7 +420,7 @@ async fn a_client_that_moves_on_does_not_wait() {
     settings.timeouts.retry = std::time::Duration::from_secs(3600);
     let balancer = Balancer::start(&settings).await;
     for higher in ["poll", "two"] {
-        let (_client, sid, rid) = session(&balancer).await;
+        let (_client, sid, rid, _second) = active_session(&balancer, &nodes[0]).await;
         let first = begin(&balancer, &post(&sid, rid)).await;
         nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
         drop(first);
@@ -413,18 +453,21 @@ async fn a_request_does_not_wait_for_ever() {
     let mut settings = settings(&nodes);
     settings.timeouts.retry = std::time::Duration::from_millis(300);
     let balancer = Balancer::start(&settings).await;
-    let (_client, sid, rid) = session(&balancer).await;
+    let (_client, sid, rid, _second) = active_session(&balancer, &nodes[0]).await;
     drop({
         let first = begin(&balancer, &post(&sid, rid)).await;
         nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
         first
     });
     nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
+    let begun = tokio::time::Instant::now();
     assert!(
         ask(&balancer, &ping(&sid, rid + 1, "p"))
             .await
             .contains("id=\"p\"")
     );
+    // It began to wait before, when its client was seen to be gone.
+    assert!(begun.elapsed() > std::time::Duration::from_millis(100));
 }
 
 /// Prosody refuses a rid when it has answered one behind it, and its session lives on.

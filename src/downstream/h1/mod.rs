@@ -86,14 +86,15 @@ impl Connection {
     /// The connection over `io`, with nothing read yet.
     pub(super) fn new(listener: Arc<Listener>, io: Io, peer: IpAddr) -> Self {
         Self {
-            listener,
             peer: Peer {
                 address: peer,
                 protocol: Protocol {
                     http: HttpVersion::Http11,
                     tls: io.tls(),
                 },
+                connected: listener.downstream().proxy.now(),
             },
+            listener,
             io,
             fresh: true,
             watched: false,

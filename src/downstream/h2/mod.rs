@@ -82,6 +82,7 @@ pub(super) async fn serve(
             http: HttpVersion::Http2,
             tls: io.tls(),
         },
+        connected: downstream.proxy.now(),
     };
     let wire = Wire::new(io, early, Arc::clone(&downstream));
     let mut opening = pin!(builder(&downstream).handshake(wire));

@@ -10,14 +10,20 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use super::super::attempt::Watch;
 use super::super::deadline::Stays;
 use super::super::release;
+use super::super::request::PendingRequest;
 use super::super::request_record::RequestRecord;
 use super::super::termination_state::Phase;
 use super::SessionRequest;
+use crate::observe::metrics::Kind;
 use crate::sessions::{Look, Proof, Turn};
 use crate::timers;
 
 /// How long a request waits for one with a lower rid that has not been seen.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection is new for this long. A request with stanzas on a new one may be the first behind a lost
+/// network, in which the lower rid was lost.
+const NEW: Duration = Duration::from_secs(1);
 
 /// How long a request waits before it is sent again, so that other requests of its session can report the same
 /// failure: their connections end at the same moment, but their tasks wake one after the other.
@@ -25,29 +31,39 @@ const REGROUP: Duration = Duration::from_millis(2);
 
 impl SessionRequest {
     /// Waits until the request may go to the node as far as rid order is concerned.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn turn(&self, pending: &PendingRequest) {
         let ask = |patience| self.session.turn(&self.place, patience);
         match ask(true) {
             Turn::Now => {}
-            turn => Box::pin(self.await_turn(turn, ask)).await,
+            turn => Box::pin(self.await_turn(turn, self.turn_patience(pending), ask)).await,
         }
+    }
+
+    /// How long it waits for a lower rid that has not been seen.
+    fn turn_patience(&self, pending: &PendingRequest) -> Duration {
+        let is_new = self.proxy.now() < pending.connected + NEW;
+        let retry = self
+            .proxy
+            .retry()
+            .filter(|_| is_new && pending.record.kind() == Kind::Send);
+        retry.unwrap_or_default().max(TURN_PATIENCE)
     }
 
     /// The same before the request is sent once more: what made it fail has most likely met others
     /// of its session, and they all come back at the same moment. So it first gives those with lower
     /// rids the time to say so.
-    pub(super) async fn turn_again(&self) {
+    pub(super) async fn turn_again(&self, pending: &PendingRequest) {
         self.session.again(&self.place);
         if self.session.under_way() > 1 {
             timers::exactly(Instant::now() + REGROUP).await;
         }
-        self.turn().await;
+        self.turn(pending).await;
     }
 
     /// Waits for what `turn` says, and asks again, until the request may go. What is asked with is
     /// whether there is patience left for lower rids that have not come.
-    async fn await_turn(&self, mut turn: Turn, ask: impl Fn(bool) -> Turn) {
-        let give_up = Instant::now() + TURN_PATIENCE;
+    async fn await_turn(&self, mut turn: Turn, most: Duration, ask: impl Fn(bool) -> Turn) {
+        let give_up = Instant::now() + most;
         let mut patience = true;
         loop {
             match turn {
@@ -77,10 +93,10 @@ impl SessionRequest {
         let go = |_| self.session.go(&self.place, self.proxy.now());
         record.enters(Phase::Queue);
         let manner = release::Manner::of(record.kind());
-        let ordered = Box::pin(self.await_turn(turn, go));
+        let ordered = Box::pin(self.await_turn(turn, TURN_PATIENCE, go));
         if self.proxy.release.unless(manner, ordered).await.is_none() {
             let go = |_| self.session.go_regardless(self.proxy.now());
-            Box::pin(self.await_turn(go(true), go)).await;
+            Box::pin(self.await_turn(go(true), TURN_PATIENCE, go)).await;
         }
         Instant::now()
     }

@@ -205,3 +205,93 @@ fn those_who_gave_up_waiting_take_no_room() {
     let crossing = order.crossing.expect("one waits");
     assert!(crossing.waiting.len() <= 1);
 }
+
+/// The time `retry` in these tests.
+const RETRY: Duration = Duration::from_secs(9);
+
+/// An order in which the request 101 was sent and its client went away at `gone`, and the request 102 on a
+/// connection that opened at `connected`.
+fn behind_a_lost_one(gone: Time, connected: Option<Time>) -> (RidOrder, Place) {
+    let mut order = RidOrder::after(Some(99));
+    let [poll, lost] = [100, 101].map(|rid| order.begin(rid, 0));
+    send(&mut order, &poll, at(60_000));
+    send(&mut order, &lost, at(60_010));
+    order.end(&poll, true, at(60_020));
+    order.went_away(101, gone, Some(RETRY));
+    order.end(&lost, true, gone);
+    order.came(102, connected);
+    let next = order.begin(102, 1);
+    (order, next)
+}
+
+#[test]
+fn a_request_on_a_new_connection_waits_for_the_lost_one() {
+    let gone = at(70_000);
+    let (mut order, next) = behind_a_lost_one(gone, Some(at(70_100)));
+    let Turn::Away(mut lower, until) = order.ask(&next, true) else {
+        panic!("it does not wait");
+    };
+    assert_eq!(until, gone + RETRY);
+    assert!(waits(&mut lower));
+    let again = order.begin(101, 0);
+    assert!(order.came(101, None), "it was missed");
+    assert!(matches!(order.ask(&next, true), Turn::Behind(_)));
+    send(&mut order, &again, at(78_000));
+    assert!(matches!(order.ask(&next, true), Turn::Now));
+}
+
+/// The end of a connection is noticed up to 250 ms late.
+#[test]
+fn a_request_on_an_old_connection_does_not_wait() {
+    let gone = at(70_000);
+    for (connected, does_wait) in [(69_700, false), (69_800, true)] {
+        let (mut order, next) = behind_a_lost_one(gone, Some(at(connected)));
+        let turn = order.ask(&next, true);
+        assert_eq!(matches!(turn, Turn::Away(..)), does_wait, "{turn:?}");
+    }
+    let (mut order, next) = behind_a_lost_one(gone, None);
+    assert!(matches!(order.ask(&next, true), Turn::Now), "a poll");
+}
+
+#[test]
+fn nothing_waits_for_an_idle_client() {
+    for (last, does_wait) in [(9_000, false), (11_000, true)] {
+        let mut order = RidOrder::after(Some(100));
+        let [poll, ping] = [101, 102].map(|rid| order.begin(rid, rid));
+        send(&mut order, &poll, at(10));
+        send(&mut order, &ping, at(last));
+        let gone = at(70_000);
+        order.went_away(102, gone, Some(RETRY));
+        order.came(103, Some(gone));
+        let next = order.begin(103, 1);
+        let turn = order.ask(&next, true);
+        assert_eq!(matches!(turn, Turn::Away(..)), does_wait, "{turn:?}");
+    }
+}
+
+/// A page that is loaded again, and again.
+#[test]
+fn a_client_that_has_moved_on_has_one_connection() {
+    let gone = at(70_000);
+    let (mut order, next) = behind_a_lost_one(gone, None);
+    let sent = send(&mut order, &next, gone);
+    order.went_away(102, sent, Some(RETRY));
+    order.end(&next, true, sent);
+    order.came(103, Some(sent));
+    let last = order.begin(103, 1);
+    assert!(matches!(order.ask(&last, true), Turn::Now));
+}
+
+/// Prosody never answers a request that comes at the moment when the one before it ends.
+#[test]
+fn a_request_keeps_its_distance_from_one_whose_client_went_away() {
+    for retry in [None, Some(RETRY)] {
+        let mut order = RidOrder::after(Some(100));
+        let lost = order.begin(101, 0);
+        send(&mut order, &lost, at(10));
+        order.went_away(101, at(500), retry);
+        order.came(102, None);
+        let next = order.begin(102, 1);
+        assert_eq!(send(&mut order, &next, at(500)), at(500) + SPACING);
+    }
+}

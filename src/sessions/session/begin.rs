@@ -1,5 +1,7 @@
 //! How a request of a session begins, or gets the answer to the same request before it.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::{MOST_UNDER_WAY, Session, Stage, State};
@@ -57,19 +59,20 @@ impl Session {
     }
 
     /// The same for a request with this hash of its body, where answers are kept: `replay` is handed their
-    /// place, if there are any, and the last rid at the node, and says what the answer to this request is. `waits` says that it waits for
-    /// a request with the rid below whose client went away.
+    /// place, if there are any, and the last rid at the node, and says what the answer to this request is.
+    /// `connected` is when the connection opened of a request that may wait for one with the rid below whose
+    /// client went away.
     ///
     /// # Errors
     /// [`Refusal`].
     pub(in crate::sessions) fn begin_or_replay<T>(
         &self,
         (rid, hash): (u64, u64),
-        (pause, waits, (is_poll, has_waited)): (Option<u32>, bool, (bool, bool)),
+        (pause, connected, (is_poll, has_waited)): (Option<u32>, Option<Time>, (bool, bool)),
         replay: impl FnOnce(&mut u32, Option<u64>) -> Option<T>,
     ) -> Result<Start<T>, Refusal> {
         let mut state = self.state();
-        let was_away = state.order.came(rid, waits);
+        let was_away = state.order.came(rid, connected);
         let last = state.order.last();
         if state.kept != 0
             && let Some(kept) = replay(&mut state.kept, last)
@@ -125,12 +128,12 @@ impl Session {
         state.stage == Stage::Pinned && state.order.last() > Some(rid)
     }
 
-    /// The client of the request `rid` went away before its answer. Until the time `until` a request with
-    /// the rid above waits for it to come again.
-    pub fn went_away(&self, rid: u64, until: Time) {
+    /// The client of the request `rid` went away before its answer. For the time `retry` a request with the
+    /// rid above waits for it to come again.
+    pub fn went_away(&self, rid: u64, now: Time, retry: Option<Duration>) {
         let mut state = self.state();
         if state.stage == Stage::Pinned {
-            state.order.went_away(rid, until);
+            state.order.went_away(rid, now, retry);
         }
     }
 
