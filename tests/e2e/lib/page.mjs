@@ -10,9 +10,9 @@ import { Process, freePorts, until } from './processes.mjs';
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const CHROMIUM = process.env.E2E_CHROMIUM ?? '/usr/bin/chromium';
 
-/** A headless Chromium that talks to nobody but the pages that it is shown. */
-export function browser() {
-  const args = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+/** A headless Chromium that talks to nobody but the pages that it is shown; `more`: further arguments. */
+export function browser(more = []) {
+  const args = [...more, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
   return chromium.launch({ executablePath: CHROMIUM, args });
 }
 

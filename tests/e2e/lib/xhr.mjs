@@ -8,7 +8,8 @@
 // - a request on a kept connection that ends before any byte of the answer is sent again once;
 // - `abort()` closes the connection.
 //
-// A page is named by the fragment of the URL (`http://…/http-bind#7`), which never leaves here.
+// A page is named by the fragment of the URL (`http://…/http-bind#7`), which never leaves here. Programs are no
+// browsers: those named `#fresh…` open a connection for each request, and those named `#pooled…` send nothing again.
 
 import dns from 'node:dns';
 import http from 'node:http';
@@ -40,8 +41,8 @@ const client = (url) => (url.protocol === 'https:' ? https : http);
 function page(url) {
   let found = pages.get(url.href);
   if (!found) {
-    const agent = new (client(url).Agent)({ keepAlive: true, maxSockets: 6, lookup });
-    found = { agent, preflight: null };
+    const agent = new (client(url).Agent)({ keepAlive: !url.hash.startsWith('#fresh'), maxSockets: 6, lookup });
+    found = { agent, preflight: null, repeats: !url.hash.startsWith('#pooled') };
     pages.set(url.href, found);
   }
   return found;
@@ -164,7 +165,7 @@ export class XMLHttpRequest {
       throw error;
     });
     const answer = await this.#exchange(from.agent, body).catch((error) => {
-      if (!error.stale || this.#aborted) throw error;
+      if (!error.stale || !from.repeats || this.#aborted) throw error;
       counted.resent += 1;
       return this.#exchange(from.agent, body);
     });
