@@ -136,11 +136,32 @@ impl Listeners {
                     unused.remove(at);
                     None
                 }
-                None => Some(Sockets::open(one, listen, workers, passed)?),
+                None => {
+                    let opened = Sockets::open(one, listen, workers, passed);
+                    Some(opened.map_err(|error| self.explain(error))?)
+                }
             };
             prepared.push(((one.clone(), None), socket));
         }
         Ok(Prepared(prepared))
+    }
+
+    /// Names the open listener that has the port, as `[::]` has that of `0.0.0.0`.
+    fn explain(&self, error: BindError) -> BindError {
+        let port = |address: &ListenAddress| address.tcp().map(|address| address.port());
+        let wanted = port(&error.address);
+        let has_it = |open: &&Open| wanted.is_some() && port(&open.address) == wanted;
+        match self.open.iter().find(has_it) {
+            Some(open) if error.source.kind() == io::ErrorKind::AddrInUse => {
+                let what = format!(
+                    "the address is in use by the open listener {}; restart Bowline to change it",
+                    open.address
+                );
+                let source = io::Error::new(io::ErrorKind::AddrInUse, what);
+                BindError { source, ..error }
+            }
+            _ => error,
+        }
     }
 
     /// Serves clients at these addresses from now on. Listeners that are not in it close. Those that stay
