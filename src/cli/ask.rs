@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// Which balancer is meant, and what opens it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Whom {
     /// URL of the admin listener [default: BOWLINE_ADMIN, or http://127.0.0.1:9280].
     #[arg(long, value_name = "URL")]

@@ -17,6 +17,8 @@ pub mod operate;
 pub mod reload;
 pub mod run;
 pub mod status;
+#[cfg(feature = "top")]
+pub mod top;
 mod written;
 
 use std::ffi::OsString;
@@ -41,6 +43,7 @@ Examples:
   bowline config show config/bowline.yaml   show it with every default
   bowline demo                              a whole cluster in one process
   bowline status                            show a running balancer
+  bowline top                               watch it, and drain nodes with a key
   bowline drain t1                          send no new sessions to t1
   bowline reload                            apply the changed configuration file
 
@@ -103,6 +106,12 @@ enum Command {
         /// Show it again every two seconds, until Ctrl-C.
         #[arg(long)]
         watch: bool,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Watch a running balancer on a terminal, and drain its nodes with a key.
+    #[cfg(feature = "top")]
+    Top {
         #[command(flatten)]
         whom: Whom,
     },
@@ -221,6 +230,8 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             },
             Command::Demo { seconds } => demo::demo(seconds),
             Command::Status { json, watch, whom } => status::status(json, watch, &whom),
+            #[cfg(feature = "top")]
+            Command::Top { whom } => top::top(&whom),
             Command::Reload { whom } => reload::reload(&whom),
             Command::Drain { operation, waiting } => {
                 let Operation {

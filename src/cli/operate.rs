@@ -11,9 +11,9 @@ use super::{complain, exit};
 use crate::cluster::OperatorState;
 use crate::config::one_line;
 
-/// The answer to a change.
+/// The answer to a change of one node.
 #[derive(Debug, Deserialize)]
-struct Changed {
+pub(super) struct Changed {
     node: String,
     before: String,
     state: String,
@@ -41,6 +41,46 @@ pub fn operate(nodes: &[String], state: OperatorState, force: bool, whom: &Whom)
     })
 }
 
+/// Asks for the change of nodes, or of all nodes if there is none.
+///
+/// # Errors
+/// There is no answer, or not one of Bowline.
+pub(super) async fn request(
+    nodes: &[String],
+    state: OperatorState,
+    force: bool,
+    whom: &Whom,
+) -> Result<Result<Vec<Changed>, Refusal>, AskError> {
+    let mut body = json!({ "state": state.word(), "force": force });
+    if nodes.is_empty() {
+        body["all"] = true.into();
+    } else {
+        body["nodes"] = nodes.into();
+    }
+    let reply = ask(whom, "/states", Some(body.to_string())).await?;
+    match (reply.status, reply.error()) {
+        (200, _) => Ok(Ok(reply.json::<AllChanged>()?.nodes)),
+        (404 | 409, Some(why)) => Ok(Err(Refusal {
+            is_unknown: reply.status == 404,
+            why,
+        })),
+        (404 | 409, None) => Err(AskError::Foreign(reply.url, "no reason given".into())),
+        (status, why) => {
+            let why = why.unwrap_or_else(|| format!("status {status}"));
+            Err(AskError::Foreign(reply.url, why))
+        }
+    }
+}
+
+/// Why a change is refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// Whether there is no such node.
+    is_unknown: bool,
+    /// The reason, in the balancer's words.
+    pub(super) why: String,
+}
+
 /// Sets it, and says what changed. With the exit code come the names of the nodes, if it was done.
 pub(super) async fn set(
     nodes: &[String],
@@ -54,44 +94,31 @@ pub(super) async fn set(
         complain(&format_args!("{node:?} is not a node name"));
         return Ok((exit::USAGE.into(), None));
     }
-    let mut body = json!({ "state": state.word(), "force": force });
-    if nodes.is_empty() {
-        body["all"] = true.into();
-    } else {
-        body["nodes"] = nodes.into();
-    }
-    let reply = ask(whom, "/states", Some(body.to_string())).await?;
-    match reply.status {
-        200 => {
-            let changed: AllChanged = reply.json()?;
+    match request(nodes, state, force, whom).await? {
+        Ok(changed) => {
             let mut out = io::stdout();
-            for changed in &changed.nodes {
+            for changed in &changed {
                 if writeln!(out, "{}", one_line(&told(changed))).is_err() {
                     return Ok((exit::IO.into(), None));
                 }
             }
-            let names = changed.nodes.into_iter().map(|changed| changed.node);
+            let names = changed.into_iter().map(|changed| changed.node);
             Ok((exit::OK, Some(names.collect())))
         }
-        404 | 409 => {
-            let why = reply.error();
-            let why = why.ok_or_else(|| AskError::Foreign(reply.url, "no reason given".into()))?;
+        Err(Refusal { is_unknown, why }) => {
             complain(&why);
-            let code = if reply.status == 404 {
+            let code = if is_unknown {
                 exit::USAGE
             } else {
                 exit::REFUSED
             };
             Ok((code.into(), None))
         }
-        status => {
-            let why = reply.error().unwrap_or_else(|| format!("status {status}"));
-            Err(AskError::Foreign(reply.url, why))
-        }
     }
 }
 
-fn told(changed: &Changed) -> String {
+/// What a change did, in words.
+pub(super) fn told(changed: &Changed) -> String {
     let Changed {
         node,
         before,

@@ -224,7 +224,7 @@ fn painted(text: &str, colour: Option<&str>, colours: bool) -> String {
 }
 
 /// How long `time` was before `now`, in the two largest units.
-fn age(time: &str, now: &str) -> String {
+pub(super) fn age(time: &str, now: &str) -> String {
     let (Some(time), Some(now)) = (seconds_of(time), seconds_of(now)) else {
         return "-".into();
     };

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::admin_listener::ROLES;
-use super::bosh::{CREATION_FROM, QUERY};
+use super::bosh;
 use super::defaults::MOST_THREADS;
 use super::keys;
 use super::node_opening::VERSIONS;
@@ -151,8 +151,8 @@ fn value(path: &str, samples: &[Value]) -> Option<Value> {
         "listen[].mode" => any([pattern("^0[0-7]{3}$"), count(0, 777)]),
         "listen[].redirect" => json!({ "enum": ["https"] }),
         "listen[].tls.certificates" | "admin.tokens" => entries(1, MOST_ENTRIES),
-        "bosh.creation_from" => words(&CREATION_FROM),
-        "bosh.query" | "websocket.query" => words(&QUERY),
+        "bosh.creation_from" => words(&bosh::CREATION_FROM),
+        "bosh.query" | "websocket.query" => words(&bosh::QUERY),
         "bosh.max_body" => size(KIB, 16 * MIB),
         "bosh.max_answer" | "websocket.max_frame" => size(KIB, 64 * MIB),
         "limits.body_memory" => size(MIB, 65_536 * MIB),

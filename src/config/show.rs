@@ -5,7 +5,7 @@ mod map;
 use serde_yaml::Value;
 
 use super::admin_listener::{Admin, AdminToken, ROLES};
-use super::bosh::{CREATION_FROM, QUERY};
+use super::bosh;
 use super::listen::{Listen, ListenAddress};
 use super::node_opening::VERSIONS;
 use super::node_source::{Discovery, DnsDiscovery, DnsRecord, RECORDS};
@@ -148,8 +148,8 @@ fn bosh(bosh: &Bosh) -> Map {
         .with("paths", texts(paths))
         .with("max_body", size(*max_body))
         .with("max_answer", size(*max_answer))
-        .with("creation_from", word(&CREATION_FROM, creation_from))
-        .with("query", word(&QUERY, query))
+        .with("creation_from", word(&bosh::CREATION_FROM, creation_from))
+        .with("query", word(&bosh::QUERY, query))
         .with("answer_headers", texts(answer_headers))
 }
 
@@ -210,7 +210,7 @@ fn websocket(websocket: &WebSocket) -> Map {
     } = websocket;
     Map::new()
         .with("paths", texts(paths))
-        .with("query", word(&QUERY, query))
+        .with("query", word(&bosh::QUERY, query))
         .with("idle", duration(*idle))
         .with("pong", duration(*pong))
         .with("max_frame", size(*max_frame))

@@ -290,6 +290,7 @@ async fn completions_and_man_pages_name_every_command() {
         "config-schema",
         "demo",
         "status",
+        "top",
         "reload",
         "drain",
         "maint",
@@ -325,7 +326,7 @@ async fn completions_and_man_pages_name_every_command() {
 async fn help_fits_a_terminal_of_80_columns() {
     let mut pages = vec![vec!["--help"]];
     for command in [
-        "run", "check", "demo", "status", "reload", "drain", "maint", "ready",
+        "run", "check", "config", "demo", "status", "top", "reload", "drain", "maint", "ready",
     ] {
         pages.push(vec![command, "--help"]);
     }

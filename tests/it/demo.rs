@@ -1,14 +1,9 @@
 //! The demo as a person sees it: on a terminal it takes keys, and it leaves the terminal as it was.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{LocalModes, Termios, tcgetattr};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -16,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::balancer::PATIENCE;
 use crate::support::admin::ask;
+use crate::support::terminal::Terminal;
 
 /// A demo on a terminal of its own; what it shows comes through a pipe.
 struct Demo {
@@ -23,27 +19,16 @@ struct Demo {
     shown: Lines<BufReader<ChildStdout>>,
     /// Everything shown so far.
     transcript: String,
-    keyboard: File,
-    terminal: OwnedFd,
+    terminal: Terminal,
 }
 
 impl Demo {
     /// None where there is no `setsid` that can give a process its terminal.
     fn start() -> Option<Self> {
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&keyboard).unwrap();
-        unlockpt(&keyboard).unwrap();
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
-        let terminal = ioctl_tiocgptpeer(&keyboard, flags).unwrap();
-        let child = Command::new("setsid")
-            .arg("--ctty")
-            .arg(env!("CARGO_BIN_EXE_bowline"))
-            .arg("demo")
-            .stdin(Stdio::from(terminal.try_clone().unwrap()))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn();
+        let terminal = Terminal::open();
+        let mut command = terminal.command();
+        command.arg("demo").stdout(Stdio::piped());
+        let child = command.stderr(Stdio::null()).spawn();
         let mut child = match child {
             Ok(child) => child,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -56,7 +41,6 @@ impl Demo {
             shown: BufReader::new(child.stdout.take().unwrap()).lines(),
             transcript: String::new(),
             child,
-            keyboard: keyboard.into(),
             terminal,
         })
     }
@@ -95,17 +79,12 @@ impl Demo {
     }
 
     fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
+        self.terminal.press(keys);
     }
 
-    fn modes(&self) -> Termios {
-        tcgetattr(&self.terminal).unwrap()
-    }
-
-    /// Whether the terminal gathers whole lines and shows what is typed, as a shell expects.
+    /// Whether the terminal is as a shell expects it.
     fn is_as_before(&self) -> bool {
-        let expected = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-        self.modes().local_modes.contains(expected)
+        self.terminal.is_as_before()
     }
 
     async fn wait(&mut self) -> ExitStatus {

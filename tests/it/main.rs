@@ -58,6 +58,8 @@ mod supply;
 mod support;
 mod takeover;
 mod tls;
+#[cfg(feature = "top")]
+mod top;
 #[cfg(feature = "otlp")]
 mod traces;
 mod unix_sockets;

@@ -21,6 +21,7 @@ pub(crate) mod metrics;
 pub(crate) mod node_front;
 pub(crate) mod process;
 pub(crate) mod program;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 pub(crate) mod waiting;
 
