@@ -124,7 +124,7 @@ fn value(path: &str, samples: &[Value]) -> Option<Value> {
     // A key with nothing after it means the defaults.
     let sections = || any([section(path), json!({ "type": "null" })]);
     let or_off = || any([section(path), json!({ "type": "null" }), off()]);
-    let entries = |least, most| list(section(&format!("{path}[]")), least, most);
+    let entries = |least, most| list(&section(&format!("{path}[]")), least, most);
     let million = |least: u64| count(least, 1_000_000);
     Some(match path {
         "listen" => entries(1, MOST_ENTRIES),
@@ -157,14 +157,14 @@ fn value(path: &str, samples: &[Value]) -> Option<Value> {
         "bosh.max_answer" | "websocket.max_frame" => size(KIB, 64 * MIB),
         "limits.body_memory" => size(MIB, 65_536 * MIB),
         "limits.answer_memory" => size(0, 65_536 * MIB),
-        "bosh.paths" | "websocket.paths" => list(text(), 1, MOST_ENTRIES),
-        "bosh.answer_headers" => list(text(), 0, 16),
+        "bosh.paths" | "websocket.paths" => list(&text(), 1, MOST_ENTRIES),
+        "bosh.answer_headers" => list(&text(), 0, 16),
         "cors.owner" => words(&OWNERS),
         "cors.origins" | "trusted_proxies" | "admin.hosts" | "limits.exempt" => {
-            list(text(), 0, MOST_ENTRIES)
+            list(&text(), 0, MOST_ENTRIES)
         }
-        "cors.headers" => list(text(), 0, 64),
-        "listen[].proxy_protocol.from" => list(text(), 1, MOST_ENTRIES),
+        "cors.headers" => list(&text(), 0, 64),
+        "listen[].proxy_protocol.from" => list(&text(), 1, MOST_ENTRIES),
         "nodes.dns.type" => words(&RECORDS),
         "nodes.dns.port" => count(1, u16::MAX.into()),
         "nodes[].weight" => count(1, 256),
@@ -279,7 +279,7 @@ fn words<T>(table: &[(&'static str, T)]) -> Value {
     json!({ "enum": words })
 }
 
-fn list(items: Value, least: usize, most: usize) -> Value {
+fn list(items: &Value, least: usize, most: usize) -> Value {
     json!({ "type": "array", "items": items, "minItems": least, "maxItems": most })
 }
 

@@ -377,7 +377,10 @@ fn session_key(value: &Value<'_>) -> Option<u128> {
         .word()
         .filter(|text| text.len() == 32 && text.bytes().all(|letter| letter.is_ascii_hexdigit()))
         .and_then(|text| u128::from_str_radix(text, 16).ok())
-        .or_else(|| value.refuse("must be 32 hexadecimal digits in quotes"))
+        .or_else(|| {
+            let fix = value.word().and_then(unexpanded).unwrap_or_default();
+            value.refuse(format!("must be 32 hexadecimal digits in quotes{fix}"))
+        })
 }
 
 /// A log filter. A mistyped level alone would be taken for the name of a module and then log

@@ -81,7 +81,7 @@ impl Looker {
         loop {
             ticks.tick().await;
             let looked = self.look().await.map_err(|error| error.to_string());
-            if send.send(News::Looked(looked)).await.is_err() {
+            if send.send(News::Looked(Box::new(looked))).await.is_err() {
                 return;
             }
         }

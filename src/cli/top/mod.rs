@@ -33,7 +33,7 @@ enum News {
     Resized,
     /// The terminal is gone.
     Gone,
-    Looked(Looked),
+    Looked(Box<Looked>),
     /// What became of a change, in words.
     Changed(String),
 }
@@ -90,7 +90,7 @@ async fn show(
         let wanted = match next {
             Some(News::Key(key)) => state.key(key),
             Some(News::Looked(looked)) => {
-                state.looked(looked);
+                state.looked(*looked);
                 None
             }
             Some(News::Changed(words)) => {
