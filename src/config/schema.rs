@@ -186,6 +186,7 @@ fn value(path: &str, samples: &[Value]) -> Option<Value> {
         | "limits.unknown_sids_per_second"
         | "limits.unknown_sids_per_client" => million(0),
         "limits.creations_burst" => count(1, 10_000_000),
+        "limits.landing" => any([json!({ "enum": ["auto"] }), off(), count(1, 100_000)]),
         "traces.sample" => million(1),
         "log.access.sample" => million(2),
         "log.format" => words(&LOG_FORMATS),

@@ -11,9 +11,9 @@ use super::node_opening::VERSIONS;
 use super::node_source::{Discovery, DnsDiscovery, DnsRecord, RECORDS};
 use super::sections::{AFFINITIES, LOG_FORMATS, PLACEMENTS, RELEASES};
 use super::settings::{
-    AccessLog, Bosh, CertificateFiles, Cors, Health, HostAttribute, Limits, Log, NodeList,
-    NodeSettings, NodeTls, Origins, Placement, Probe, Settings, Snapshot, Timeouts, Tls, Traces,
-    Upstream, WebSocket, WebSocketUrl,
+    AccessLog, Bosh, CertificateFiles, Cors, Health, HostAttribute, LandingMode, Limits, Log,
+    NodeList, NodeSettings, NodeTls, Origins, Placement, Probe, Settings, Snapshot, Timeouts, Tls,
+    Traces, Upstream, WebSocket, WebSocketUrl,
 };
 use super::web::OWNERS;
 use map::{Map, duration, list, networks, or_off, path, size, text, texts, word};
@@ -364,6 +364,7 @@ fn limits(limits: &Limits) -> Map {
         creations_burst,
         unknown_sids_per_second,
         unknown_sids_per_client,
+        landing,
         exempt,
     } = limits;
     // Without a rate it has no effect, and is refused.
@@ -385,6 +386,14 @@ fn limits(limits: &Limits) -> Map {
         .with(
             "unknown_sids_per_client",
             u64::from(*unknown_sids_per_client),
+        )
+        .with(
+            "landing",
+            match landing {
+                LandingMode::Auto => "auto".into(),
+                LandingMode::Off => "off".into(),
+                LandingMode::PerSecond(rate) => Value::from(rate.get()),
+            },
         )
         .with("exempt", networks(exempt))
 }

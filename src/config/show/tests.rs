@@ -39,7 +39,8 @@ fn what_is_shown_is_read_as_the_same() {
 #[test]
 fn rare_values_are_read_as_the_same() {
     for rare in [
-        "limits: { creations_per_client: 0 }",
+        "limits: { creations_per_client: 0, landing: off }",
+        "limits: { landing: 20 }",
         "cors: { origins: [] }",
         "health: { probe: tcp }",
         "log: { access: failures }",
