@@ -141,7 +141,7 @@ impl Sessions {
         let replay = |slot: &mut u32, last: Option<u64>| {
             // The answer to a new request with stanzas takes the place of an older one in any case.
             let is_new = last.is_some_and(|last| asked.rid > last);
-            if is_new && waits && asked.ack == 0 {
+            if is_new && connected.is_some() && asked.ack == 0 {
                 return None;
             }
             let arrived = asked.arrived(requests, last);

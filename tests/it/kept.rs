@@ -364,7 +364,7 @@ async fn a_request_waits_for_the_one_below_whose_client_went_away() {
     nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
     drop(first);
     nodes[0].wait_until(|node| node.held() == 0).await.unwrap();
-    let mut higher = begin(&balancer, &ping(&sid, rid + 1, "p")).await;
+    let _higher = begin(&balancer, &ping(&sid, rid + 1, "p")).await;
     // It is in the balancer before the lower one comes again.
     eventually("it is under way", || under_way(&balancer, &sid) == 1).await;
     // Ten times the distance between two requests, after which it would go without the wait.

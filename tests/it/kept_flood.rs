@@ -77,7 +77,8 @@ fn exchange(sessions: &Sessions, session: &Arc<Session>, rid: u64, size: usize) 
         is_poll: false,
         ack: 0,
     };
-    let start = sessions.begin(session, asked, (None, true, false)).unwrap();
+    let connected = Some(Time::default());
+    let start = sessions.begin(session, asked, (None, connected, false)).unwrap();
     let Start::Begun(begun) = start else {
         panic!("{start:?}")
     };

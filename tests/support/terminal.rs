@@ -10,6 +10,8 @@ use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use tokio::process::Command;
 
+use super::program::bowline;
+
 /// Both ends of a terminal.
 pub(crate) struct Terminal {
     /// The person's end: keys go in, and what is shown comes out.
@@ -36,7 +38,7 @@ impl Terminal {
         let mut command = Command::new("setsid");
         command
             .arg("--ctty")
-            .arg(env!("CARGO_BIN_EXE_bowline"))
+            .arg(bowline(None).unwrap())
             .stdin(Stdio::from(self.program.try_clone().unwrap()))
             .kill_on_drop(true);
         command
