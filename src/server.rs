@@ -7,6 +7,7 @@
 mod error;
 mod gate;
 mod listeners;
+mod passing;
 mod start;
 mod successor;
 mod takeover;

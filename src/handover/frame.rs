@@ -6,11 +6,11 @@
 //!                  ◀───────    Socket for each listening socket, with its file; then Offer
 //! starts, closed
 //! Ready ───────────────────▶   stops accepting
-//!                  ◀───────    Pins
+//!                  ◀───────    Pins; then Key and Changes, if answers are kept; then All
 //! Loaded ──────────────────▶
 //!                  ◀───────    Yours
 //! Mine ────────────────────▶   from here on the new process serves
-//! accepts          ◀───────    Late, for each session that is made at the old process meanwhile
+//! accepts          ◀───────    Late and Changes, for what becomes of sessions at the old process meanwhile
 //! Passed ──────────────────▶   a third process has taken over from it
 //! Leaving ─────────────────▶   it stops in order
 //! ```
@@ -50,7 +50,13 @@ pub enum Kind {
     Ready,
     /// Pins and operator states, in the format of a snapshot.
     Pins,
-    /// The pins are taken in.
+    /// What the hashes of kept answers depend on.
+    Key,
+    /// Requests of single sessions: their answers, and what their nodes have read.
+    Changes,
+    /// The sessions are complete.
+    All,
+    /// The sessions are taken in.
     Loaded,
     /// The new process may serve.
     Yours,
@@ -67,12 +73,15 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 15] = [
         Self::Hello,
         Self::Socket,
         Self::Offer,
         Self::Ready,
         Self::Pins,
+        Self::Key,
+        Self::Changes,
+        Self::All,
         Self::Loaded,
         Self::Yours,
         Self::Mine,
@@ -98,10 +107,12 @@ impl Kind {
             Self::Hello => 64,
             Self::Socket => 512,
             Self::Pins => MOST_PINS,
-            Self::Late => 1024 * 1024,
+            Self::Key => 256,
+            Self::Late | Self::Changes => 1024 * 1024,
             Self::Refused => 1024,
             Self::Offer
             | Self::Ready
+            | Self::All
             | Self::Loaded
             | Self::Yours
             | Self::Mine
@@ -212,7 +223,7 @@ mod tests {
         }
         assert_eq!(header(Kind::Ready, b"x"), None);
         assert_eq!(read_header([0, 0, 0, 0, 0]), None);
-        assert_eq!(read_header([13, 0, 0, 0, 0]), None);
+        assert_eq!(read_header([16, 0, 0, 0, 0]), None);
     }
 
     #[test]

@@ -376,6 +376,7 @@ impl SessionRequest {
     fn written(&self, pending: &PendingRequest, now: Time) {
         let asks = pending.record.kind() == Kind::Send;
         self.session.sent(&self.place, asks, now);
+        (self.proxy.sessions).sent(&self.session, self.place.rid());
         if pending.terminate {
             self.session.leave();
         }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::error::TakeoverError;
+use super::passing::take_changes;
 use super::takeover::Phase;
 use super::{Server, StartError};
 use crate::config::Settings;
@@ -87,6 +88,7 @@ impl Server {
         let begun = Instant::now();
         let took = take_in(&proxy, &bytes, true).map_err(TakeoverError::Pins)?;
         server.configure_states();
+        take_answers(channel, &proxy).await?;
         let load_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         channel.send(Kind::Loaded, b"", None, STEP).await?;
         channel.expect(Kind::Yours, STEP).await?;
@@ -102,6 +104,19 @@ impl Server {
             "took over from another process"
         );
         Ok(server)
+    }
+}
+
+/// Takes in what the other process knows of single sessions.
+async fn take_answers(channel: &mut Channel, proxy: &Proxy) -> Result<(), HandoverError> {
+    loop {
+        let received = timeout(STEP, channel.receive()).await;
+        match received.map_err(|_| HandoverError::Late(Kind::All))?? {
+            (Kind::Key, key) if proxy.sessions.take_answers_key(&key) => {}
+            (Kind::Changes, bytes) => take_changes(proxy, &bytes),
+            (Kind::All, _) => return Ok(()),
+            _ => return Err(HandoverError::Protocol("a frame out of order")),
+        }
     }
 }
 
@@ -135,6 +150,10 @@ async fn listen(
                     if let Err(error) = take_in(&proxy, &bytes, false) {
                         warn!(%error, "sessions of the process before cannot be read");
                     }
+                    continue;
+                }
+                Ok((Kind::Changes, bytes)) => {
+                    take_changes(&proxy, &bytes);
                     continue;
                 }
                 Err(HandoverError::Gone) => {

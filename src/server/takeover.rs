@@ -16,13 +16,14 @@ use super::error::BindError;
 use super::gate::Gate;
 use super::listeners::Listeners;
 use super::lock;
+use super::passing;
 use crate::config::{Listen, ListenAddress};
 use crate::downstream::{ListeningSocket, SocketFile};
 use crate::handover::{
     Channel, HandoverError, Kind, PassedSocket, Role, SocketName, Sockets, answer_hello,
 };
 use crate::proxy::Proxy;
-use crate::sessions::{SPACING, Session};
+use crate::sessions::{Change, SPACING};
 use crate::snapshot::{self, Moment};
 
 /// Who may connect: processes of the same user, and root.
@@ -32,13 +33,17 @@ const MODE: u32 = 0o600;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a step may take while no process accepts.
-const STEP: Duration = Duration::from_secs(10);
+pub(super) const STEP: Duration = Duration::from_secs(10);
 
-/// Sessions that are made while the pins are on their way. Further ones are found by their nodes.
-const MOST_LATE: usize = 65_536;
+/// Changes that wait while the pins are on their way. Of further ones, sessions are found by their nodes, and
+/// answers are lost with the connections of their clients.
+const MOST_LATE: usize = 4096;
 
-/// Sessions in one frame.
-const LATE_AT_ONCE: usize = 64;
+/// Changes in one frame: with the largest answers they still fit.
+const LATE_AT_ONCE: usize = 12;
+
+/// How long kept answers may take on their way while no process accepts. The rest is left out.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often the old process looks whether its last connection has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -217,7 +222,7 @@ impl Host {
     async fn hand_over(
         &self,
         stream: UnixStream,
-    ) -> Result<(Channel, mpsc::Receiver<Arc<Session>>), HandoverError> {
+    ) -> Result<(Channel, mpsc::Receiver<Change>), HandoverError> {
         let mut channel = Channel::new(stream)?;
         answer_hello(&mut channel).await?;
         let Parts {
@@ -244,6 +249,8 @@ impl Host {
         sleep(SPACING).await;
         let (pins, count) = self.pins().await?;
         channel.send(Kind::Pins, &pins, None, STEP).await?;
+        passing::send_answers(&mut channel, proxy, ANSWERS_WITHIN).await?;
+        channel.send(Kind::All, b"", None, STEP).await?;
         channel.expect(Kind::Loaded, STEP).await?;
         gate.pause_snapshot(true).await;
         channel.send(Kind::Yours, b"", None, STEP).await?;
@@ -278,7 +285,8 @@ impl Host {
         let proxy = Arc::clone(&self.parts.proxy);
         let encode = move || {
             let both = (&*proxy.cluster, &*proxy.sessions);
-            snapshot::encode(both, Moment::Running, (proxy.now(), SystemTime::now()))
+            // The rids that go on from here are sent one by one.
+            snapshot::encode(both, Moment::Ending, (proxy.now(), SystemTime::now()))
         };
         let encoded = tokio::task::spawn_blocking(encode).await;
         encoded.map_err(io::Error::other)
@@ -289,7 +297,7 @@ impl Host {
     async fn stay_behind(
         &mut self,
         mut channel: Channel,
-        mut late: mpsc::Receiver<Arc<Session>>,
+        mut late: mpsc::Receiver<Change>,
     ) -> bool {
         self.parts.gate.close_admin();
         self.leave_files(true);
@@ -304,7 +312,7 @@ impl Host {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut replaced = false;
-        let mut sessions = Vec::new();
+        let mut changes = Vec::new();
         loop {
             tokio::select! {
                 received = channel.receive(), if !replaced => match received {
@@ -315,13 +323,10 @@ impl Host {
                         return false;
                     }
                 },
-                _ = late.recv_many(&mut sessions, LATE_AT_ONCE), if !late.is_closed() && !replaced => {
-                    let times = (proxy.now(), SystemTime::now());
-                    let (pins, _) =
-                        snapshot::encode_some(&proxy.cluster, &sessions, Moment::Running, times);
-                    sessions.clear();
+                _ = late.recv_many(&mut changes, LATE_AT_ONCE), if !late.is_closed() && !replaced => {
                     // If it has gone, that is received next.
-                    let _ = channel.send(Kind::Late, &pins, None, STEP).await;
+                    let _ = passing::send_changes(&mut channel, &proxy, &changes).await;
+                    changes.clear();
                 }
                 _ = look.tick() => {
                     if connections() == 0 {

@@ -12,7 +12,7 @@
 //! least recently loses its answers. A session without answers has no entry here.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_secret;
@@ -30,7 +30,9 @@ const EACH: usize = 2;
 const SHARDS: usize = 16;
 
 /// The bytes of a key of XXH3, which calls it a secret.
-const KEY: usize = 192;
+pub(super) const KEY: usize = 192;
+
+mod passing;
 
 /// What an answer takes beside its body and its entry, in bytes: the heads of its allocations.
 const OVERHEAD: usize = 48;
@@ -122,6 +124,8 @@ pub(super) struct KeptAnswers {
     /// What one shard may take, in bytes; 0 keeps nothing.
     most: usize,
     key: HashKey,
+    /// The key of another process, in place of its own.
+    passed_key: OnceLock<HashKey>,
     metrics: KeptMetrics,
 }
 
@@ -209,6 +213,7 @@ impl KeptAnswers {
             shards: std::array::from_fn(|_| Mutex::default()),
             most: budget / SHARDS,
             key: HashKey(std::array::from_fn(|_| fastrand::u8(..))),
+            passed_key: OnceLock::new(),
             metrics,
         }
     }
@@ -237,7 +242,7 @@ impl KeptAnswers {
 
     /// The hash of a request's body.
     pub(super) fn hash(&self, body: &[u8]) -> u64 {
-        xxh3_64_with_secret(body, &self.key.0)
+        xxh3_64_with_secret(body, &self.key().0)
     }
 
     /// Keeps an answer of `owner`, in place of its oldest one if it has [`EACH`].

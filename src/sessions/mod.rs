@@ -12,6 +12,7 @@
 
 mod addresses;
 mod kept;
+mod passing;
 mod pin;
 mod rid_order;
 mod session;
@@ -20,6 +21,7 @@ mod time;
 
 pub use addresses::Addresses;
 pub use kept::{Asked, KeptAnswer, KeptHead};
+pub use passing::Change;
 pub use pin::{Pause, Pin, PinState, Terms};
 pub use rid_order::{Look, Place, Proof, SPACING, Turn, UNANSWERED};
 pub use session::operator::Summary;

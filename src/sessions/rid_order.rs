@@ -16,10 +16,11 @@
 //! A rid waits for every lower one that is in the balancer, however long that one takes: it has
 //! deadlines of its own. How long it waits for one that has not come is its owner's to decide.
 
+mod passing;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::Duration;
-
 use tokio::sync::oneshot;
 
 use super::Time;
@@ -166,8 +167,7 @@ pub(super) struct RidOrder {
     next: u64,
     /// The earliest time for the next request.
     clear_at: Time,
-    /// The requests under way, each in one word; 0 is none. There are two as a rule: one held, one
-    /// sent.
+    /// The requests under way, each in one word; 0 is none. As a rule one is held and one is sent.
     few: [u64; 2],
     /// When a request was last sent, or doubted, beside another one.
     met_at: Time,

@@ -15,6 +15,7 @@ use crate::upstream::Connection;
 mod begin;
 mod conversion;
 pub(super) mod operator;
+mod passing;
 
 pub use begin::{Begun, Refusal, Start};
 

@@ -5,12 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::mpsc;
 
 use super::kept::KeptAnswers;
+use super::passing::{Change, Follower};
 use super::session::{Session, Stage};
 use super::{Asked, KeptAnswer, Pin, PinState, Place, Refusal, Start, Terms, Time};
 use crate::cluster::{Cluster, Epoch, NodeId, OperatorState, QueryGroup};
@@ -67,9 +66,9 @@ pub struct Sessions {
     limit: AtomicUsize,
     cluster: Arc<Cluster>,
     metrics: Arc<Metrics>,
-    kept: KeptAnswers,
-    /// What hears of each session that is made, while another process takes over.
-    follower: ArcSwapOption<mpsc::Sender<Arc<Session>>>,
+    pub(super) kept: KeptAnswers,
+    /// What hears of changes, while another process takes over.
+    pub(super) follower: Follower,
 }
 
 impl Sessions {
@@ -84,21 +83,8 @@ impl Sessions {
             cluster,
             kept: KeptAnswers::new(0, metrics.kept.clone()),
             metrics,
-            follower: ArcSwapOption::empty(),
+            follower: Follower::default(),
         }
-    }
-
-    /// Hears of each session that is made from now on, of `most` at a time; the rest is left out. Ends the
-    /// hearing of the one before.
-    pub fn follow(&self, most: usize) -> mpsc::Receiver<Arc<Session>> {
-        let (sender, receiver) = mpsc::channel(most);
-        self.follower.store(Some(Arc::new(sender)));
-        receiver
-    }
-
-    /// Ends the hearing.
-    pub fn unfollow(&self) {
-        self.follower.store(None);
     }
 
     /// The same, with `budget` bytes for the last answers of sessions; with 0 none are kept.
@@ -121,6 +107,10 @@ impl Sessions {
     /// Keeps the answer to the request of `session` with this rid and hash.
     pub fn keep(&self, session: &Arc<Session>, asked: (u64, u64), answer: KeptAnswer) {
         let owner = address(session);
+        self.follower.hear(|| {
+            let body = answer.plain().cloned().unwrap_or_default();
+            Change::Kept(Arc::clone(session), asked, body)
+        });
         session.with_kept(|slot| self.kept.keep(owner, slot, asked, answer));
     }
 
@@ -237,10 +227,7 @@ impl Sessions {
                 let node = self.cluster.node(node);
                 node.metrics.created.inc();
                 node.sessions.inc();
-                if let Some(follower) = &*self.follower.load() {
-                    // It may have enough, or be gone.
-                    let _ = follower.try_send(Arc::clone(&session));
-                }
+                self.follower.hear(|| Change::Made(Arc::clone(&session)));
                 Insert::Made(session)
             }
         }
@@ -399,7 +386,7 @@ impl Sessions {
 }
 
 /// What tells a session from all others while it is in the table.
-fn address(session: &Arc<Session>) -> usize {
+pub(super) fn address(session: &Arc<Session>) -> usize {
     std::ptr::from_ref::<Session>(session).addr()
 }
 

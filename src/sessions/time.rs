@@ -29,6 +29,12 @@ impl Time {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
+    /// So much earlier.
+    pub fn before(self, time: Duration) -> Self {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// Whole seconds since the Unix epoch, rounded up, so that nothing counted in seconds ends early.
     /// They end at `u32::MAX`, in the year 2106.
     pub fn seconds(self) -> u32 {

@@ -3,6 +3,7 @@
 //! `format` is the file as bytes; `file` reads and replaces it. A file that cannot be used is set aside
 //! and never prevents a start.
 
+pub mod changes;
 pub mod format;
 
 mod file;

@@ -231,7 +231,7 @@ async fn take_steps(place: &Place, steps: usize) -> Option<Channel> {
                 .send(Kind::Ready, b"", None, PATIENCE)
                 .await
                 .unwrap(),
-            2 => drop(channel.expect(Kind::Pins, PATIENCE).await.unwrap()),
+            2 => while channel.receive().await.unwrap().0 != Kind::All {},
             3 => channel
                 .send(Kind::Loaded, b"", None, PATIENCE)
                 .await
@@ -362,6 +362,79 @@ async fn a_new_process_that_stops_takes_the_old_one_with_it() {
     new.program.signal("TERM").unwrap();
     assert!(new.ends().await.success());
     assert!(held.reply().await.unwrap().is_empty(), "it is released");
+    assert!(old.ends().await.success());
+}
+
+/// A request of this client's session, with the rid that lies so far behind its last one.
+fn request(client: &Client, ahead: u64, stanzas: &str) -> String {
+    let (rid, sid) = (client.rid() + ahead, client.sid());
+    format!(
+        "<body xmlns='http://jabber.org/protocol/httpbind' rid='{rid}' sid='{sid}'>{stanzas}</body>"
+    )
+}
+
+const PING: &str = "<iq type='get' id='p' xmlns='jabber:client'><ping xmlns='urn:xmpp:ping'/></iq>";
+
+#[tokio::test]
+async fn answers_that_the_old_process_gave_are_kept_by_the_new_one() {
+    let nodes = tigase_nodes(1).await;
+    let place = Place::new(&nodes, MORE);
+    let old = place.first().await;
+    let mut client = old.client().await;
+    client.create().await.unwrap();
+    let (ping, poll) = (request(&client, 1, PING), request(&client, 2, ""));
+    let pong = client.post(&ping).await.unwrap();
+    assert!(pong.text().contains("\"result\""), "{pong:?}");
+    let held = client.begin_post(&poll).await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let new = place.next().await;
+    nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
+    // This one was on its way when the sessions were sent.
+    let message = held.reply().await.unwrap();
+    assert!(message.text().contains("id='m'"), "{message:?}");
+    assert!(old.ends().await.success());
+    new.says("the process before has ended").await;
+
+    let before = nodes[0].requests_of(client.sid());
+    for (body, wanted) in [(&ping, &pong), (&poll, &message)] {
+        client.hang_up();
+        let again = client.post(body).await.unwrap();
+        assert_eq!(again.text(), wanted.text());
+    }
+    assert_eq!(
+        nodes[0].requests_of(client.sid()),
+        before,
+        "its node saw nothing"
+    );
+    assert_eq!(new.metric("bowline_answers_replayed_total").await, 2);
+}
+
+#[tokio::test]
+async fn requests_at_the_new_process_go_on_in_the_order_of_the_old_one() {
+    let nodes = tigase_nodes(1).await;
+    let place = Place::new(&nodes, MORE);
+    let old = place.first().await;
+    let mut client = old.client().await.most(4);
+    client.create().await.unwrap();
+    let first = client.rid() + 1;
+    let held = client.begin_post(&request(&client, 1, "")).await.unwrap();
+    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let new = place.next().await;
+    client.hang_up();
+    let later = client.begin_post(&request(&client, 3, PING)).await.unwrap();
+    let arrived = async || new.metric("bowline_connections ").await == 1;
+    assert!(until(PATIENCE, arrived).await);
+    client.hang_up();
+    let sooner = client.begin_post(&request(&client, 2, PING)).await.unwrap();
+    for answer in [held, sooner, later] {
+        nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>");
+        assert_goes_on(&answer.reply().await.unwrap());
+    }
+    let rids: Vec<u64> = seen_of(&nodes[0], client.sid())
+        .iter()
+        .filter_map(|seen| seen.rid)
+        .collect();
+    assert_eq!(rids, [first, first + 1, first + 2]);
     assert!(old.ends().await.success());
 }
 

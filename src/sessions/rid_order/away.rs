@@ -79,4 +79,18 @@ impl RidOrder {
         away.find(|away| away.rid.checked_add(1) == Some(rid))
             .map(|away| away.until)
     }
+
+    /// The requests whose clients went away, since when, and until when the rid above waits for them.
+    pub(in super::super) fn away(&self) -> Vec<(u64, Time, Time)> {
+        let away = self.crossing.iter().flat_map(|crossing| &crossing.away);
+        away.map(|away| (away.rid, away.since, away.until)).collect()
+    }
+
+    /// The same of another process that this one has taken over from.
+    pub(in super::super) fn went_away_elsewhere(&mut self, (rid, since, until): (u64, Time, Time)) {
+        let away = &mut self.crossing.get_or_insert_default().away;
+        if away.len() < MOST_AWAY {
+            away.push(Away { rid, since, until });
+        }
+    }
 }
