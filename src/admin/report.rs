@@ -125,6 +125,12 @@ pub struct NodeHealth {
     pub until: Option<String>,
     /// The configured weight.
     pub weight: u32,
+    /// Whether it gets new sessions only when no ordinary node takes them.
+    #[serde(default)]
+    pub backup: bool,
+    /// Its zone; null if it has none.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// How much of that weight it has.
     pub share: f64,
     /// How often it went down lately.
@@ -360,6 +366,8 @@ fn describe(node: &Node, rates: Rates) -> NodeHealth {
         since: node.since().map(rfc3339),
         until: node.until().map(rfc3339),
         weight: node.weight(),
+        backup: node.is_backup(),
+        zone: node.zone().map(|zone| zone.as_ref().to_owned()),
         share: node.share().as_part(),
         falls: node.penalty().falls,
         penalty_seconds: node.penalty().length.as_secs_f64(),

@@ -215,6 +215,8 @@ async fn health_tells_the_state_of_every_node() {
         "verdict": "down",
         "since": "2001-09-09T01:46:40Z",
         "weight": 1,
+        "backup": false,
+        "zone": null,
         "share": 0.25,
         "until": null,
         "falls": 3,

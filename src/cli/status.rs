@@ -166,13 +166,17 @@ fn row(node: &NodeHealth, age: &dyn Fn(&str) -> String) -> Vec<Cell> {
         Verdict::Down => ("DOWN", Some(RED)),
         Verdict::Unknown => ("unknown", Some(YELLOW)),
     };
+    let mut state = bounded(&node.state);
+    if node.backup {
+        state.push_str(" backup");
+    }
     let none = || "-".to_owned();
     let share =
         |share: Option<f64>| share.map_or_else(none, |share| format!("{:.1}%", share * 100.0));
     let ms = |ms: Option<f64>| ms.map_or_else(none, |ms| format!("{ms:.1}"));
     vec![
         bounded(&node.name).into(),
-        Cell(bounded(&node.state), colour),
+        Cell(state, colour),
         Cell(verdict.to_owned(), shade),
         node.since.as_deref().map_or_else(none, age).into(),
         node.sessions.to_string().into(),

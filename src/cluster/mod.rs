@@ -139,7 +139,7 @@ impl Cluster {
     /// ready, and not in `tried`; none if there is no such node.
     pub fn place(&self, key: impl Into<PlacementKey>, tried: &[NodeId]) -> Option<NodeId> {
         let set = self.set.load();
-        set.chooser.choose(set.members(), key.into(), usable(tried))
+        set.choose(key.into(), usable(tried))
     }
 
     /// As [`Cluster::place`], for a creation: the placement counts as load of the node until the
@@ -167,7 +167,7 @@ impl Cluster {
             let tied = tied.map(|node| self.node(node));
             let tied = tied.filter(|node| usable(node) || keeps(node));
             let tied = tied.map(|node| node.id);
-            let node = tied.or_else(|| set.chooser.choose(nodes, key, usable))?;
+            let node = tied.or_else(|| set.choose(key, usable))?;
             let placed = Placed::at(self.node(node));
             if placed.fits() {
                 return Some(placed);
@@ -190,9 +190,14 @@ impl Cluster {
     /// was placed when the node had its whole share, however little it has a moment after it came
     /// back.
     pub fn home(&self, key: impl Into<PlacementKey>, tried: &[NodeId]) -> Option<NodeId> {
-        let serves = |node: &Node| node.serves() && !tried.contains(&node.id);
         let set = self.set.load();
-        placement::by_hash(set.members(), key.into(), Node::weight, serves)
+        let key = key.into();
+        let of = |rank| {
+            let serves =
+                |node: &Node| node.rank() == rank && node.serves() && !tried.contains(&node.id);
+            placement::by_hash(set.members(), key, Node::weight, serves)
+        };
+        (0..=node::LAST_RANK).find_map(of)
     }
 
     /// Takes the verdict on a node (its probe task only). The first one and every change are

@@ -27,6 +27,10 @@ use crate::upstream::{ConnectLimiter, Heard, Opening};
 /// same time.
 const UNKNOWN_SIDS: usize = 64;
 
+/// The rank of a backup node, that of a node in another zone is 1; and the highest rank.
+const BACKUP: u8 = 2;
+pub(super) const LAST_RANK: u8 = BACKUP + 1;
+
 /// The last thing that went wrong at a node.
 #[derive(Debug, Clone)]
 pub struct LastFailure {
@@ -100,6 +104,7 @@ pub struct Node {
     pub(super) placing: AtomicU32,
     weight: AtomicU32,
     max_sessions: AtomicU32,
+    rank: AtomicU8,
     /// It is configured; otherwise it gets no new sessions.
     member: AtomicBool,
     /// How far it is ahead of its turn in smooth weighted round robin (placement only).
@@ -113,6 +118,7 @@ struct Told {
     /// The configured `host:port`.
     address: Arc<str>,
     public_url: Option<Arc<str>>,
+    zone: Option<Arc<str>>,
     addresses: Addresses,
     opening: Opening,
     since: Option<SystemTime>,
@@ -156,11 +162,13 @@ impl Node {
             placing: AtomicU32::new(0),
             weight: AtomicU32::new(settings.weight),
             max_sessions: AtomicU32::new(settings.max_sessions),
+            rank: AtomicU8::new(0),
             member: AtomicBool::new(false),
             credit: AtomicI64::new(0),
             told: Mutex::new(Told {
                 address: settings.address.as_str().into(),
                 public_url: settings.public_url.as_deref().map(Into::into),
+                zone: None,
                 addresses: Addresses::new(literal(&settings.address)),
                 opening: Opening::default().renewed(settings),
                 since: None,
@@ -173,10 +181,14 @@ impl Node {
         }
     }
 
-    /// Takes its weight, its limit, its public URL, its address and its TLS from `settings` (through
+    /// Takes its weight, its limit, its rank for a balancer in `zone`, its public URL, its address and its TLS from `settings` (through
     /// [`super::Cluster::replace`] only). Under a new host name the old addresses are used until
     /// the name is resolved.
-    pub(super) fn configure(&self, settings: &NodeSettings) {
+    pub(super) fn configure(&self, settings: &NodeSettings, zone: Option<&str>) {
+        let is_elsewhere = zone.is_some() && settings.zone.as_deref() != zone;
+        let backup = if settings.backup { BACKUP } else { 0 };
+        let rank = backup | u8::from(is_elsewhere);
+        self.rank.store(rank, Ordering::Relaxed);
         self.weight.store(settings.weight, Ordering::Relaxed);
         self.max_sessions
             .store(settings.max_sessions, Ordering::Relaxed);
@@ -185,6 +197,7 @@ impl Node {
         let opening = self.opening().renewed(settings);
         let mut told = self.told();
         told.opening = opening;
+        told.zone = settings.zone.as_deref().map(Into::into);
         told.public_url = settings.public_url.as_deref().map(Into::into);
         if *told.address != *settings.address {
             told.address = settings.address.as_str().into();
@@ -195,6 +208,16 @@ impl Node {
         }
     }
 
+    /// Its rank in placement: nodes of a lower one get new sessions first.
+    pub(super) fn rank(&self) -> u8 {
+        self.rank.load(Ordering::Relaxed)
+    }
+
+    /// Whether it gets new sessions only when no ordinary node takes them.
+    pub fn is_backup(&self) -> bool {
+        self.rank() & BACKUP != 0
+    }
+
     /// Its configured `host:port`.
     pub fn address(&self) -> Arc<str> {
         Arc::clone(&self.told().address)
@@ -203,6 +226,11 @@ impl Node {
     /// Where clients reach it without a balancer, if that is configured.
     pub fn public_url(&self) -> Option<Arc<str>> {
         self.told().public_url.clone()
+    }
+
+    /// Its zone.
+    pub fn zone(&self) -> Option<Arc<str>> {
+        self.told().zone.clone()
     }
 
     /// Its configured share of new sessions, at least 1.

@@ -61,7 +61,7 @@ impl Chooser {
             }
             Self::ClientIp | Self::Query => by_hash(nodes, key, Node::effective_weight, usable),
             Self::LeastSessions { start } => {
-                let start = start.fetch_add(1, Ordering::Relaxed);
+                let from = start.load(Ordering::Relaxed);
                 // A node that came back is empty, and by its load alone it would get everything:
                 // it takes part in as many choices as its share says.
                 let takes_part = |node: &Node| {
@@ -69,8 +69,10 @@ impl Chooser {
                         && (node.share() == Share::WHOLE
                             || fastrand::u16(..Share::WHOLE.0) < node.share().0)
                 };
-                least_sessions(nodes, start, takes_part)
-                    .or_else(|| least_sessions(nodes, start, usable))
+                let found = least_sessions(nodes, from, takes_part)
+                    .or_else(|| least_sessions(nodes, from, usable));
+                // A search without a result must not change whose turn it is.
+                found.inspect(|_| _ = start.fetch_add(1, Ordering::Relaxed))
             }
             Self::RoundRobin { pass } => {
                 let _pass = pass.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use tracing::info;
 
+use super::node::LAST_RANK;
 use super::placement::Chooser;
 use super::registry::TooManyNodes;
-use super::{Cluster, Node, NodeId};
+use super::{Cluster, Node, NodeId, PlacementKey};
 use crate::config::{NodeSettings, Placement, Settings};
 use crate::observe::metrics::Metrics;
 use crate::upstream::ConnectLimiter;
@@ -50,6 +51,20 @@ impl NodeSet {
     /// The nodes that were removed and have sessions or requests left.
     pub fn leaving(&self) -> &[Arc<Node>] {
         &self.nodes[self.members..]
+    }
+
+    /// The member for a new session with this `key`, of those that `usable` allows: one of the own zone,
+    /// else of another one, else a backup.
+    pub(super) fn choose(
+        &self,
+        key: PlacementKey,
+        usable: impl Fn(&Node) -> bool,
+    ) -> Option<NodeId> {
+        let of = |rank| {
+            let usable = |node: &Node| node.rank() == rank && usable(node);
+            self.chooser.choose(self.members(), key, usable)
+        };
+        (0..=LAST_RANK).find_map(of)
     }
 
     fn with_leaving(&self, leaving: impl Iterator<Item = Arc<Node>>) -> Self {
@@ -105,13 +120,14 @@ impl Cluster {
             .store(micros(health.silence), Ordering::Relaxed);
         self.probe_timeout
             .store(micros(health.timeout), Ordering::Relaxed);
+        let zone = settings.zone.as_deref();
         let limits = &settings.upstream;
         for node in self.registry.iter() {
             let limiter = &node.connect_limiter;
             limiter.configure(limits.connecting, limits.connects_per_second);
         }
         for (node, settings) in members.iter().zip(&settings.nodes) {
-            node.configure(settings);
+            node.configure(settings, zone);
             if !before.iter().any(|old| old.id == node.id) {
                 metrics.show_node(&node.name, &node.metrics);
             }

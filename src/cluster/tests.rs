@@ -24,6 +24,7 @@ pub(crate) fn settings(nodes: u16, placement: Placement) -> Settings {
         affinity_ttl: second,
         placement,
         placement_wait: second,
+        zone: None,
         trusted_proxies: vec![],
         cors: Cors::default(),
         node_list: None,
@@ -292,4 +293,56 @@ fn sessions_of_unknown_origin_are_looked_for_by_the_configured_weights() {
         "new sessions go elsewhere"
     );
     assert_eq!(homes(), before);
+}
+
+/// Every placement and the move of a session prefer the own zone, then the others, then backups.
+#[test]
+fn new_sessions_go_to_the_own_zone_then_to_others_then_to_backups() {
+    for placement in [
+        Placement::ClientIp,
+        Placement::LeastSessions,
+        Placement::RoundRobin,
+        Placement::Random,
+        Placement::Query("room".into()),
+    ] {
+        let mut settings = settings(4, placement);
+        settings.zone = Some("a".into());
+        for (node, zone) in settings
+            .nodes
+            .iter_mut()
+            .zip([Some("a"), Some("b"), None, Some("a")])
+        {
+            node.zone = zone.map(Into::into);
+        }
+        settings.nodes[3].backup = true;
+        let metrics = Metrics::new();
+        let cluster = Cluster::new(&settings, &metrics);
+        let now = SystemTime::UNIX_EPOCH;
+        let all = || (0..4).map(NodeId);
+        all().for_each(|id| cluster.set_verdict(id, Verdict::Up, now));
+        let placed = || {
+            let client = |n| IpAddr::from([192, 0, 2, n]);
+            let new = (0..40).filter_map(|n| cluster.place_new(client(n), None, &[]));
+            let mut ids: Vec<_> = new.map(|placed| placed.id()).collect();
+            ids.extend((0..40).filter_map(|n| cluster.place(client(n), &[])));
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        let down = |id| cluster.set_verdict(NodeId(id), Verdict::Down, now);
+        assert_eq!(placed(), [NodeId(0)], "{:?}", settings.placement);
+        down(0);
+        assert_eq!(placed(), [NodeId(1), NodeId(2)]);
+        down(1);
+        down(2);
+        assert_eq!(placed(), [NodeId(3)], "the backup");
+        // A reload that makes it an ordinary node, and the others come back.
+        settings.nodes[3].backup = false;
+        settings.zone = Some("b".into());
+        cluster.replace(&settings, &metrics).unwrap();
+        all().for_each(|id| cluster.set_verdict(id, Verdict::Up, now));
+        assert_eq!(placed(), [NodeId(1)]);
+        down(1);
+        assert_eq!(placed(), [NodeId(0), NodeId(2), NodeId(3)]);
+    }
 }

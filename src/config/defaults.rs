@@ -47,6 +47,7 @@ impl Settings {
             affinity_ttl: AFFINITY_TTL,
             placement: PLACEMENT,
             placement_wait: PLACEMENT_WAIT,
+            zone: None,
             trusted_proxies: Vec::new(),
             cors: Cors::default(),
             node_list: None,

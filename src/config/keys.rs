@@ -5,7 +5,7 @@
 const PLACES: &[(&str, &str)] = &[
     (
         "",
-        "listen bosh host_attribute affinity affinity_ttl placement placement_wait trusted_proxies \
+        "listen bosh host_attribute affinity affinity_ttl placement placement_wait zone trusted_proxies \
          cors node_list websocket nodes health upstream admin limits timeouts log reload_on_change snapshot \
          takeover traces threads",
     ),
@@ -25,7 +25,7 @@ const PLACES: &[(&str, &str)] = &[
     ("nodes.dns", "name type port refresh server"),
     (
         "nodes[]",
-        "name address weight max_sessions state public_url websocket tls send_proxy",
+        "name address weight max_sessions backup zone state public_url websocket tls send_proxy",
     ),
     ("nodes[].tls", "verify ca server_name"),
     (

@@ -62,6 +62,8 @@ fn nodes(
             address: address.unwrap_or_default(),
             weight: section.count("weight", WEIGHT, 1..=256),
             max_sessions: section.count("max_sessions", MAX_SESSIONS, 0..=100_000_000),
+            backup: section.flag("backup", false),
+            zone: zone(&section),
             state: section.choice("state", None, &NODE_STATES),
             public_url: web::public_url(&section, &nodes),
             websocket: websocket::node(&section, tls.is_some()),
@@ -72,6 +74,16 @@ fn nodes(
         nodes.push(node);
     }
     nodes
+}
+
+/// The zone at this place.
+pub(super) fn zone(section: &Section<'_>) -> Option<String> {
+    let value = section.get("zone")?;
+    let zone = value.text()?;
+    if !check::is_node_name(zone) {
+        return value.must_be("1 to 64 of the characters A-Z a-z 0-9 . _ -");
+    }
+    Some(zone.to_owned())
 }
 
 fn node_name(value: &Value<'_>, others: &[NodeSettings]) -> Option<String> {

@@ -76,6 +76,7 @@ impl Reload {
             affinity_ttl: _,
             placement: _,
             placement_wait: _,
+            zone: _,
             trusted_proxies: _,
             cors: _,
             node_list: _,
@@ -142,6 +143,7 @@ impl Reload {
         live! {
             "nodes": discovery;
             "placement_wait": placement_wait;
+            "zone": zone;
             "bosh.max_answer": bosh.max_answer;
             "bosh.creation_from": bosh.creation_from;
             "host_attribute": host_attribute;
@@ -235,6 +237,8 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
             address,
             weight,
             max_sessions,
+            backup,
+            zone,
             state,
             public_url,
             websocket,
@@ -257,6 +261,12 @@ fn nodes(old: &[NodeSettings], new: &[NodeSettings], changed: &mut Vec<String>) 
         if *state != node.state {
             let to = node.state.unwrap_or(NodeState::Ready).word();
             changed.push(format!("node {name}: state {to}"));
+        }
+        if *backup != node.backup {
+            changed.push(format!("node {name}: backup"));
+        }
+        if *zone != node.zone {
+            changed.push(format!("node {name}: zone"));
         }
         if *public_url != node.public_url {
             changed.push(format!("node {name}: public_url"));

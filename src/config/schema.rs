@@ -145,6 +145,7 @@ fn value(path: &str, samples: &[Value]) -> Option<Value> {
         | "cors.credentials"
         | "node_list.host_meta"
         | "nodes[].tls.verify"
+        | "nodes[].backup"
         | "upstream.tls.verify"
         | "reload_on_change" => flag(),
         // Some readers of YAML take it for a number.
@@ -219,6 +220,8 @@ fn value(path: &str, samples: &[Value]) -> Option<Value> {
         | "nodes.dns.name"
         | "nodes.dns.server"
         | "nodes.file"
+        | "zone"
+        | "nodes[].zone"
         | "nodes[].name"
         | "nodes[].address"
         | "nodes[].public_url"

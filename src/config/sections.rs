@@ -80,6 +80,7 @@ pub(super) fn settings(root: &Section<'_>) -> Settings {
         affinity_ttl: root.duration("affinity_ttl", AFFINITY_TTL, SECOND),
         placement: placement(root),
         placement_wait: root.duration("placement_wait", PLACEMENT_WAIT, Duration::ZERO),
+        zone: nodes::zone(root),
         trusted_proxies: trusted.map_or_else(Vec::new, |value| networks(&value, 0)),
         cors: web::cors(&root.section("cors")),
         node_list: web::node_list(root, &bosh.paths),

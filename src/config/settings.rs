@@ -34,6 +34,8 @@ pub struct Settings {
     pub placement: Placement,
     /// How long a creation waits for a node when none is up; 0 to 24 h, 5 s by default.
     pub placement_wait: Duration,
+    /// The zone whose nodes get new sessions first; none by default.
+    pub zone: Option<String>,
     /// Peers whose `Forwarded` and `X-Forwarded-For` are believed; host bits are zero.
     pub trusted_proxies: Vec<IpNet>,
     /// Who may use the service from a web page of another origin.
@@ -276,6 +278,10 @@ pub struct NodeSettings {
     pub weight: u32,
     /// Sessions that it may have before it gets no new ones; 0, the default, is any number.
     pub max_sessions: u32,
+    /// It gets new sessions only when no ordinary node takes them; false by default.
+    pub backup: bool,
+    /// Its zone; none by default.
+    pub zone: Option<String>,
     /// The operator's state at the start, and from the reload that changes it; none leaves it as it is.
     pub state: Option<NodeState>,
     /// Where clients reach its BOSH service without a balancer: an absolute `http` or `https` URL
@@ -298,6 +304,8 @@ impl NodeSettings {
             address: address.into(),
             weight: 1,
             max_sessions: 0,
+            backup: false,
+            zone: None,
             state: None,
             public_url: None,
             websocket: None,

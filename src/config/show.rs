@@ -44,6 +44,7 @@ pub(super) fn tree(settings: &Settings) -> Value {
         affinity_ttl,
         placement,
         placement_wait,
+        zone,
         trusted_proxies,
         cors,
         node_list,
@@ -70,6 +71,7 @@ pub(super) fn tree(settings: &Settings) -> Value {
         .with("affinity_ttl", duration(*affinity_ttl))
         .with("placement", self::placement(placement))
         .with("placement_wait", duration(*placement_wait))
+        .maybe("zone", zone.as_deref())
         .with("trusted_proxies", networks(trusted_proxies))
         .with("cors", self::cors(cors))
         .with("node_list", or_off(node_list.as_ref(), self::node_list))
@@ -243,6 +245,8 @@ fn node(node: &NodeSettings) -> Map {
         address,
         weight,
         max_sessions,
+        backup,
+        zone,
         state,
         public_url,
         websocket,
@@ -259,6 +263,8 @@ fn node(node: &NodeSettings) -> Map {
         .with("address", address.as_str())
         .with("weight", u64::from(*weight))
         .with("max_sessions", u64::from(*max_sessions))
+        .with("backup", *backup)
+        .maybe("zone", zone.as_deref())
         .maybe("state", state.map(|state| state.word()))
         .maybe("public_url", public_url.as_deref())
         .maybe("websocket", websocket.as_ref().map(url))

@@ -2,14 +2,17 @@
 //! them.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bowline::cluster::OperatorState;
 use bowline::config::{LandingMode, Placement, Settings};
 use bowline::demo::client::{Client, Pending, Reply};
 use bowline::demo::node::{Ending, Hub, Node, Profile};
 use tokio::time::Instant;
 
 use crate::balancer::*;
+use crate::sessions::bowline;
 
 /// Settings under which every session goes to the first node.
 fn first_gets_all(nodes: &[Node]) -> Settings {
@@ -150,4 +153,57 @@ async fn sessions_that_go_on_at_the_survivors_do_not_wait() {
     let held = nodes[1].wait_until(|node| node.held() == 150).await;
     let all = (nodes[1].held(), waiting(&balancer));
     assert!(held.is_ok(), "held and waiting: {all:?}");
+}
+
+/// A client of a drained node polls and sends without end. When its session ends it logs in again, and stops
+/// once it is at the other node. Says how many answers were errors.
+async fn lives_on(mut client: Client, nodes: Arc<Vec<Node>>, pause: Duration) -> usize {
+    let mut errors = 0;
+    for ping in 0_u32.. {
+        let reply = client.ping(&ping.to_string()).await;
+        match reply {
+            Ok(reply) if reply.status == 200 && !reply.is_terminate() => {}
+            Ok(reply) if reply.condition().as_deref() == Some("item-not-found") => {
+                errors += usize::from(client.create().await.is_err());
+                errors += usize::from(!nodes[1].owns(client.sid()));
+                return errors;
+            }
+            _ => errors += 1,
+        }
+        tokio::time::sleep(pause).await;
+    }
+    errors
+}
+
+/// `DRAIN_SESSIONS=500` runs the full size.
+#[tokio::test]
+async fn a_drain_at_its_deadline_shows_no_client_an_error() {
+    let count = std::env::var("DRAIN_SESSIONS");
+    let count = count.map_or(60, |count| count.parse().unwrap());
+    let nodes = Arc::new(tigase_nodes(2).await);
+    let balancer = Balancer::start(&first_gets_all(&nodes)).await;
+    let cluster = &balancer.proxy().cluster;
+    let set = |state| {
+        let t2 = cluster.named("t2").unwrap().id;
+        let now = std::time::SystemTime::now();
+        cluster.set_state(t2, state, false, now).unwrap();
+    };
+    set(OperatorState::Drain);
+    // All of them together ask 500 times a second.
+    let pause = Duration::from_millis(2) * u32::try_from(count).unwrap();
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let client = balancer.session().await;
+        clients.spawn(lives_on(client, Arc::clone(&nodes), pause));
+    }
+    assert_eq!(nodes[0].sessions().len(), count);
+    set(OperatorState::Ready);
+    let begun = Instant::now();
+    let arguments = ["drain", "t1", "--wait", "--deadline", "10ms"];
+    let drained = bowline(&balancer, &arguments).output().await.unwrap();
+    assert!(drained.status.success(), "{drained:?}");
+    println!("{count} sessions: {:?}", begun.elapsed());
+    let errors: usize = clients.join_all().await.into_iter().sum();
+    assert_eq!(errors, 0);
+    assert_eq!(nodes[1].sessions().len(), count);
 }

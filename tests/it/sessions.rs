@@ -174,7 +174,7 @@ async fn a_session_that_the_operator_ends_gets_its_answer_and_then_its_end() {
 }
 
 /// `bowline` with these arguments against `balancer`.
-fn bowline(balancer: &Balancer, arguments: &[&str]) -> Command {
+pub(crate) fn bowline(balancer: &Balancer, arguments: &[&str]) -> Command {
     let url = format!("http://{}", balancer.server.admin_address().unwrap());
     let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
     command
