@@ -13,7 +13,7 @@ import { freePorts, until } from './lib/processes.mjs';
 import { Prosody } from './lib/prosody.mjs';
 import { closePages } from './lib/xhr.mjs';
 
-const [binary, folder, minutes = 6] = process.argv.slice(2);
+const [binary, folder, minutes = 4] = process.argv.slice(2);
 if (!folder) {
   console.error('node tests/e2e/pictures.mjs BINARY FOLDER [MINUTES]');
   process.exit(64);
@@ -58,9 +58,9 @@ const take = async (name, options, full = false) => {
   await page.screenshot({ path: path.join(folder, name), fullPage: full });
   await page.context().close();
 };
-await take('page-light.png', { colorScheme: 'light', viewport: { width: 1280, height: 860 } });
-await take('page-dark.png', { colorScheme: 'dark', viewport: { width: 1280, height: 860 } });
-await take('page-phone.png', { colorScheme: 'light', viewport: { width: 360, height: 1420 } });
+await take('page-light.png', { colorScheme: 'light', viewport: { width: 1280, height: 980 } });
+await take('page-dark.png', { colorScheme: 'dark', viewport: { width: 1280, height: 980 } });
+await take('page-phone.png', { colorScheme: 'light', viewport: { width: 360, height: 1560 } });
 await chromium.close();
 closePages();
 await Promise.all([balancer.process, ...nodes.map((node) => node.process)].map((some) => some.stop()));
