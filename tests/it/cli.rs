@@ -214,7 +214,7 @@ fn health(word: &str, nodes: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn whoever_answers_does_not_speak_to_the_terminal() {
+async fn what_an_admin_endpoint_sends_does_not_reach_the_terminal_raw() {
     let word = "\u{1b}[2J\u{1b}]0;x\u{7}all is well\r\nreally\u{9b}31m";
     let error = json!({ "error": word }).to_string();
     let changed = json!({ "node": word, "before": word, "state": word, "sessions": 1, "held": 1 });
@@ -241,7 +241,7 @@ async fn whoever_answers_does_not_speak_to_the_terminal() {
 
 /// A table is as wide as its widest cell: that of one node must not count for thousands.
 #[tokio::test]
-async fn whoever_answers_does_not_fill_the_memory() {
+async fn an_endless_answer_does_not_fill_the_memory() {
     let wide = "x".repeat(100_000);
     let mut nodes = vec!["t1"; 500];
     nodes[0] = &wide;

@@ -239,7 +239,7 @@ enum Memory {
 
 /// Cuts this often in all.
 async fn run(cuts: usize, memory: Memory) -> Tally {
-    let nodes: Arc<[Node]> = tigase_nodes(1).await.into();
+    let nodes: Arc<[Node]> = close_pairs_matter().await.into();
     let mut settings = patient(&nodes);
     let mut patience = Duration::from_millis(500);
     match memory {

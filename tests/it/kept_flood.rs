@@ -78,7 +78,9 @@ fn exchange(sessions: &Sessions, session: &Arc<Session>, rid: u64, size: usize) 
         ack: 0,
     };
     let connected = Some(Time::default());
-    let start = sessions.begin(session, asked, (None, connected, false)).unwrap();
+    let start = sessions
+        .begin(session, asked, (None, connected, false))
+        .unwrap();
     let Start::Begun(begun) = start else {
         panic!("{start:?}")
     };

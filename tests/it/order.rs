@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use bowline::demo::client::{Client, Pending};
-use bowline::demo::node::{Fate, Fault, Node, Profile};
+use bowline::demo::node::{Fate, Fault, Node};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::balancer::{Balancer, PATIENCE, assert_goes_on, patient, seen_of, tigase_nodes};
+use crate::balancer::{
+    Balancer, PATIENCE, assert_goes_on, close_pairs_matter, patient, seen_of, tigase_nodes,
+};
 
 /// A request of a pair: its rid, and when the client had written it.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +73,7 @@ fn quantile(times: &mut [Duration], part: usize) -> Duration {
 async fn pairs_of_requests_are_answered_in_order_and_in_time() {
     const SESSIONS: usize = 2;
     const PAIRS: usize = 250;
-    let nodes = [Node::start(Profile::tigase("t1")).await.unwrap()];
+    let nodes = close_pairs_matter().await;
     let balancer = Balancer::start(&patient(&nodes)).await;
     let mut running = JoinSet::new();
     for session in 0..SESSIONS {

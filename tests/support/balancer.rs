@@ -28,6 +28,11 @@ pub(crate) async fn tigase_nodes(count: usize) -> Vec<Node> {
     nodes
 }
 
+/// A Tigase node that leaves one of two requests unanswered if they come close together.
+pub(crate) async fn close_pairs_matter() -> [Node; 1] {
+    [Node::start(Profile::tigase("t1")).await.unwrap()]
+}
+
 /// Settings for these nodes, with probes so quick that tests need not wait for them.
 pub(crate) fn settings(nodes: &[Node]) -> Settings {
     let nodes = nodes

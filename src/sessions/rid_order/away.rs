@@ -83,7 +83,8 @@ impl RidOrder {
     /// The requests whose clients went away, since when, and until when the rid above waits for them.
     pub(in super::super) fn away(&self) -> Vec<(u64, Time, Time)> {
         let away = self.crossing.iter().flat_map(|crossing| &crossing.away);
-        away.map(|away| (away.rid, away.since, away.until)).collect()
+        away.map(|away| (away.rid, away.since, away.until))
+            .collect()
     }
 
     /// The same of another process that this one has taken over from.
