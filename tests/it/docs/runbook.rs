@@ -294,7 +294,7 @@ async fn add_a_node_and_replace_all_nodes() {
     machine.run(&task.command()).await;
     let only_new = |status: &str| {
         let is_gone = |name: &&str| !status.lines().any(|line| line.starts_with(*name));
-        shows(status, "t4", "ready", "up") && ["t1", "t2", "t3"].iter().all(|name| is_gone(&name))
+        shows(status, "t4", "ready", "up") && ["t1", "t2", "t3"].iter().all(is_gone)
     };
     machine.run_until(&task.command(), only_new).await;
     task.end();
