@@ -164,8 +164,8 @@ async fn leaks_nothing_that_is_written_or_told_has_a_live_sid() {
             "{log}"
         );
         assert_tells_none("the log", &log, &sids);
-        // Nobody outside can begin a line of it, or speak to a terminal.
-        let begins = if format == "text" { "20" } else { "{" };
+        // What comes from outside begins no line, and does not reach a terminal.
+        let begins = if format == "text" { "ts=" } else { "{" };
         let foreign = log
             .lines()
             .find(|line| !line.starts_with(begins) || line.contains(char::is_control));

@@ -53,7 +53,9 @@ fn every_field() {
             "<body {N} rid='1' content='text/xml; charset=utf-8'/>",
             |_| {},
         ),
-        ("<body {N} rid='1' unknown='x' key='k' ack='3'/>", |_| {}),
+        ("<body {N} rid='1' unknown='x' key='k'/>", |_| {}),
+        ("<body {N} rid='1' ack='3'/>", |r| r.ack = Some(3)),
+        ("<body {N} rid='1' ack='x'/>", |_| {}),
     ]);
 }
 
