@@ -262,6 +262,11 @@ impl Session {
         self.state().order.again(place);
     }
 
+    /// Notes that a node has answered a request that goes on to another node, which need not wait.
+    pub fn passed_on(&self) {
+        self.state().order.answered();
+    }
+
     /// Looks at a request that waits for its node's answer. A node that holds one request of the session
     /// never keeps two. `alive` is the last probe that the node has passed.
     pub fn look(

@@ -44,6 +44,7 @@ impl SessionRequest {
         // The node answered: the request did it no harm, and the next node gets it as a new one.
         state.writes = Writes::default();
         state.repeated = false;
+        self.session.passed_on();
         Some(Step::Again)
     }
 
