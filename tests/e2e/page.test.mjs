@@ -318,8 +318,7 @@ describe('the live page behind a token', () => {
     await page.click('#ask-yes');
     await shows(page, 'n1', 'drain');
     assert.equal((await balancer.states()).n1, 'drain');
-    const log = balancer.process.log();
-    assert.match(log, /operator state set.*node=n1.*token="admin"/);
+    await until('the log names the token', 5, () => /operator state set.*node=n1.*token=admin/.test(balancer.process.log()));
   });
 
   holds('it is in no address, and nowhere in the page', async () => {
