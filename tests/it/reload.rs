@@ -49,6 +49,36 @@ async fn a_node_that_joins_gets_sessions_and_one_that_leaves_keeps_its_own() {
 }
 
 #[tokio::test]
+async fn two_hundred_held_polls_of_a_removed_node_end_with_its_answers() {
+    let nodes = tigase_nodes(2).await;
+    let mut settings = settings(&nodes[..1]);
+    let balancer = Balancer::start(&settings).await;
+    let (mut clients, mut polls) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let mut client = balancer.session().await;
+        polls.push(client.begin_poll().await.unwrap());
+        clients.push(client);
+    }
+    nodes[0]
+        .wait_until(|node| node.held() == 200)
+        .await
+        .unwrap();
+    settings.nodes = vec![node_settings(&nodes[1])];
+    balancer.server.reload(&settings).unwrap();
+    for (client, poll) in clients.iter_mut().zip(polls) {
+        assert!(nodes[0].push(client.sid(), "<message xmlns='jabber:client' id='m'/>"));
+        assert!(poll.reply().await.unwrap().text().contains("id='m'"));
+        assert!(client.terminate().await.unwrap().is_terminate());
+    }
+    eventually("t1 is gone", || {
+        balancer.proxy().cluster.named("t1").is_none()
+    })
+    .await;
+    assert_eq!(balancer.metric("bowline_rejects_total{"), 0);
+    assert_eq!(balancer.metric("bowline_sessions_reassigned_total{"), 0);
+}
+
+#[tokio::test]
 async fn a_state_in_the_file_is_set_when_it_changes_and_the_operator_may_change_it() {
     let nodes = tigase_nodes(2).await;
     let mut settings = settings(&nodes);
