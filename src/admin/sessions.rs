@@ -29,7 +29,7 @@ const SHOWN: usize = 6;
 pub struct SessionTable {
     sessions: Arc<Sessions>,
     now: Box<dyn Fn() -> Time + Send + Sync>,
-    /// How many of so many may be ended now.
+    /// Takes the number of sessions that are to end, and says how many of them may end now.
     may_end: Box<dyn Fn(usize) -> usize + Send + Sync>,
 }
 

@@ -13,6 +13,7 @@ use bowline::demo::node::Node;
 use serde_json::Value;
 
 use crate::balancer::*;
+use crate::cuts::number;
 use crate::process::{Process, Start};
 use crate::support::waiting::until;
 
@@ -157,29 +158,31 @@ fn resident() -> i64 {
     kib.unwrap().parse().unwrap()
 }
 
-/// In a process of its own, where only the reloads can make memory grow.
+/// The variable that is set in the process of its own, where only the reloads can make memory grow.
+const ALONE: &str = "BOWLINE_RELOADS_ALONE";
+
+/// The reloads take a few seconds here, and a minute with `RELOAD_SECONDS=60`.
 #[test]
 fn a_thousand_reloads_under_load_fail_no_request_and_leave_memory_flat() {
+    if env::var_os(ALONE).is_some() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        return runtime.block_on(a_thousand_reloads());
+    }
+    let name = "reload::a_thousand_reloads_under_load_fail_no_request_and_leave_memory_flat";
     let mut alone = Command::new(env::current_exe().unwrap());
-    alone.args([
-        "--exact",
-        "--ignored",
-        "--nocapture",
-        "reload::a_thousand_reloads",
-    ]);
+    alone.args(["--exact", "--nocapture", name]).env(ALONE, "1");
     let output = alone.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("1 passed"), "{text}{errors}");
+    print!("{text}");
 }
 
-#[tokio::test]
-#[ignore = "another test runs it in a process of its own"]
 async fn a_thousand_reloads() {
     const RELOADS: u32 = 1000;
+    let seconds = u64::try_from(number("RELOAD_SECONDS", 0)).unwrap();
+    let pause = Duration::from_secs(seconds) / RELOADS;
     let nodes = tigase_nodes(3).await;
     let mut settings = settings(&nodes);
     settings.placement = Placement::RoundRobin;
@@ -215,7 +218,8 @@ async fn a_thousand_reloads() {
         if reload == RELOADS / 5 {
             early = resident();
         }
-        tokio::task::yield_now().await;
+        // Also without a pause, clients have their turn.
+        tokio::time::sleep(pause).await;
     }
     let grown = resident() - early;
     done.store(true, Ordering::Relaxed);

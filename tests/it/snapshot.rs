@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::balancer::*;
+use crate::cuts::number;
 use crate::process::{Process, Start};
 use crate::support::folder::Folder;
 use crate::support::waiting::until;
@@ -80,20 +81,21 @@ async fn sessions_survive_a_kill_of_the_process() {
     };
     let old = Process::start(&nodes, &start).await;
     let mut clients = Vec::new();
-    for _ in 0..12 {
+    let sessions = number("KILLED", 12);
+    for _ in 0..sessions {
         let mut client = old.client();
         client.create().await.unwrap();
         client.ping("before").await.unwrap();
         clients.push(client);
     }
-    let saved = async || old.metric("bowline_snapshot_sessions").await == 12;
+    let saved = async || old.metric("bowline_snapshot_sessions").await == sessions as u64;
     assert!(until(PATIENCE, saved).await, "the snapshot has them");
     old.signal("KILL");
     drop(old);
 
     let new = Process::start(&nodes, &start).await;
     new.line("the snapshot", |line| {
-        line["message"] == "snapshot read" && line["restored"] == 12
+        line["message"] == "snapshot read" && line["restored"] == sessions
     })
     .await;
     for client in &clients {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use bowline::demo::client::Client;
+use bowline::demo::client::{Client, Pending};
 use bowline::demo::node::{Node, Profile};
 use bowline::handover::{self, Channel, Kind};
 use tokio::net::UnixStream;
@@ -136,6 +136,15 @@ impl Served {
     async fn metric(&self, series: &str) -> u64 {
         let text = admin::get(self.admin().await, "/metrics").await.unwrap();
         metrics::sum(text.text(), series)
+    }
+
+    /// A client of the process, and its poll that `node` holds.
+    async fn held_poll(&self, node: &Node) -> (Client, Pending) {
+        let mut client = self.client().await;
+        client.create().await.unwrap();
+        let held = client.begin_poll().await.unwrap();
+        node.wait_until(|node| node.held() == 1).await.unwrap();
+        (client, held)
     }
 
     async fn ends(mut self) -> ExitStatus {
@@ -337,10 +346,7 @@ async fn a_new_process_that_is_killed_leaves_its_clients_to_the_old_one_as_long_
     let nodes = tigase_nodes(1).await;
     let place = Place::new(&nodes, MORE);
     let old = place.first().await;
-    let mut client = old.client().await;
-    client.create().await.unwrap();
-    let held = client.begin_poll().await.unwrap();
-    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let (client, held) = old.held_poll(&nodes[0]).await;
     let mut new = place.next().await;
     new.program.signal("KILL").unwrap();
     new.program.wait().await.unwrap();
@@ -361,10 +367,7 @@ async fn a_new_process_that_stops_takes_the_old_one_with_it() {
     let nodes = tigase_nodes(1).await;
     let place = Place::new(&nodes, MORE);
     let old = place.first().await;
-    let mut client = old.client().await;
-    client.create().await.unwrap();
-    let held = client.begin_poll().await.unwrap();
-    nodes[0].wait_until(|node| node.held() == 1).await.unwrap();
+    let (_client, held) = old.held_poll(&nodes[0]).await;
     let new = place.next().await;
     new.program.signal("TERM").unwrap();
     assert!(new.ends().await.success());
@@ -372,7 +375,7 @@ async fn a_new_process_that_stops_takes_the_old_one_with_it() {
     assert!(old.ends().await.success());
 }
 
-/// A request of this client's session, with the rid that lies so far behind its last one.
+/// A request of this client's session: its rid is the last one plus `ahead`.
 fn request(client: &Client, ahead: u64, stanzas: &str) -> String {
     let (rid, sid) = (client.rid() + ahead, client.sid());
     format!(
@@ -462,7 +465,7 @@ async fn what_the_operator_decided_goes_along() {
 
 #[tokio::test]
 async fn a_process_of_another_user_is_refused() {
-    const NOBODY: &str = "65534";
+    const OTHER_USER: &str = "65534";
     let is_root = fs::metadata("/proc/self").is_ok_and(|own| {
         use std::os::unix::fs::MetadataExt as _;
         own.uid() == 0
@@ -483,7 +486,13 @@ async fn a_process_of_another_user_is_refused() {
     // The file alone keeps it out.
     let launch = || {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+        command.args([
+            "--reuid",
+            OTHER_USER,
+            "--regid",
+            OTHER_USER,
+            "--clear-groups",
+        ]);
         command.arg(&program);
         place.launch_by(command)
     };

@@ -1,7 +1,7 @@
 //! Requests whose clients went away before the answer, and those that wait for them to come again.
 //!
-//! A client whose network was lost sends its request again. One whose page was loaded again goes on with the
-//! next rid: nothing may wait for it. The two are told apart by the connections that are left.
+//! A client that lost its network sends its request again. A page that was loaded again sends the next rid
+//! instead, and that request must not wait. After a lost network, the client has no older connection.
 
 use std::time::Duration;
 
