@@ -20,7 +20,7 @@ use super::request::{PendingRequest, seconds};
 use super::request_record::Reply;
 use super::shared::Proxy;
 use super::termination_state::Phase;
-use crate::cluster::{NodeId, Placed};
+use crate::cluster::{NodeId, OperatorState, Placed};
 use crate::sessions::{Insert, Terms};
 use crate::upstream::{self, Connection, Error, Priority};
 
@@ -119,6 +119,7 @@ impl Proxy {
         let patience = Duration::from_secs(request.wait.into()) + OVERDUE_AFTER;
         let begun = Instant::now();
         let give_up = begun + patience;
+        let state = node.state();
         request.record.goes_to(id);
         request.record.enters(Phase::Connect);
         let mut connection =
@@ -131,6 +132,10 @@ impl Proxy {
                 }
                 Err(_) => return Try::Untouched,
             };
+        // Opening a connection may take a second, when the network loses its first packet.
+        if state == OperatorState::Ready && node.state() != state {
+            return Try::Untouched;
+        }
         let stay = request.record.at_node(Instant::now());
         let times = AttemptTimes::new(stay.begun(), patience).of_creation(NUDGE_AFTER);
         let mut written = false;

@@ -225,7 +225,12 @@ async fn a_thousand_reloads() {
     done.store(true, Ordering::Relaxed);
     let pings: u32 = clients.join_all().await.iter().sum();
     assert!(pings > 100, "{pings}");
-    assert!(grown < 8 * 1024, "memory grew by {grown} KiB");
+    // Without any reload, the record of the nodes in this process takes half a KiB for each ping.
+    let record = i64::from(pings / 2);
+    assert!(
+        grown - record < 8 * 1024,
+        "memory grew by {grown} KiB with {pings} pings"
+    );
     for (client, poll) in sessions.iter_mut().zip(held) {
         let push = "<message xmlns='jabber:client' id='m'/>";
         let node = owner(&nodes, client.sid());
