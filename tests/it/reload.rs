@@ -161,7 +161,7 @@ fn resident() -> i64 {
 /// The variable that is set in the process of its own, where only the reloads can make memory grow.
 const ALONE: &str = "BOWLINE_RELOADS_ALONE";
 
-/// The reloads take a few seconds here, and a minute with `RELOAD_SECONDS=60`.
+/// `RELOAD_SECONDS` spreads the reloads, over 15 at most: clients give up after 20.
 #[test]
 fn a_thousand_reloads_under_load_fail_no_request_and_leave_memory_flat() {
     if env::var_os(ALONE).is_some() {
